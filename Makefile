@@ -1,0 +1,45 @@
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.14.1 torchvision==0.29.1
+READY := $(VENV)/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast lint bench dashboard wheel clean
+
+help:  ## Show these lines
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+setup: $(READY)  ## Make .venv and install ganrun into it
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet $(TORCH) -e '.[dev]'
+	@touch $@
+
+run: setup  ## Train the default job: the heights GAN (add arguments as in: make run ARGS="data=digits")
+	$(BIN)/ganrun $(ARGS)
+
+test: setup  ## Run every test
+	$(BIN)/python -m pytest
+
+test-fast: setup  ## Run the tests that take less than a minute together
+	$(BIN)/python -m pytest -m 'not slow'
+
+lint: setup  ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: setup  ## Measure speed, memory and quality, and keep the results in benchmarks/
+	$(BIN)/python benchmarks/heights.py
+	$(BIN)/python benchmarks/speed.py
+
+dashboard: setup  ## Show outputs/ in TensorBoard, at http://127.0.0.1:6006
+	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1
+
+wheel: setup  ## Build the wheel into dist/
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
+clean:  ## Remove what was built, but no run
+	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,5 @@
+import sys
+
+from ganrun.cli import main
+
+sys.exit(main())

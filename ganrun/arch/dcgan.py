@@ -1,0 +1,105 @@
+"""DCGAN. Radford, Metz and Chintala 2016, arXiv:1511.06434.
+
+Differs from the paper in starting from the side in 4..7 that reaches the data's by doubling, so that 28 or 48
+pixels need no padding, and in using as many stages as that takes.
+"""
+
+from itertools import pairwise
+
+from torch import Tensor, nn
+
+from ganrun.data.dataset import DataSpec
+
+
+class Generator(nn.Module):
+    """z (B, z_dim) -> images (B, C, R, R) in [-1, 1]: transposed convolutions k4 s2, batch norm, ReLU, tanh.
+
+    width: channels of the last hidden layer; each earlier one has twice as many, 8 * width at most.
+    Raises ValueError for data that are not square images of a side that fits (`_stages`).
+    """
+
+    output_range = (-1.0, 1.0)
+
+    def __init__(self, spec: DataSpec, z_dim: int, width: int = 64) -> None:
+        super().__init__()
+        start, stages = _stages(spec)
+        self.z_dim = z_dim
+        widths = [width * min(2**k, 8) for k in reversed(range(stages))]  # from the latent to the image
+        layers: list[nn.Module] = [
+            nn.ConvTranspose2d(z_dim, widths[0], start, bias=False),  # 1 -> start
+            nn.BatchNorm2d(widths[0]),
+            nn.ReLU(inplace=True),
+        ]
+        for n_in, n_out in pairwise(widths):
+            layers += [
+                nn.ConvTranspose2d(n_in, n_out, 4, stride=2, padding=1, bias=False),  # doubles the side
+                nn.BatchNorm2d(n_out),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [nn.ConvTranspose2d(widths[-1], spec.shape[0], 4, stride=2, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        self.apply(_init)
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.layers(z.view(-1, self.z_dim, 1, 1))  # (B, C, R, R)
+
+
+class Discriminator(nn.Module):
+    """Images (B, C, R, R) -> logits (B,): convolutions k4 s2 with LeakyReLU .2, batch norm in all but the first."""
+
+    def __init__(self, spec: DataSpec, width: int = 64) -> None:
+        super().__init__()
+        start, stages = _stages(spec)
+        widths = [width * min(2**k, 8) for k in range(stages)]
+        layers: list[nn.Module] = [
+            nn.Conv2d(spec.shape[0], widths[0], 4, stride=2, padding=1),
+            nn.LeakyReLU(0.2, inplace=True),
+        ]
+        for n_in, n_out in pairwise(widths):
+            layers += [
+                nn.Conv2d(n_in, n_out, 4, stride=2, padding=1, bias=False),  # halves the side
+                nn.BatchNorm2d(n_out),
+                nn.LeakyReLU(0.2, inplace=True),
+            ]
+        self.layers = nn.Sequential(*layers)
+        self.output = nn.Conv2d(widths[-1], 1, start)  # start -> 1
+        self.apply(_init)
+
+    def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The last hidden layer, (B, 8 * width at most, start, start)."""
+        return self.layers(x)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.output(self.features(x, y)).flatten()  # (B,)
+
+
+def _stages(spec: DataSpec) -> tuple[int, int]:
+    """(start, stages) with side = start * 2 ** stages and start in 4..7.
+
+    >>> _stages(DataSpec((3, 32, 32), (-1, 1))), _stages(DataSpec((1, 28, 28), (-1, 1)))
+    ((4, 3), (7, 2))
+    """
+    if not spec.is_image or spec.shape[0] not in (1, 3) or spec.shape[1] != spec.shape[2]:
+        raise ValueError(
+            f"DCGAN makes square images of 1 or 3 channels, not samples of shape {spec.shape}; use arch=mlp."
+        )
+    start, stages = spec.shape[1], 0
+    while start > 7 and start % 2 == 0:
+        start, stages = start // 2, stages + 1
+    if not (4 <= start <= 7 and 8 <= spec.shape[1] <= 128):
+        raise ValueError(
+            f"DCGAN makes images of side 8 to 128 that is 4, 5, 6 or 7 times a power of 2, not {spec.shape[1]}; "
+            "resize (data.size=32 for data=folder) or use arch=mlp."
+        )
+    return start, stages
+
+
+def _init(layer: nn.Module) -> None:
+    """Weights N(0, .02), batch norm scales N(1, .02), biases 0."""
+    if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+    elif isinstance(layer, nn.BatchNorm2d):
+        nn.init.normal_(layer.weight, 1.0, 0.02)
+        nn.init.zeros_(layer.bias)

@@ -1,0 +1,92 @@
+"""Fully connected networks for vectors and images of any shape."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from ganrun.data.dataset import DataSpec
+
+ACTIVATIONS = {
+    "relu": nn.ReLU,
+    "leaky_relu": lambda: nn.LeakyReLU(0.2),
+    "tanh": nn.Tanh,
+    "silu": nn.SiLU,
+    "elu": nn.ELU,
+}
+
+
+class Generator(nn.Module):
+    """z (B, z_dim) -> samples (B, *spec.shape), in the data's units.
+
+    Vectors are mean + std * output, so that a fresh network stands near the data whatever its units are;
+    bounded data (images) pass a tanh that is scaled to `spec.value_range`.
+    """
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        z_dim: int,
+        hidden: Sequence[int] = (512, 512),
+        activation: str = "leaky_relu",
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.shape, self.output_range = spec.shape, spec.value_range
+        self.layers = _layers([z_dim, *hidden, spec.numel], activation, batch_norm, dropout)
+        low, high = spec.value_range or (spec.mean - spec.std, spec.mean + spec.std)
+        self.register_buffer("center", torch.tensor((low + high) / 2))
+        self.register_buffer("scale", torch.tensor((high - low) / 2))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        h = self.layers(z)  # (B, numel)
+        if self.output_range is not None:
+            h = h.tanh()
+        return torch.addcmul(self.center, h, self.scale).view(-1, *self.shape)
+
+
+class Discriminator(nn.Module):
+    """Samples (B, *spec.shape) -> logits (B,). The input is standardized by the data's mean and deviation."""
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        hidden: Sequence[int] = (512, 512),
+        activation: str = "leaky_relu",
+        batch_norm: bool = False,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        *body, self.output = _layers([spec.numel, *hidden, 1], activation, batch_norm, dropout)
+        self.layers = nn.Sequential(*body)
+        self.register_buffer("scale", torch.tensor(1 / spec.std))
+        self.register_buffer("shift", torch.tensor(-spec.mean / spec.std))
+
+    def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The last hidden layer, (B, hidden[-1])."""
+        return self.layers(torch.addcmul(self.shift, x.flatten(1), self.scale))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.output(self.features(x, y)).flatten()  # (B,)
+
+
+def _layers(sizes: Sequence[int], activation: str, batch_norm: bool, dropout: float) -> nn.Sequential:
+    """Linear layers between the sizes; after each but the last: batch norm, activation, dropout."""
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation={activation}: must be one of {', '.join(ACTIVATIONS)}.")
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout={dropout}: must lie in [0, 1).")
+    if any(size < 1 for size in sizes):
+        raise ValueError(f"hidden={list(sizes[1:-1])}: every size must be at least 1.")
+    layers: list[nn.Module] = []
+    for n_in, n_out in pairwise(sizes[:-1]):
+        layers.append(nn.Linear(n_in, n_out))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(n_out))
+        layers.append(ACTIVATIONS[activation]())
+        if dropout:
+            layers.append(nn.Dropout(dropout))
+    layers.append(nn.Linear(sizes[-2], sizes[-1]))
+    return nn.Sequential(*layers)

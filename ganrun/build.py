@@ -1,0 +1,200 @@
+"""A config, as plain dictionaries, becomes objects. The only module that knows `_target_`."""
+
+import copy
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ganrun.checks import check_arguments
+from ganrun.data.dataset import Batches, Dataset, DataSpec
+from ganrun.options import TrainOptions
+from ganrun.randomness import reseed
+from ganrun.run import Latent, Run
+
+Config = dict[str, Any]
+
+SHARED_DATA_KEYS = ("root", "download", "verify")  # data sets that need none of them do not have to name them
+
+
+def build(config: Config) -> Run:
+    """Everything that one run needs. Raises ValueError, in one sentence, for a setting that cannot work."""
+    options = TrainOptions.of(config["train"])
+    device = choose_device(options.device)
+    seed = config["seed"]
+    dataset = load_data(config)
+    set_threads(options.threads, dataset.spec)
+    make_deterministic()
+    latent = make("latent", config["latent"], dataset=dataset, dim=z_dim_of(config))
+    reseed(device, seed, "networks")
+    G = make_net("arch.generator", config["arch"]["generator"], device, spec=dataset.spec, z_dim=latent.dim)
+    D = make_net("arch.discriminator", config["arch"]["discriminator"], device, spec=dataset.spec)
+    check_fit(G, D, latent, dataset.spec, device)
+    dataset = dataset.to(device)
+    return Run(
+        options=options,
+        seed=seed,
+        device=device,
+        dataset=dataset,
+        batches=Batches(dataset.train, dataset.spec, options.batch_size, seed, device),
+        latent=latent,
+        loss=make("loss", config["loss"]),
+        penalties=make_all("penalty", config.get("penalty")),
+        metrics=make_all("metric", config.get("metric")),
+        G=G,
+        D=D,
+        averaged=copy.deepcopy(G).requires_grad_(False) if options.ema else None,
+        g_optimizer=make_optimizer(config, "g_optimizer", G),
+        d_optimizer=make_optimizer(config, "d_optimizer", D),
+        g_schedule=make("schedule", config.get("g_schedule") or config["schedule"]),
+        d_schedule=make("schedule", config.get("d_schedule") or config["schedule"]),
+    )
+
+
+def build_generator(config: Config, spec: DataSpec, device: torch.device) -> tuple[nn.Module, Latent]:
+    """The generator of a finished run, untrained, and its latent source; the data is loaded only if that needs it."""
+    needs_data = "dataset" in inspect.signature(get_object(config["latent"]["_target_"])).parameters
+    facts = {"dataset": load_data(config)} if needs_data else {}
+    latent = make("latent", config["latent"], dim=z_dim_of(config), **facts)
+    G = make_net("arch.generator", config["arch"]["generator"], device, spec=spec, z_dim=latent.dim)
+    return G, latent
+
+
+def load_data(config: Config) -> Dataset:
+    node = dict(config["data"])
+    shared = {key: node.pop(key) for key in SHARED_DATA_KEYS if key in node}
+    return make("data", node, **shared)
+
+
+def z_dim_of(config: Config) -> int:
+    return config["arch"].get("z_dim", 100)
+
+
+def make_net(key: str, node: Config, device: torch.device, **facts: Any) -> nn.Module:
+    net = make(key, node, **facts)
+    memory_format = torch.channels_last if facts["spec"].is_image else torch.contiguous_format
+    return net.to(device, memory_format=memory_format)
+
+
+def make_optimizer(config: Config, key: str, net: nn.Module) -> Optimizer:
+    """The player's own optimizer where one is chosen, else the shared one."""
+    key, node = (key, config[key]) if config.get(key) else ("optimizer", config["optimizer"])
+    return make(key, node, params=[p for p in net.parameters() if p.requires_grad])
+
+
+def make_all(key: str, nodes: Config | None) -> dict[str, Any]:
+    return {name: make(f"{key}.{name}", node) for name, node in (nodes or {}).items()}
+
+
+def make(key: str, node: Config, **facts: Any) -> Any:
+    """The object that `node` describes. It is given those of the `facts` that its signature names.
+
+    Raises ValueError, worded with `key`, where the target cannot be found, or its arguments do not fit.
+    """
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ValueError(f"{key}: has no _target_, which names the class or function to use.")
+    target = find(key, node["_target_"])
+    given = {name: value for name, value in node.items() if not name.startswith("_")}
+    check_arguments(key, target, given)
+    parameters = inspect.signature(target).parameters
+    facts = {name: value for name, value in facts.items() if name in parameters and name not in given}
+    missing = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty
+        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and p.name not in given
+        and p.name not in facts
+    ]
+    if missing:
+        raise ValueError(f"{key}.{missing[0]}: {node['_target_']} needs it; add +{key}.{missing[0]}=VALUE.")
+    partial: Callable[..., Any] = instantiate(node, _partial_=True, _convert_="all")
+    try:
+        return partial(**facts)
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(key) else f"{key}: {message}") from error
+
+
+def find(key: str, target: str) -> Callable[..., Any]:
+    try:
+        found = get_object(target)
+    except (ImportError, AttributeError, InstantiationException, ValueError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ValueError(
+            f"{key}._target_={target}: cannot be imported ({reason}). "
+            "Modules are looked for among the installed ones and in the folder where ganrun is started."
+        ) from error
+    if not callable(found):
+        raise ValueError(f"{key}._target_={target}: is not a class or a function.")
+    return found
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of `train.device`; auto is CUDA, then MPS, then the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"train.device={name}: not available here; use auto, or cpu.") from error
+    return device
+
+
+def set_threads(threads: int, spec: DataSpec) -> None:
+    """As many as asked for; 0: one for vectors, whose operations are too small to share, all for images."""
+    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(threads or (every if spec.is_image else 1))
+
+
+def make_deterministic() -> None:
+    """Ask CUDA for the same bits every time; the CPU gives them anyway."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+@torch.no_grad()
+def check_fit(G: nn.Module, D: nn.Module, latent: Latent, spec: DataSpec, device: torch.device) -> None:
+    """Play two samples through both networks, in eval mode so that nothing changes, and compare with the data."""
+    for name, net in (("generator", G), ("discriminator", D)):
+        if not any(p.requires_grad for p in net.parameters()):
+            raise ValueError(f"arch.{name}: has no parameter to train.")
+        net.eval()
+    try:
+        fake = _call("generator", G, latent(2, device))
+        if fake.shape != (2, *spec.shape):
+            raise ValueError(
+                f"arch.generator: makes samples of shape {tuple(fake.shape[1:])}, but the data has {spec.shape}; "
+                "choose an arch that fits, as arch=mlp does for any shape."
+            )
+        made = getattr(G, "output_range", None)
+        if made and spec.value_range and tuple(made) != tuple(spec.value_range):
+            raise ValueError(f"arch.generator: makes values in {tuple(made)}, but the data lies in {spec.value_range}.")
+        if spec.value_range and not (spec.value_range[0] <= fake.min() and fake.max() <= spec.value_range[1]):
+            raise ValueError(
+                f"arch.generator: makes values from {fake.min():.3g} to {fake.max():.3g}, but the data lies in "
+                f"{spec.value_range}; end it in a bounded function such as tanh."
+            )
+        logits = _call("discriminator", D, fake)
+        if logits.shape != (2,):
+            raise ValueError(
+                f"arch.discriminator: gives {tuple(logits.shape)} for 2 samples; logits of shape (2,) are needed."
+            )
+    finally:
+        G.train()
+        D.train()
+
+
+def _call(name: str, net: nn.Module, x: Tensor) -> Tensor:
+    try:
+        return net(x)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"arch.{name}: cannot take input of shape {tuple(x.shape)} ({error}).") from error

@@ -1,0 +1,84 @@
+"""What a setting may be, and the one sentence that says so. Imports nothing heavy: the command line uses it."""
+
+import difflib
+import inspect
+import types
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known name that `word` most likely meant, or None.
+
+    >>> nearest("trian.steps", ["train.steps", "seed"])
+    'train.steps'
+    """
+    known = list(known)
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    if not found:  # `stepz` may mean `train.steps`
+        leaf = word.rpartition(".")[2]
+        leaves = {name.rpartition(".")[2]: name for name in known}
+        found = [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
+    return found[0] if found else None
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`; did you mean NAME?`, or the empty string where nothing is near."""
+    name = nearest(word, known)
+    return f"; did you mean {name}?" if name else ""
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether `value`, as YAML gives it, may be passed where `annotation` is asked. Unknown annotations fit.
+
+    >>> fits(3, float), fits("abc", int), fits(True, int), fits("x", Literal["x", "y"])
+    (True, False, False, True)
+    """
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation in NAMES:
+        return isinstance(value, annotation)
+    origin = get_origin(annotation)
+    if origin is Literal:
+        return value in get_args(annotation)
+    if origin in (Union, types.UnionType):
+        return any(fits(value, option) for option in get_args(annotation))
+    if origin in (list, tuple, Sequence):
+        items = [option for option in get_args(annotation) if option is not Ellipsis]
+        return isinstance(value, list | tuple) and all(any(fits(v, i) for i in items) for v in value)
+    return True
+
+
+def describe(annotation: Any) -> str:
+    """The words for `annotation`: `a whole number`, `one of alternating, simultaneous`."""
+    origin, options = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return "one of " + ", ".join(map(str, options))
+    if origin in (Union, types.UnionType):
+        return " or ".join(describe(option) for option in options)
+    if origin in (list, tuple, Sequence):
+        return "a list, each of it " + describe(options[0])
+    return NAMES.get(annotation, str(annotation))
+
+
+def check_arguments(key: str, target: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    """Raise ValueError, worded with `key`, where `given` does not fit the signature of `target`."""
+    parameters = inspect.signature(target).parameters
+    free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    annotations = _annotations(target)
+    for name, value in given.items():
+        if name not in parameters and not free:
+            raise ValueError(f"{key}.{name}={value}: no such setting{did_you_mean(name, parameters)}")
+        if not fits(value, annotations.get(name, Any)):
+            raise ValueError(f"{key}.{name}={value}: must be {describe(annotations[name])}.")
+
+
+def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError):  # names that only a type checker can see
+        return {}

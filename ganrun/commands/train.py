@@ -1,0 +1,176 @@
+"""`ganrun [key=value ...]`: train, or continue, one run."""
+
+import logging
+import platform
+import signal
+import subprocess
+import threading
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any
+
+from ganrun import __version__
+from ganrun.build import build
+from ganrun.loop import Diverged, Position, nimg, train
+from ganrun.names import slug
+from ganrun.progress import logging_to_file
+from ganrun.records import checkpoint
+from ganrun.records.run_dir import Config, RunDir, check_takes, new_run_dir
+from ganrun.run import Run
+
+log = logging.getLogger("ganrun")
+
+FAILED, DIVERGED = 1, 3  # exit codes, beside 0 finished, 130 and 143 interrupted
+
+
+def main(config: Config, name: str = "run") -> int:
+    """Train what `config` says, in config["run_dir"] or a new directory under outputs/ that `name` ends.
+
+    Returns the exit code. Raises ValueError, before anything is written, for a config that cannot work.
+    """
+    run_dir = RunDir(Path(config["run_dir"])) if config["run_dir"] else None
+    if run_dir is not None:
+        check_takes(run_dir, config)
+        result = run_dir.result()
+        if result and result["status"] == "finished":
+            log.info("this run is finished already.")
+            say_where(run_dir)
+            return 0
+    run = build(config)
+    run_dir = run_dir or new_run_dir(Path("outputs"), slug(name))
+    config = {**config, "run_dir": str(run_dir.path)}
+    with run_dir:
+        check_takes(run_dir, config)  # again: building takes time, and only now is the directory ours
+        run_dir.write_config(config)
+        with logging_to_file(run_dir.log_file), Interrupts() as interrupts:
+            return record(run, run_dir, config, interrupts)
+
+
+def record(run: Run, run_dir: RunDir, config: Config, interrupts: "Interrupts") -> int:
+    """Train, and write result.json whatever happens."""
+    sizes = [sum(p.numel() for p in net.parameters()) for net in (run.G, run.D)]
+    log.info("run        %s", run_dir.path)
+    log.info(
+        "training   on %s examples of shape %s; G has %s parameters, D %s; %s",
+        f"{len(run.dataset.train):,}",
+        "x".join(map(str, run.dataset.spec.shape)),
+        *(f"{size:,}" for size in sizes),
+        run.device,
+    )
+    at, metrics, error, code = Position(), {}, None, 0
+    try:
+        metrics = train(run, run_dir, config, interrupts.stop, at)
+        status = "finished" if at.step == run.options.steps else "interrupted"
+        code = 0 if status == "finished" else interrupts.exit_code
+    except KeyboardInterrupt:  # a second Ctrl-C, which does not wait for the step to end
+        status, code = "interrupted", 128 + signal.SIGINT
+    except Diverged as found:
+        status, error, code = "diverged", str(found), DIVERGED
+    except Exception as found:
+        status, error, code = "failed", f"{type(found).__name__}: {found}", FAILED
+        log.debug("traceback", exc_info=True)
+    result = {
+        "status": status,
+        "error": error,
+        "steps": at.step,
+        "nimg": nimg(run, at.step),
+        "wall_time": round(at.seconds, 3),
+        "metrics": metrics,
+        "seed": run.seed,
+        "device": torch_device_name(run),
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+    try:
+        run_dir.write_result(result)
+    except OSError as found:
+        log.error("%s: cannot be written (%s).", run_dir.result_file, found.strerror)
+    say_result(run_dir, result)
+    return code
+
+
+def say_result(run_dir: RunDir, result: dict[str, Any]) -> None:
+    status, steps = result["status"], f"{result['steps']:,} steps"
+    kept = checkpoint.steps_in(run_dir.checkpoints)
+    last = f"the last checkpoint is step {kept[-1]:,}" if kept else "there is no checkpoint yet"
+    again = f"ganrun resume run_dir={run_dir.path}"
+    if status == "finished":
+        metrics = "".join(f"  {key} {value:.4g}" for key, value in result["metrics"].items())
+        log.info("finished: %s in %.1f s%s", steps, result["wall_time"], metrics)
+        say_where(run_dir)
+    elif status == "interrupted":
+        log.info("interrupted after %s; %s; continue with `%s`.", steps, last, again)
+    elif status == "diverged":
+        log.error(
+            "diverged: %s %s. A smaller rate may help, as in optimizer.lr=0.00005.",
+            result["error"], last[0].upper() + last[1:],
+        )  # fmt: skip
+    else:
+        log.error(
+            "failed after %s: %s; %s; the traceback stands in %s; continue with `%s`.",
+            steps, result["error"], last, run_dir.log_file, again,
+        )  # fmt: skip
+
+
+def say_where(run_dir: RunDir) -> None:
+    pictures = sorted(run_dir.samples.glob("step_*.png"))
+    lines = [f"results    {run_dir.path}"]
+    lines += [f"picture    {pictures[-1]}"] if pictures else []
+    lines += [f"samples    ganrun sample run_dir={run_dir.path} num=64"]
+    lines += [f"dashboard  tensorboard --logdir {run_dir.path.parent}"]
+    for line in lines:
+        log.info(line)
+
+
+class Interrupts:
+    """SIGINT and SIGTERM, noticed and kept until the step is done. A second SIGINT does not wait."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._notice)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _notice(self, number: int, frame: FrameType | None) -> None:
+        if self.signal == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def stop(self) -> bool:
+        return self.signal is not None
+
+    @property
+    def exit_code(self) -> int:
+        return 128 + (self.signal or 0)
+
+
+def versions() -> dict[str, str]:
+    return {"ganrun": __version__, "python": platform.python_version()} | {
+        package: version(package) for package in ("torch", "numpy", "hydra-core")
+    }
+
+
+def torch_device_name(run: Run) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else run.device.type
+
+
+def git_commit() -> str | None:
+    """The commit of the folder that ganrun was started in, where it is a git checkout."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

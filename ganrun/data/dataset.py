@@ -1,0 +1,145 @@
+"""What a data set is to the rest of ganrun: three splits of tensors and the facts read off them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from ganrun.randomness import generator
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The facts of a data set that networks, figures and metrics are built from.
+
+    shape: of one sample, (d,) for vectors or (C, H, W) for images.
+    value_range: the bounds of every value that D sees, (-1, 1) for images; None where there are none.
+    mean, std: of all values of the training split, in the same units.
+    num_classes: 0 where there are no labels. unit: for axes, as in "inches".
+    """
+
+    shape: tuple[int, ...]
+    value_range: tuple[float, float] | None = None
+    mean: float = 0.0
+    std: float = 1.0
+    num_classes: int = 0
+    unit: str = ""
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.shape) == 3
+
+    @property
+    def numel(self) -> int:
+        return torch.Size(self.shape).numel()
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Stored values to what D sees: uint8 to floats in `value_range`; floats are left as they are."""
+        if x.dtype != torch.uint8:
+            return x
+        low, high = self.value_range or (0.0, 255.0)
+        return x.float().mul_((high - low) / 255).add_(low)
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images in `value_range` to uint8, rounded: the inverse of `decode`, for files."""
+        low, high = self.value_range or (0.0, 255.0)
+        return ((x.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
+
+
+@dataclass(frozen=True)
+class Split:
+    """Examples x (N, *shape), uint8 or float32, in memory or memory-mapped, and labels y (N,) or None."""
+
+    x: Tensor
+    y: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Any) -> "Split":
+        return Split(self.x[index], None if self.y is None else self.y[index])
+
+    def to(self, device: torch.device) -> "Split":
+        """This split on `device`, or as it is where it would take more than half of the device's free memory."""
+        if device.type == "cuda" and self.x.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
+            return self
+        return Split(self.x.to(device), None if self.y is None else self.y.to(device))
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Fixed, disjoint splits; `distribution` is the exact one where it is known (log_prob and cdf)."""
+
+    spec: DataSpec
+    train: Split
+    valid: Split
+    test: Split
+    distribution: Distribution | None = None
+
+    def to(self, device: torch.device) -> "Dataset":
+        return replace(self, train=self.train.to(device))
+
+
+class Batches:
+    """Batch number i of an endless stream of shuffled epochs: a function of (seed, i), and of nothing else.
+
+    A batch that runs over the end of an epoch goes on in the next one, so every batch is full, and in every
+    epoch each example is shown exactly once.
+    """
+
+    def __init__(self, split: Split, spec: DataSpec, batch_size: int, seed: int, device: torch.device) -> None:
+        if len(split) == 0:
+            raise ValueError("data: the training split is empty.")
+        self.split, self.spec, self.batch_size, self.seed, self.device = split, spec, batch_size, seed, device
+        self._orders: dict[int, Tensor] = {}
+        self._format = torch.channels_last if spec.is_image else torch.contiguous_format
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor | None]:
+        """x (B, *shape) in the value range and y (B,) or None, on the device."""
+        x, y = self.split.x, self.split.y
+        index = self._indices(i * self.batch_size)
+        x = self.spec.decode(x[index].to(self.device)).contiguous(memory_format=self._format)
+        return x, None if y is None else y[index].to(self.device)
+
+    def _indices(self, start: int) -> Tensor:
+        epoch, offset = divmod(start, len(self.split))
+        index = self._order(epoch)[offset : offset + self.batch_size]
+        while len(index) < self.batch_size:
+            epoch += 1
+            index = torch.cat([index, self._order(epoch)[: self.batch_size - len(index)]])
+        return index
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            shuffle = generator(self.seed, "epoch", epoch)
+            order = torch.randperm(len(self.split), generator=shuffle).to(self.split.x.device)
+            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1} | {epoch: order}
+        return self._orders[epoch]
+
+
+def image_spec(x: Tensor, num_classes: int) -> DataSpec:
+    """The facts of uint8 images (N, C, H, W), which D is to see in [-1, 1]."""
+    counts = torch.zeros(256, dtype=torch.float64)
+    for part in x.split(4096):
+        counts += torch.bincount(part.flatten(), minlength=256)
+    values = torch.arange(256, dtype=torch.float64) / 127.5 - 1
+    mean = (counts * values).sum() / counts.sum()
+    std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
+    return DataSpec(tuple(x.shape[1:]), (-1.0, 1.0), mean.item(), std.item(), num_classes)
+
+
+def split_last(data: Split, sizes: Sequence[int]) -> list[Split]:
+    """Cut `data` in order into what comes first and then parts of the given sizes at its end."""
+    for size, name in zip(sizes, ("num_valid", "num_test"), strict=False):
+        if size < 0:
+            raise ValueError(f"data.{name}={size}: must be at least 0.")
+    if sum(sizes) >= len(data):
+        raise ValueError(f"data.num_valid={sizes[0]}: leaves nothing of {len(data)} examples to train on.")
+    parts, end = [], len(data)
+    for size in reversed(sizes):
+        parts.append(data[end - size : end])
+        end -= size
+    return [data[:end], *reversed(parts)]

@@ -1,0 +1,106 @@
+"""MNIST and CIFAR-10: read and downloaded by torchvision, verified against their published md5s."""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganrun.data.dataset import Dataset, Split, image_spec, split_last
+
+log = logging.getLogger("ganrun")
+
+# Of the unpacked files, under MNIST/raw; torchvision itself checks only the archives that it downloads.
+MNIST_MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c629615203637",
+}
+
+
+def mnist(root: str, download: bool = True, verify: bool = True, num_valid: int = 10000) -> Dataset:
+    """MNIST, 28x28 gray, ten classes. LeCun et al. 1998. The last `num_valid` training images are for validation.
+
+    Raises ValueError where `root` does not hold it and it cannot be downloaded, or its md5s are not the
+    published ones and `verify` is set.
+    """
+    from torchvision.datasets import MNIST
+
+    def read(train: bool) -> Split:
+        source = MNIST(root, train=train)
+        return Split(source.data[:, None], source.targets.long())  # (N, 1, 28, 28)
+
+    files = {Path(root, "MNIST", "raw", name): md5 for name, md5 in MNIST_MD5.items()}
+    _obtain("MNIST", root, files, lambda: MNIST(root, download=True), download, verify)
+    return _split("MNIST", root, read, num_valid)
+
+
+def cifar10(root: str, download: bool = True, verify: bool = True, num_valid: int = 10000) -> Dataset:
+    """CIFAR-10, 32x32 RGB, ten classes. Krizhevsky 2009. The last `num_valid` training images are for validation.
+
+    Raises ValueError as `mnist` does.
+    """
+    from torchvision.datasets import CIFAR10
+
+    class Reader(CIFAR10):
+        def _check_integrity(self) -> bool:  # `_obtain` has checked, as far as asked
+            return True
+
+        def _load_meta(self) -> None:  # class names are not used
+            pass
+
+    def read(train: bool) -> Split:
+        source = Reader(root, train=train)
+        return Split(
+            torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous(),  # (N, 3, 32, 32)
+            torch.tensor(source.targets),
+        )
+
+    folder = Path(root, CIFAR10.base_folder)
+    files = {folder / name: md5 for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list]}
+    _obtain("CIFAR-10", root, files, lambda: CIFAR10(root, download=True), download, verify)
+    return _split("CIFAR-10", root, read, num_valid)
+
+
+def _obtain(
+    name: str, root: str, files: dict[Path, str], fetch: Callable[[], Any], download: bool, verify: bool
+) -> None:
+    """See that all `files` are there, and are the published ones. Never overwrites a file that is there."""
+    missing = [path for path in files if not path.exists()]
+    if missing and not download:
+        raise ValueError(
+            f"data.root={root}: no {name} there ({missing[0]} is missing). "
+            "Run once with data.download=true, or point data.root at it."
+        )
+    if missing:
+        try:
+            fetch()
+        except (RuntimeError, OSError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise ValueError(
+                f"data.root={root}: no {name} there, and the download failed ({reason}). "
+                "Point data.root or GANRUN_DATA at a copy."
+            ) from error
+    if not verify:
+        log.warning("data.verify=false: the md5s of %s are not checked; name the copy beside its numbers.", name)
+        return
+    for path, md5 in files.items():
+        if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+            raise ValueError(
+                f"data.root={root}: {path} is not the published file (its md5 differs). "
+                "For a copy that was re-encoded on purpose, add data.verify=false."
+            )
+
+
+def _split(name: str, root: str, read: Callable[[bool], Split], num_valid: int) -> Dataset:
+    try:
+        train, test = read(True), read(False)
+    except Exception as error:  # a damaged file: torchvision's readers raise what they meet, of any type
+        raise ValueError(
+            f"data.root={root}: {name} there cannot be read ({error}); remove it, or use a copy."
+        ) from error
+    train, valid = split_last(train, [num_valid])
+    return Dataset(image_spec(train.x, num_classes=10), train, valid, test)

@@ -1,0 +1,146 @@
+"""One run from start to end: when to log, to show, to save, and to stop."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ganrun.figures.pictures import Pictures, save_png
+from ganrun.names import flat
+from ganrun.progress import Progress
+from ganrun.randomness import reseed
+from ganrun.records import checkpoint, dashboard
+from ganrun.records.dashboard import Dashboard
+from ganrun.records.run_dir import Config, RunDir
+from ganrun.run import Run
+from ganrun.sampling import draw
+from ganrun.steps import Game, scalars
+
+log = logging.getLogger("ganrun")
+
+
+class Diverged(Exception):
+    """A loss or a weight is no finite number."""
+
+
+@dataclass
+class Position:
+    """Where a run stands: `step` is the number of steps done, `seconds` the time they took."""
+
+    step: int = 0
+    seconds: float = 0.0
+
+
+def train(run: Run, run_dir: RunDir, config: Config, stop: Callable[[], bool], at: Position) -> dict[str, float]:
+    """Play `run` from where its directory stands to its last step, or until `stop()` says so; `at` is moved along.
+
+    Returns the metrics, which are taken at the last step. Raises Diverged; the last good checkpoint stays.
+    """
+    resume(run, run_dir, at)
+    board = Dashboard(run_dir.path)
+    progress = Progress(at.step, run.options.steps)
+    try:
+        if at.step == 0:
+            board.config(config)
+        play(run, run_dir, config, board, progress, at, stop)
+        metrics = evaluate(run) if at.step == run.options.steps else {}
+        if metrics:
+            run_dir.log_metrics({"step": at.step, **{f"metric/{k}": v for k, v in metrics.items()}})
+            board.scalars({f"metric/{key}": value for key, value in metrics.items()}, at.step)
+        if at.step == run.options.steps:
+            board.hparams(flat(config), metrics)
+        return metrics
+    finally:
+        progress.close()
+        board.close()
+
+
+def resume(run: Run, run_dir: RunDir, at: Position) -> None:
+    """Load the newest checkpoint that can be read, if any, and forget what was logged after it."""
+    state = checkpoint.load_newest(run_dir.checkpoints)
+    if state:
+        run.load_state_dict(state)
+        at.step, at.seconds = state["step"], state["seconds"]
+        log.info("resuming at step %s of %s", f"{at.step:,}", f"{run.options.steps:,}")
+    logged = at.step if state else -1
+    run_dir.rewind(logged)
+    dashboard.rewind(run_dir.path, logged)
+
+
+def play(
+    run: Run,
+    run_dir: RunDir,
+    config: Config,
+    board: Dashboard,
+    progress: Progress,
+    at: Position,
+    stop: Callable[[], bool],
+) -> None:
+    """Algorithm 1, and what has to be done between its steps. Moves `at`."""
+    options, game, pictures = run.options, Game(run), Pictures(run)
+    began = time.perf_counter() - at.seconds
+
+    def due(every: int) -> bool:
+        return bool(every) and (at.step % every == 0 or at.step == options.steps)
+
+    def show() -> None:
+        if pictures.possible:
+            image = pictures.draw(at.step)
+            save_png(image, run_dir.samples / f"step_{at.step:08d}.png")
+            board.image(pictures.tag, image, at.step)
+
+    def save() -> None:
+        if not run.is_finite():
+            raise Diverged(f"step {at.step}: a weight is not a finite number.")
+        board.flush()
+        run_dir.sync()
+        state = {"format": 1, "step": at.step, "nimg": nimg(run, at.step), "seconds": at.seconds}
+        state |= {"config": config, "spec": asdict(run.dataset.spec)} | run.state_dict()
+        checkpoint.save(run_dir.checkpoints, state, options.keep_checkpoints, options.keep_every)
+
+    if at.step == 0 and options.sample_every:
+        show()
+    last_logged, last_time = at.step, time.perf_counter()
+    while at.step < options.steps:
+        reseed(run.device, run.seed, "step", at.step)
+        moves = game.step(at.step)
+        at.step += 1
+        at.seconds = time.perf_counter() - began
+        if due(options.log_every):
+            values = scalars(*moves)
+            check_finite(values, at.step)
+            now = time.perf_counter()
+            values["time/steps_per_sec"] = (at.step - last_logged) / (now - last_time)
+            last_logged, last_time = at.step, now
+            run_dir.log_metrics({"step": at.step, "nimg": nimg(run, at.step), **values})
+            board.scalars(values, at.step)
+            progress.update(at.step, values)
+        if due(options.sample_every):
+            show()
+        stopping = stop()
+        if due(options.checkpoint_every) or at.step == options.steps or stopping:
+            save()
+        if stopping:
+            return
+
+
+def nimg(run: Run, step: int) -> int:
+    """Real examples shown to D in `step` steps: what runs of different n_critic are compared by."""
+    return step * run.options.n_critic * run.options.batch_size
+
+
+def check_finite(values: dict[str, float], step: int) -> None:
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise Diverged(f"step {step}: {name} is {value}.")
+
+
+def evaluate(run: Run) -> dict[str, Any]:
+    """All metrics of the run, on samples that are a function of the weights and the seed."""
+    if not run.metrics:
+        return {}
+    num = max(metric.num for metric in run.metrics.values())
+    samples = draw(run.sampler, run.latent, num, run.device, run.seed)
+    return {key: value for metric in run.metrics.values() for key, value in metric(samples, run.dataset).items()}

@@ -1,0 +1,59 @@
+"""The settings of the training loop (`train:`), checked. Their defaults stand in conf/train.yaml."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from ganrun.checks import check_arguments
+
+MINIMUM = {
+    "steps": 1,
+    "batch_size": 1,
+    "n_critic": 1,
+    "n_gen": 1,
+    "threads": 0,
+    "log_every": 0,
+    "sample_every": 0,
+    "checkpoint_every": 0,
+    "keep_checkpoints": 1,
+    "keep_every": 0,
+}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """One run's loop: how long, how often, on what. Intervals (`*_every`) are in steps, and 0 is never."""
+
+    steps: int
+    batch_size: int
+    n_critic: int
+    n_gen: int
+    update: Literal["alternating", "simultaneous"]
+    ema: float
+    device: str
+    precision: Literal["fp32", "bf16"]
+    threads: int
+    log_every: int
+    sample_every: int
+    checkpoint_every: int
+    keep_checkpoints: int
+    keep_every: int
+
+    def __post_init__(self) -> None:
+        for name, least in MINIMUM.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"train.{name}={getattr(self, name)}: must be at least {least}.")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"train.ema={self.ema}: must lie in [0, 1), as in train.ema=0.999; 0 is off.")
+        if self.update == "simultaneous" and (self.n_critic, self.n_gen) != (1, 1):
+            raise ValueError(
+                "train.update=simultaneous: takes one step of each player; "
+                "add train.n_critic=1 train.n_gen=1, or choose train.update=alternating."
+            )
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> "TrainOptions":
+        """The options of a composed config. Raises ValueError for a name, a type or a range that is wrong."""
+        check_arguments("train", cls, given)
+        if missing := set(cls.__dataclass_fields__) - set(given):
+            raise ValueError(f"train.{min(missing)}: has no value; conf/train.yaml gives the defaults.")
+        return cls(**given)

@@ -1,0 +1,95 @@
+"""What a person sees of a run: a bar on a terminal, plain lines elsewhere, and everything in train.log."""
+
+import logging
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from logging.handlers import MemoryHandler
+from pathlib import Path
+
+from tqdm import tqdm
+
+log = logging.getLogger("ganrun")
+
+LINE_SECONDS = 10  # between plain lines
+
+
+class Progress:
+    """The course of a run, from step `start` of `steps`."""
+
+    def __init__(self, start: int, steps: int) -> None:
+        self.steps, self.began, self.first = steps, time.perf_counter(), start
+        self.said = -float("inf")
+        self.bar = tqdm(total=steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
+
+    def update(self, step: int, values: Mapping[str, float]) -> None:
+        """Show the losses and the rate at `step`."""
+        losses = {"D": values["loss/d"], "G": values["loss/g"]}
+        self.bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
+        self.bar.update(step - self.bar.n)
+        now = time.perf_counter()
+        due = self.bar.disable and (now - self.said >= LINE_SECONDS or step == self.steps)
+        rate = (step - self.first) / (now - self.began)
+        line = f"step {step:,}/{self.steps:,}  " + "  ".join(f"loss {k} {v:.3f}" for k, v in losses.items())
+        line += f"  {rate:,.3g} steps/s  ETA {eta((self.steps - step) / rate)}"
+        log.log(logging.INFO if due else logging.DEBUG, line)
+        if due:
+            self.said = now
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def eta(seconds: float) -> str:
+    """
+    >>> eta(3725), eta(59.9)
+    ('1:02:05', '0:00:59')
+    """
+    return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d}:{int(seconds % 60):02d}"
+
+
+class Console(logging.Handler):
+    """Messages on standard output, warnings on standard error, without breaking a progress bar."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
+        tqdm.write(self.format(record), file=stream)
+        stream.flush()
+
+
+@contextmanager
+def logging_to_console() -> Iterator[None]:
+    """Show messages, and remember them for the log file that `logging_to_file` may name later."""
+    console, memory = (
+        Console(logging.INFO),
+        MemoryHandler(10**6, flushLevel=logging.CRITICAL + 1, flushOnClose=False),
+    )
+    log.setLevel(logging.DEBUG)
+    log.propagate = False
+    for handler in (console, memory):
+        log.addHandler(handler)
+    try:
+        yield
+    finally:
+        for handler in (console, memory):
+            log.removeHandler(handler)
+            handler.close()
+
+
+@contextmanager
+def logging_to_file(path: Path) -> Iterator[None]:
+    """Append what was said so far, and from now on, to the file."""
+    file = logging.FileHandler(path)
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    for handler in log.handlers:
+        if isinstance(handler, MemoryHandler):
+            handler.setTarget(file)
+            handler.flush()
+            log.removeHandler(handler)
+    log.addHandler(file)
+    try:
+        yield
+    finally:
+        log.removeHandler(file)
+        file.close()

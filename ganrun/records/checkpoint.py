@@ -1,0 +1,74 @@
+"""Checkpoints: written whole or not at all, checked when read, loadable with weights_only=True."""
+
+import logging
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+log = logging.getLogger("ganrun")
+
+
+def path_of(folder: Path, step: int) -> Path:
+    return folder / f"step_{step:08d}.pt"
+
+
+def steps_in(folder: Path) -> list[int]:
+    """The steps of all checkpoints in `folder`, ascending."""
+    found = (re.fullmatch(r"step_(\d{8,})\.pt", path.name) for path in folder.glob("step_*.pt"))
+    return sorted(int(match[1]) for match in found if match)
+
+
+def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Path:
+    """Write the checkpoint of state["step"], then remove those that are neither among the newest `keep`, nor at
+    a multiple of `keep_every` (0: no such ones). The old ones stay until the new one is safely on the disk."""
+    folder.mkdir(exist_ok=True)
+    path = path_of(folder, state["step"])
+    write_atomically(path, lambda partial: torch.save(state, partial))
+    for step in steps_in(folder)[:-keep]:
+        if not (keep_every and step % keep_every == 0):
+            path_of(folder, step).unlink()
+    return path
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a file beside `path`, and put it in its place once it is on the disk."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        write(partial)
+        with partial.open("rb") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The state in `path`, on the CPU. Raises ValueError where it is damaged: torch itself checks no checksum."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise ValueError(f"{path}: is damaged (checksum of {damaged}).")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        kept = ", ".join(map(str, steps_in(path.parent))) or "none"
+        raise ValueError(f"{path}: no such checkpoint; kept steps: {kept}.") from None
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else error!r})."
+        ) from error
+
+
+def load_newest(folder: Path) -> dict[str, Any] | None:
+    """The newest checkpoint that can be read, or None. Names each one that it passes over."""
+    for step in reversed(steps_in(folder)):
+        try:
+            return load(path_of(folder, step))
+        except ValueError as error:
+            log.warning("%s Going back to the one before.", error)
+    return None

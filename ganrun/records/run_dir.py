@@ -1,0 +1,152 @@
+"""The run directory: what a run leaves, and all that other commands read."""
+
+import json
+import os
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import IO, Any
+
+import yaml
+
+from ganrun.names import flat
+from ganrun.records.checkpoint import write_atomically
+
+Config = dict[str, Any]
+
+MAY_DIFFER = {
+    "run_dir",
+    "data.root",
+    "data.download",
+    "data.cache",
+    "train.keep_checkpoints",
+    "train.keep_every",
+}
+
+
+class RunDir:
+    """Paths and small files of one run. `with` holds it, so that no second process writes to it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock: IO | None = None
+        self._metrics: IO | None = None
+
+    checkpoints = property(lambda self: self.path / "checkpoints")
+    samples = property(lambda self: self.path / "samples")
+    log_file = property(lambda self: self.path / "train.log")
+    config_file = property(lambda self: self.path / "config.yaml")
+    result_file = property(lambda self: self.path / "result.json")
+    metrics_file = property(lambda self: self.path / "metrics.jsonl")
+
+    @property
+    def is_run(self) -> bool:
+        return self.config_file.exists()
+
+    def __enter__(self) -> "RunDir":
+        self.path.mkdir(parents=True, exist_ok=True)
+        self._lock = (self.path / ".lock").open("w")
+        try:
+            lock(self._lock)
+        except OSError:
+            self._lock.close()
+            raise ValueError(f"run_dir={self.path}: another process is writing to it.") from None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in (self._metrics, self._lock):
+            if file is not None:
+                file.close()
+
+    def config(self) -> Config:
+        """The config that the run was started with. Raises ValueError where there is none."""
+        try:
+            return yaml.safe_load(self.config_file.read_text())
+        except FileNotFoundError:
+            raise ValueError(f"run_dir={self.path}: no run there (it has no config.yaml).") from None
+        except yaml.YAMLError as error:
+            raise ValueError(f"{self.config_file}: is damaged ({str(error).splitlines()[0]}).") from error
+
+    def write_config(self, config: Config) -> None:
+        text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+        write_atomically(self.config_file, lambda partial: partial.write_text(text))
+
+    def result(self) -> dict[str, Any] | None:
+        """What result.json says, or None while the run is under way, or was killed."""
+        try:
+            return json.loads(self.result_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        text = json.dumps(result, indent=2) + "\n"
+        write_atomically(self.result_file, lambda partial: partial.write_text(text))
+
+    def log_metrics(self, row: dict[str, Any]) -> None:
+        if self._metrics is None:
+            self._metrics = self.metrics_file.open("a")
+        self._metrics.write(json.dumps(row) + "\n")
+        self._metrics.flush()
+
+    def metrics(self) -> Iterator[dict[str, Any]]:
+        """The rows of metrics.jsonl, but for a last one that was cut off."""
+        if self.metrics_file.exists():
+            for line in self.metrics_file.read_text().splitlines():
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    return
+
+    def sync(self) -> None:
+        """See that what is logged reaches the disk: called before a checkpoint that relies on it."""
+        if self._metrics is not None:
+            os.fsync(self._metrics.fileno())
+
+    def rewind(self, step: int) -> None:
+        """Forget what was logged after `step`, where a resumed run starts anew."""
+        self.result_file.unlink(missing_ok=True)
+        if self.metrics_file.exists():
+            rows = [json.dumps(row) + "\n" for row in self.metrics() if row["step"] <= step]
+            write_atomically(self.metrics_file, lambda partial: partial.write_text("".join(rows)))
+
+
+def new_run_dir(parent: Path, name: str) -> RunDir:
+    """Make a directory that no other run has, however many start at the same moment."""
+    while True:
+        stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
+        path = parent / f"{stamp}_{name}"
+        try:
+            path.mkdir(parents=True)
+            return RunDir(path)
+        except FileExistsError:
+            time.sleep(1e-6)
+
+
+def check_takes(run_dir: RunDir, config: Config) -> None:
+    """Raise ValueError where `config` may not be run in this directory: another run, or files of someone else."""
+    path = run_dir.path
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"run_dir={path}: is a file; name a new directory.")
+    if not run_dir.is_run:
+        if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
+            raise ValueError(f"run_dir={path}: holds files, but no run; name a new directory.")
+        return
+    before, now = flat(run_dir.config()), flat(config)
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    changed = [key for key in changed if key not in MAY_DIFFER]
+    if changed:
+        shown = ", ".join(f"{key} ({before.get(key)} there, {now.get(key)} now)" for key in changed)
+        raise ValueError(
+            f"run_dir={path}: holds a run with another config: {shown}. "
+            "Name a new run_dir, or continue that run with `ganrun resume run_dir=...`."
+        )
+
+
+def lock(file: IO) -> None:
+    """Raise OSError where another process holds `file`. Where the system has no flock, do nothing."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

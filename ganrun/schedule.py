@@ -1,0 +1,79 @@
+"""Learning-rate schedules: functions of the step alone, so there is nothing to save.
+
+A schedule is any callable `(step, steps) -> factor` that multiplies the optimizer's rate at `step` of `steps`.
+"""
+
+import math
+
+
+class Constant:
+    """The factor is 1."""
+
+    def __call__(self, step: int, steps: int) -> float:
+        return 1.0
+
+
+class Step:
+    """factor = gamma ** floor(step / every)
+
+    >>> Step(every=100, gamma=0.5)(250, 1000)
+    0.25
+    """
+
+    def __init__(self, every: int, gamma: float) -> None:
+        if every < 1:
+            raise ValueError(f"every={every}: must be at least 1.")
+        _check_gamma(gamma)
+        self.every, self.gamma = every, gamma
+
+    def __call__(self, step: int, steps: int) -> float:
+        return self.gamma ** (step // self.every)
+
+
+class Exponential:
+    """factor = max(gamma ** step, floor)
+
+    >>> Exponential(gamma=0.5, floor=0.1)(2, 100), Exponential(gamma=0.5, floor=0.1)(9, 100)
+    (0.25, 0.1)
+    """
+
+    def __init__(self, gamma: float, floor: float = 0.0) -> None:
+        _check_gamma(gamma)
+        self.gamma, self.floor = gamma, floor
+
+    def __call__(self, step: int, steps: int) -> float:
+        return max(self.gamma**step, self.floor)
+
+
+class Linear:
+    """factor = 1 until step `start`, then on a line to `final` at the last step.
+
+    >>> Linear()(25, 100)
+    0.75
+    """
+
+    def __init__(self, start: int = 0, final: float = 0.0) -> None:
+        self.start, self.final = start, final
+
+    def __call__(self, step: int, steps: int) -> float:
+        done = max(0, step - self.start) / max(1, steps - self.start)
+        return 1 + done * (self.final - 1)
+
+
+class Cosine:
+    """factor = final + (1 - final) * (1 + cos(pi * step / steps)) / 2. Loshchilov and Hutter 2017.
+
+    >>> round(Cosine()(50, 100), 6)
+    0.5
+    """
+
+    def __init__(self, final: float = 0.0) -> None:
+        self.final = final
+
+    def __call__(self, step: int, steps: int) -> float:
+        return self.final + (1 - self.final) * (1 + math.cos(math.pi * step / steps)) / 2
+
+
+def _check_gamma(gamma: float) -> None:
+    if not 0 < gamma <= 1:
+        raise ValueError(f"gamma={gamma}: must lie in (0, 1].")

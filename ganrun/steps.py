@@ -1,0 +1,210 @@
+"""The game: Goodfellow et al. 2014, Algorithm 1, with k = n_critic.
+
+A player's gradients are taken with respect to its own parameters alone, so that the other is neither changed
+nor given a gradient, and nothing is left over for its next update.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from ganrun.run import Run
+
+Grads = tuple[Tensor | None, ...]
+
+
+class DUpdate(NamedTuple):
+    """What one update of D saw and did. Logits are (B,)."""
+
+    loss: Tensor
+    real_logits: Tensor
+    fake_logits: Tensor
+    penalties: dict[str, Tensor]
+    grads: Grads
+
+
+class GUpdate(NamedTuple):
+    """What one update of G did."""
+
+    loss: Tensor
+    grads: Grads
+
+
+class Game:
+    """Plays the steps of one run on its networks, optimizers and data."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.d_params = [p for p in run.D.parameters() if p.requires_grad]
+        self.g_params = [p for p in run.G.parameters() if p.requires_grad]
+        self.shared_pass = treats_samples_independently(run.D)
+        self.g_norms, self.d_norms = batch_norms(run.G), batch_norms(run.D)
+        self.g_needs_real = getattr(run.loss, "g_needs_real", False)
+        self.average = Average(run.averaged, run.G, run.options.ema) if run.averaged is not None else None
+
+    def step(self, step: int) -> tuple[DUpdate, GUpdate]:
+        """Step number `step`, counted from 0. Returns the last update of each player."""
+        run, options = self.run, self.run.options
+        set_rate(run.d_optimizer, run.d_schedule(step, options.steps))
+        set_rate(run.g_optimizer, run.g_schedule(step, options.steps))
+        if options.update == "simultaneous":
+            d, g = self.both_update(step)
+        else:
+            for k in range(options.n_critic):
+                d = self.d_update(step * options.n_critic + k)
+            for _ in range(options.n_gen):
+                g = self.g_update(step * options.n_critic)
+        if self.average is not None:
+            self.average.update()
+        return d, g
+
+    def d_update(self, batch: int) -> DUpdate:
+        """One update of D, on real batch number `batch` and fresh fakes. G stays as it is, to the byte."""
+        run = self.run
+        real, y = run.batches[batch]
+        with self._precision():
+            with torch.no_grad(), frozen(self.g_norms):
+                fake = run.G(self._latents())
+            real_logits, fake_logits = self._judge(real, fake)
+        loss, penalties, total = self._d_loss(real, fake, y, real_logits, fake_logits)
+        grads = torch.autograd.grad(total, self.d_params, allow_unused=True)
+        self._move_d(grads)
+        return DUpdate(loss, real_logits, fake_logits, penalties, grads)
+
+    def g_update(self, batch: int) -> GUpdate:
+        """One update of G, on fresh latents. D stays as it is, to the byte."""
+        run = self.run
+        with self._precision(), frozen(self.d_norms):
+            fake_logits = run.D(run.G(self._latents())).float()
+            real_logits = run.D(run.batches[batch][0]).float() if self.g_needs_real else None
+        loss = run.loss.g_loss(fake_logits, real_logits)
+        grads = torch.autograd.grad(loss, self.g_params, allow_unused=True)
+        move(run.g_optimizer, self.g_params, grads)
+        return GUpdate(loss, grads)
+
+    def both_update(self, batch: int) -> tuple[DUpdate, GUpdate]:
+        """Both gradients at the same parameters, from the same fakes and dropout masks; then both are applied."""
+        run = self.run
+        real, y = run.batches[batch]
+        with self._precision():
+            fake = run.G(self._latents())
+            real_logits, fake_logits = self._judge(real, fake)
+        loss, penalties, total = self._d_loss(real, fake.detach(), y, real_logits, fake_logits)
+        g_loss = run.loss.g_loss(fake_logits, real_logits)
+        d_grads = torch.autograd.grad(total, self.d_params, retain_graph=True, allow_unused=True)
+        g_grads = torch.autograd.grad(g_loss, self.g_params, allow_unused=True)
+        self._move_d(d_grads)
+        move(run.g_optimizer, self.g_params, g_grads)
+        return DUpdate(loss, real_logits, fake_logits, penalties, d_grads), GUpdate(g_loss, g_grads)
+
+    def _precision(self) -> AbstractContextManager:
+        """A new context each time: weights cast to bf16 under no_grad must not be reused where gradients are."""
+        if self.run.options.precision == "bf16":
+            return torch.autocast(self.run.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def _latents(self) -> Tensor:
+        return self.run.latent(self.run.options.batch_size, self.run.device)
+
+    def _judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        """D's logits of both, float32: in one pass where D treats samples independently, else each by itself."""
+        if self.shared_pass:
+            both = self.run.D(torch.cat([real, fake])).float()
+            return both[: len(real)], both[len(real) :]
+        return self.run.D(real).float(), self.run.D(fake).float()
+
+    def _d_loss(
+        self, real: Tensor, fake: Tensor, y: Tensor | None, real_logits: Tensor, fake_logits: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss, the penalties' terms, and their sum."""
+        loss = self.run.loss.d_loss(real_logits, fake_logits)
+        terms = {name: penalty.term(self.run.D, real, fake, y) for name, penalty in self.run.penalties.items()}
+        terms = {name: term for name, term in terms.items() if term is not None}
+        return loss, terms, sum(terms.values(), start=loss)
+
+    def _move_d(self, grads: Grads) -> None:
+        move(self.run.d_optimizer, self.d_params, grads)
+        for penalty in self.run.penalties.values():
+            penalty.project(self.run.D)
+
+
+def scalars(d: DUpdate, g: GUpdate) -> dict[str, float]:
+    """The logged values of a step, by TensorBoard tag. This is where the device is waited for."""
+    values = {
+        "loss/d": d.loss,
+        "loss/g": g.loss,
+        **{f"penalty/{name}": term for name, term in d.penalties.items()},
+        "logits/real": d.real_logits.mean(),
+        "logits/fake": d.fake_logits.mean(),
+        "grad_norm/d": norm(d.grads),
+        "grad_norm/g": norm(g.grads),
+    }
+    numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
+    return dict(zip(values, numbers, strict=True))
+
+
+def norm(grads: Grads) -> Tensor:
+    """The L2 norm of all gradients together."""
+    return torch.stack([grad.norm() for grad in grads if grad is not None]).norm()
+
+
+def move(optimizer: Optimizer, params: Sequence[Tensor], grads: Grads) -> None:
+    """One step of the optimizer with these gradients, which are not left behind."""
+    for param, grad in zip(params, grads, strict=True):
+        param.grad = grad
+    optimizer.step()
+    for param in params:
+        param.grad = None
+
+
+def set_rate(optimizer: Optimizer, factor: float) -> None:
+    """Set the learning rate to `factor` times the one that the optimizer was made with."""
+    for group in optimizer.param_groups:
+        group["lr"] = optimizer.defaults["lr"] * factor
+
+
+class Average:
+    """averaged <- decay * averaged + (1 - decay) * net, float buffers included; whole-number buffers are copied."""
+
+    def __init__(self, averaged: nn.Module, net: nn.Module, decay: float) -> None:
+        self.decay = decay
+        pairs = list(zip(averaged.state_dict().values(), net.state_dict().values(), strict=True))
+        self.to, self.source = [[p[k] for p in pairs if p[0].is_floating_point()] for k in (0, 1)]
+        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        torch._foreach_lerp_(self.to, self.source, 1 - self.decay)
+        for averaged, counter in self.counters:
+            averaged.copy_(counter)
+
+
+def batch_norms(net: nn.Module) -> list[_BatchNorm]:
+    """The layers whose output for a sample depends on its batch, and which count as they are used."""
+    return [layer for layer in net.modules() if isinstance(layer, _BatchNorm)]
+
+
+def treats_samples_independently(net: nn.Module) -> bool:
+    """Whether a sample's output is a function of that sample alone, so that real and fake may share a pass.
+
+    A layer of one's own that looks across the batch says so with an attribute `mixes_samples = True`.
+    """
+    return not batch_norms(net) and not any(getattr(layer, "mixes_samples", False) for layer in net.modules())
+
+
+@contextmanager
+def frozen(norms: Sequence[_BatchNorm]) -> Iterator[None]:
+    """Batch norm normalizes by the batch, as in training, but its running statistics stand still."""
+    tracking = [layer for layer in norms if layer.track_running_stats]
+    for layer in tracking:
+        layer.track_running_stats = False
+    try:
+        yield
+    finally:
+        for layer in tracking:
+            layer.track_running_stats = True
