@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ganrun.checks import check_arguments
 from ganrun.data.dataset import Batches, Dataset, DataSpec
+from ganrun.eager import spare_compiler
 from ganrun.options import TrainOptions
 from ganrun.randomness import reseed
 from ganrun.run import Latent, Run
@@ -31,6 +32,7 @@ def build(config: Config) -> Run:
     dataset = load_data(config)
     set_threads(options.threads, dataset.spec)
     make_deterministic()
+    spare_compiler()
     latent = make("latent", config["latent"], dataset=dataset, dim=z_dim_of(config))
     reseed(device, seed, "networks")
     G = make_net("arch.generator", config["arch"]["generator"], device, spec=dataset.spec, z_dim=latent.dim)

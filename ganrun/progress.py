@@ -19,7 +19,7 @@ class Progress:
     """The course of a run, from step `start` of `steps`."""
 
     def __init__(self, start: int, steps: int) -> None:
-        self.steps, self.began, self.first = steps, time.perf_counter(), start
+        self.steps, self.at, self.time = steps, start, time.perf_counter()
         self.said = -float("inf")
         self.bar = tqdm(total=steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
 
@@ -30,7 +30,8 @@ class Progress:
         self.bar.update(step - self.bar.n)
         now = time.perf_counter()
         due = self.bar.disable and (now - self.said >= LINE_SECONDS or step == self.steps)
-        rate = (step - self.first) / (now - self.began)
+        rate = (step - self.at) / (now - self.time)
+        self.at, self.time = step, now
         line = f"step {step:,}/{self.steps:,}  " + "  ".join(f"loss {k} {v:.3f}" for k, v in losses.items())
         line += f"  {rate:,.3g} steps/s  ETA {eta((self.steps - step) / rate)}"
         log.log(logging.INFO if due else logging.DEBUG, line)

@@ -4,15 +4,16 @@ A player's gradients are taken with respect to its own parameters alone, so that
 nor given a gradient, and nothing is left over for its next update.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from ganrun.eager import bare_step
 from ganrun.run import Run
 
 Grads = tuple[Tensor | None, ...]
@@ -42,6 +43,7 @@ class Game:
         self.run = run
         self.d_params = [p for p in run.D.parameters() if p.requires_grad]
         self.g_params = [p for p in run.G.parameters() if p.requires_grad]
+        self.d_step, self.g_step = bare_step(run.d_optimizer), bare_step(run.g_optimizer)
         self.shared_pass = treats_samples_independently(run.D)
         self.g_norms, self.d_norms = batch_norms(run.G), batch_norms(run.D)
         self.g_needs_real = getattr(run.loss, "g_needs_real", False)
@@ -84,7 +86,7 @@ class Game:
             real_logits = run.D(run.batches[batch][0]).float() if self.g_needs_real else None
         loss = run.loss.g_loss(fake_logits, real_logits)
         grads = torch.autograd.grad(loss, self.g_params, allow_unused=True)
-        move(run.g_optimizer, self.g_params, grads)
+        move(self.g_step, self.g_params, grads)
         return GUpdate(loss, grads)
 
     def both_update(self, batch: int) -> tuple[DUpdate, GUpdate]:
@@ -99,7 +101,7 @@ class Game:
         d_grads = torch.autograd.grad(total, self.d_params, retain_graph=True, allow_unused=True)
         g_grads = torch.autograd.grad(g_loss, self.g_params, allow_unused=True)
         self._move_d(d_grads)
-        move(run.g_optimizer, self.g_params, g_grads)
+        move(self.g_step, self.g_params, g_grads)
         return DUpdate(loss, real_logits, fake_logits, penalties, d_grads), GUpdate(g_loss, g_grads)
 
     def _precision(self) -> AbstractContextManager:
@@ -114,8 +116,8 @@ class Game:
     def _judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """D's logits of both, float32: in one pass where D treats samples independently, else each by itself."""
         if self.shared_pass:
-            both = self.run.D(torch.cat([real, fake])).float()
-            return both[: len(real)], both[len(real) :]
+            real_logits, fake_logits = self.run.D(torch.cat([real, fake])).float().split(len(real))
+            return real_logits, fake_logits
         return self.run.D(real).float(), self.run.D(fake).float()
 
     def _d_loss(
@@ -128,7 +130,7 @@ class Game:
         return loss, terms, sum(terms.values(), start=loss)
 
     def _move_d(self, grads: Grads) -> None:
-        move(self.run.d_optimizer, self.d_params, grads)
+        move(self.d_step, self.d_params, grads)
         for penalty in self.run.penalties.values():
             penalty.project(self.run.D)
 
@@ -153,11 +155,12 @@ def norm(grads: Grads) -> Tensor:
     return torch.stack([grad.norm() for grad in grads if grad is not None]).norm()
 
 
-def move(optimizer: Optimizer, params: Sequence[Tensor], grads: Grads) -> None:
-    """One step of the optimizer with these gradients, which are not left behind."""
+@torch.no_grad()
+def move(step: Callable[[], Any], params: Sequence[Tensor], grads: Grads) -> None:
+    """One step of an optimizer with these gradients, which are not left behind."""
     for param, grad in zip(params, grads, strict=True):
         param.grad = grad
-    optimizer.step()
+    step()
     for param in params:
         param.grad = None
 

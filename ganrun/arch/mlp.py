@@ -44,7 +44,8 @@ class Generator(nn.Module):
         h = self.layers(z)  # (B, numel)
         if self.output_range is not None:
             h = h.tanh()
-        return torch.addcmul(self.center, h, self.scale).view(-1, *self.shape)
+        x = torch.addcmul(self.center, h, self.scale)
+        return x.unflatten(1, self.shape) if len(self.shape) > 1 else x
 
 
 class Discriminator(nn.Module):
@@ -69,7 +70,7 @@ class Discriminator(nn.Module):
         return self.layers(torch.addcmul(self.shift, x.flatten(1), self.scale))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.output(self.features(x, y)).flatten()  # (B,)
+        return self.output(self.features(x, y)).squeeze(1)  # (B,)
 
 
 def _layers(sizes: Sequence[int], activation: str, batch_norm: bool, dropout: float) -> nn.Sequential:
