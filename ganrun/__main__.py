@@ -1,5 +1,5 @@
 import sys
 
-from ganrun.cli import main
+from ganrun.cli.main import main
 
 sys.exit(main())

@@ -25,9 +25,9 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean NAME?`, or the empty string where nothing is near."""
+    """The end of a sentence on an unknown word: `; did you mean NAME?`, or a full stop where nothing is near."""
     name = nearest(word, known)
-    return f"; did you mean {name}?" if name else ""
+    return f"; did you mean {name}?" if name else "."
 
 
 def fits(value: Any, annotation: Any) -> bool:
@@ -46,7 +46,10 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin is Literal:
         return value in get_args(annotation)
     if origin in (Union, types.UnionType):
-        return any(fits(value, option) for option in get_args(annotation))
+        options: Sequence[Any] = get_args(annotation)
+        if isinstance(value, str | int | float):  # a type that YAML cannot give, as in `float | Tensor`, does not count
+            options = [option for option in options if option in NAMES or get_origin(option)] or options
+        return any(fits(value, option) for option in options)
     if origin in (list, tuple, Sequence):
         items = [option for option in get_args(annotation) if option is not Ellipsis]
         return isinstance(value, list | tuple) and all(any(fits(v, i) for i in items) for v in value)
@@ -59,7 +62,7 @@ def describe(annotation: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(map(str, options))
     if origin in (Union, types.UnionType):
-        return " or ".join(describe(option) for option in options)
+        return " or ".join(describe(option) for option in options if option in NAMES or get_origin(option))
     if origin in (list, tuple, Sequence):
         return "a list, each of it " + describe(options[0])
     return NAMES.get(annotation, str(annotation))
@@ -72,9 +75,11 @@ def check_arguments(key: str, target: Callable[..., Any], given: Mapping[str, An
     annotations = _annotations(target)
     for name, value in given.items():
         if name not in parameters and not free:
-            raise ValueError(f"{key}.{name}={value}: no such setting{did_you_mean(name, parameters)}")
+            known = [f"{key}.{parameter}".lstrip(".") for parameter in parameters]
+            full = f"{key}.{name}".lstrip(".")
+            raise ValueError(f"{full}={value}: no such setting{did_you_mean(full, known)}")
         if not fits(value, annotations.get(name, Any)):
-            raise ValueError(f"{key}.{name}={value}: must be {describe(annotations[name])}.")
+            raise ValueError(f"{key}.{name}={value}: must be {describe(annotations[name])}.".lstrip("."))
 
 
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:

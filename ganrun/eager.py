@@ -20,7 +20,7 @@ def spare_compiler() -> None:
 
 
 def bare_step(optimizer: Optimizer) -> Callable[[], Any]:
-    """`optimizer.step` to be called under no_grad. Only torch's own are unwrapped: others may rely on their wrappers."""
+    """`optimizer.step`, to be called under no_grad. Only torch's own is unwrapped: others may rely on a wrapper."""
     kind = type(optimizer)
     if kind.__module__.startswith("torch.optim."):
         return inspect.unwrap(kind.step).__get__(optimizer)

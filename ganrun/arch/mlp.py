@@ -1,6 +1,6 @@
 """Fully connected networks for vectors and images of any shape."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ganrun.data.dataset import DataSpec
 
-ACTIVATIONS = {
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
     "tanh": nn.Tanh,
@@ -34,6 +34,8 @@ class Generator(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.center: Tensor
+        self.scale: Tensor
         self.shape, self.output_range = spec.shape, spec.value_range
         self.layers = _layers([z_dim, *hidden, spec.numel], activation, batch_norm, dropout)
         low, high = spec.value_range or (spec.mean - spec.std, spec.mean + spec.std)
@@ -60,6 +62,8 @@ class Discriminator(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        self.scale: Tensor
+        self.shift: Tensor
         *body, self.output = _layers([spec.numel, *hidden, 1], activation, batch_norm, dropout)
         self.layers = nn.Sequential(*body)
         self.register_buffer("scale", torch.tensor(1 / spec.std))

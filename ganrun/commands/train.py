@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import shlex
 import signal
 import subprocess
 import threading
@@ -94,7 +95,7 @@ def say_result(run_dir: RunDir, result: dict[str, Any]) -> None:
     status, steps = result["status"], f"{result['steps']:,} steps"
     kept = checkpoint.steps_in(run_dir.checkpoints)
     last = f"the last checkpoint is step {kept[-1]:,}" if kept else "there is no checkpoint yet"
-    again = f"ganrun resume run_dir={run_dir.path}"
+    again = f"ganrun resume run_dir={shlex.quote(str(run_dir.path))}"
     if status == "finished":
         metrics = "".join(f"  {key} {value:.4g}" for key, value in result["metrics"].items())
         log.info("finished: %s in %.1f s%s", steps, result["wall_time"], metrics)
@@ -117,8 +118,8 @@ def say_where(run_dir: RunDir) -> None:
     pictures = sorted(run_dir.samples.glob("step_*.png"))
     lines = [f"results    {run_dir.path}"]
     lines += [f"picture    {pictures[-1]}"] if pictures else []
-    lines += [f"samples    ganrun sample run_dir={run_dir.path} num=64"]
-    lines += [f"dashboard  tensorboard --logdir {run_dir.path.parent}"]
+    lines += [f"samples    ganrun sample run_dir={shlex.quote(str(run_dir.path))} num=64"]
+    lines += [f"dashboard  tensorboard --logdir {shlex.quote(str(run_dir.path.parent))}"]
     for line in lines:
         log.info(line)
 

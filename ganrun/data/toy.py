@@ -18,6 +18,6 @@ def gaussian(mean: float, std: float, num: int, unit: str = "") -> Dataset:
         raise ValueError(f"data.num={num}: must be at least 1.")
     held_out = max(1, num // 10)
     draw = generator(0, "gaussian")
-    splits = [Split(mean + std * torch.randn(n, 1, generator=draw)) for n in (num, held_out, held_out)]
+    train, valid, test = [Split(mean + std * torch.randn(n, 1, generator=draw)) for n in (num, held_out, held_out)]
     spec = DataSpec((1,), mean=float(mean), std=float(std), unit=unit)
-    return Dataset(spec, *splits, distribution=Normal(float(mean), float(std)))
+    return Dataset(spec, train, valid, test, distribution=Normal(float(mean), float(std)))

@@ -1,6 +1,7 @@
 """TensorBoard: the only module that writes to it."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ class Dashboard:
         """One row of the HParams page. Written through this run's own writer: add_hparams would start a second run."""
         plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in config.items()}
         for proto in hparams(plain, {f"metric/{key}": value for key, value in metrics.items()}):
-            self.writer.file_writer.add_summary(proto)
+            self.writer._get_file_writer().add_summary(proto)
 
     def flush(self) -> None:
         self.writer.flush()
@@ -53,7 +54,7 @@ def rewind(folder: Path, step: int) -> None:
     for path in folder.glob("events.out.tfevents.*"):
         kept = b"".join(frame for frame in _frames(path.read_bytes()) if Event.FromString(frame[12:-4]).step <= step)
         if kept:
-            write_atomically(path, lambda partial, kept=kept: partial.write_bytes(kept))
+            write_atomically(path, partial(Path.write_bytes, data=kept))
         else:
             path.unlink()
 

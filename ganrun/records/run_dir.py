@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from datetime import datetime
@@ -136,10 +137,11 @@ def check_takes(run_dir: RunDir, config: Config) -> None:
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     changed = [key for key in changed if key not in MAY_DIFFER]
     if changed:
-        shown = ", ".join(f"{key} ({before.get(key)} there, {now.get(key)} now)" for key in changed)
+        shown = [f"{key} ({before[key]} there, {now[key]} now)" for key in changed if key in before and key in now]
+        shown += [key for key in changed if key not in before or key not in now]
         raise ValueError(
-            f"run_dir={path}: holds a run with another config: {shown}. "
-            "Name a new run_dir, or continue that run with `ganrun resume run_dir=...`."
+            f"run_dir={path}: holds a run with another config, which differs in {', '.join(shown)}. "
+            f"Name a new run_dir, or continue that run with `ganrun resume run_dir={shlex.quote(str(path))}`."
         )
 
 

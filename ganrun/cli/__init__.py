@@ -1,0 +1,1 @@
+"""The command line. Torch is not loaded here, so that help and completion answer at once."""

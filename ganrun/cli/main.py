@@ -1,0 +1,188 @@
+"""The face: verbs, Hydra, the user's own conf/, and the wording of errors. Torch is not loaded here."""
+
+import importlib
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from ganrun import __version__
+from ganrun.checks import did_you_mean
+from ganrun.cli.errors import sentence, validate
+from ganrun.cli.help import help_text
+from ganrun.cli.search import CONF, UserConf, compose, config_dirs, groups_and_options, plain, report_clashes, verbs
+from ganrun.names import slug
+from ganrun.progress import logging_to_console
+
+log = logging.getLogger("ganrun")
+
+
+USAGE_ERROR, ERROR = 2, 1  # exit codes
+
+PATHS = ("run_dir", "out", "data.root", "data.cache")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command line, and return its exit code: 2 for one that cannot work, else what the command says."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    show_traceback = "--traceback" in arguments
+    arguments = [a for a in arguments if a != "--traceback"]
+    verb = "train"
+    with logging_to_console():
+        try:
+            verb, arguments = split_verb(arguments)
+            if "--version" in arguments:
+                print(f"ganrun {__version__}")
+                return 0
+            if {"--help", "-h"} & set(arguments):
+                print(help_text(verb))
+                return 0
+            return CommandLine(verb, arguments, show_traceback).run()
+        except KeyboardInterrupt:
+            log.error("interrupted.")
+            return 130
+        except (ValueError, HydraException, OmegaConfBaseException) as error:
+            if show_traceback:
+                traceback.print_exc()
+            log.error(sentence(error, verb, arguments))
+            return USAGE_ERROR
+
+
+def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
+    if not arguments or "=" in arguments[0] or arguments[0][0] in "-+~":
+        return "train", arguments
+    word, *rest = arguments
+    if word in verbs():
+        return word, rest
+    if word in groups_and_options(config_dirs(rest)):
+        raise ValueError(f"{word}: is a group, whose options are chosen as in {word}={(rest or ['OPTION'])[0]}.")
+    raise ValueError(f"{word}: no such command{did_you_mean(word, verbs())} `ganrun --help` lists them.")
+
+
+class CommandLine:
+    """One verb with its overrides and Hydra's own flags."""
+
+    def __init__(self, verb: str, arguments: list[str], show_traceback: bool) -> None:
+        self.verb, self.show_traceback = verb, show_traceback
+        self.multirun = bool({"-m", "--multirun"} & set(arguments))
+        self.arguments = sweep_dir_arguments(arguments) if self.multirun else [quote_path(a) for a in arguments]
+        self.overrides = parse([a for a in self.arguments if is_override(a)])
+        self.swept = [o.key_or_group for o in self.overrides if o.is_sweep_override()]
+        self.codes: list[int] = []
+        self.problems: list[str] = []
+
+    def run(self) -> int:
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to `main`
+        sys.path.append(os.getcwd())
+        Plugins.instance().register(UserConf)
+        report_clashes()
+        if self.multirun:
+            self.check_sweep()
+        complete(self.arguments)
+        sys.argv = ["ganrun", *self.arguments]
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.verb)(self.job)()
+        if self.multirun and self.codes:
+            log.info("sweep: %d of %d jobs succeeded", self.codes.count(0), len(self.codes))
+            for problem in self.problems:
+                log.error("  %s", problem)
+        return next((code for code in self.codes if code), 0)
+
+    def job(self, cfg: DictConfig) -> None:
+        """What Hydra calls for each job. An error ends the job, not the sweep; an interrupt ends both."""
+        choices, name = HydraConfig.get().runtime.choices, ""
+        code = ERROR
+        try:
+            config = plain(cfg)
+            validate(self.verb, config)
+            if self.multirun:
+                name = self.job_name()
+                log.info("job %d: %s", len(self.codes), name)
+                config["run_dir"] = str(Path(HydraConfig.get().sweep.dir) / slug(name))
+            command = importlib.import_module(f"ganrun.commands.{self.verb}")
+            title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
+            code = command.main(config, title)
+            problem = f"ended with exit code {code}"
+        except (ValueError, OmegaConfBaseException) as error:
+            if self.show_traceback:
+                traceback.print_exc()
+            problem, code = sentence(error, self.verb, self.arguments), USAGE_ERROR
+            log.error(problem)
+        except Exception as error:
+            traceback.print_exc()
+            problem = f"{type(error).__name__}: {error}"
+        self.codes.append(code)
+        if code:
+            self.problems.append(f"{name}: {problem}")
+        if code in (130, 143):
+            sys.exit(code)
+
+    def job_name(self) -> str:
+        """The swept settings of this job, `loss=wgan_seed=3`."""
+        overrides = parse(list(HydraConfig.get().overrides.task))
+        return "_".join(str(o.input_line) for o in overrides if o.key_or_group in self.swept) or "job"
+
+    def check_sweep(self) -> None:
+        """Compose every choice of every sweep once, the others at their first, so that a slip is found at once."""
+        first = {o.input_line: next(single_choices(o)) for o in self.overrides}
+        for override in self.overrides:
+            for choice in single_choices(override):
+                line = {**first, override.input_line: choice}.values()
+                validate(self.verb, plain(compose(self.verb, list(line), config_dirs(self.arguments))))
+                if not override.is_sweep_override():
+                    break
+
+
+def is_override(argument: str) -> bool:
+    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+
+
+def parse(overrides: Sequence[str]) -> list[Override]:
+    return OverridesParser.create().parse_overrides(list(overrides))
+
+
+def single_choices(override: Override) -> Iterator[str]:
+    """The overrides that a sweep stands for: loss=a,b gives loss=a and loss=b."""
+    if not override.is_sweep_override() or override.is_hydra_override():
+        yield override.input_line or ""
+        return
+    key = f"{'+' if override.is_add() else ''}{override.get_key_element()}".replace("++", "+")
+    for value in override.sweep_string_iterator():
+        yield f"{key}={value}"
+
+
+def quote_path(argument: str) -> str:
+    """Let a path be typed as it is: in Hydra's grammar a comma, a space or a bracket in it would mean something."""
+    key, _, value = argument.partition("=")
+    if key not in PATHS or value == "null" or value[:1] in ("'", '"', "$", ""):
+        return argument
+    return f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
+
+
+def sweep_dir_arguments(arguments: list[str]) -> list[str]:
+    """In a sweep, run_dir=DIR names the directory of all its runs."""
+    return [re.sub(r"^run_dir=", "hydra.sweep.dir=", a) for a in arguments]
+
+
+def complete(arguments: Sequence[str]) -> None:
+    """Prepare Hydra's shell completion, which reads the line being typed from the environment."""
+    if not {"-sc", "--shell-completion"} & set(arguments) or "COMP_LINE" not in os.environ:
+        return
+    words = os.environ["COMP_LINE"].split(" ")
+    if len(words) == 2:
+        print(" ".join(verb for verb in verbs() if verb.startswith(words[1])), end=" ")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

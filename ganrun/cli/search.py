@@ -1,0 +1,79 @@
+"""Where configs are looked for, and how one is composed."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+
+log = logging.getLogger("ganrun")
+
+CONF = next(p for p in (Path(__file__).parents[1] / "conf", Path(__file__).parents[2] / "conf") if p.is_dir())
+
+
+def verbs() -> list[str]:
+    """One for each primary config; `train` is meant where none is typed."""
+    names = sorted(path.stem for path in CONF.glob("*.yaml"))
+    return ["train", *(name for name in names if name != "train")]
+
+
+def config_dirs(arguments: Sequence[str]) -> list[Path]:
+    """Where options are looked for: ganrun's own conf/, --config-dir, and ./conf."""
+    found = [CONF]
+    for i, argument in enumerate(arguments):
+        flag, equals, attached = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            found.append(Path(attached if equals else "".join(arguments[i + 1 : i + 2])).absolute())
+    user = Path.cwd() / "conf"
+    if user.is_dir() and user.resolve() != CONF.resolve():
+        found.append(user)
+    return found
+
+
+class UserConf(SearchPathPlugin):
+    """Adds ./conf to the search path, after ganrun's own."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for path in config_dirs([])[1:]:
+            search_path.append("ganrun-user", f"file://{path}")
+
+
+def report_clashes() -> None:
+    for path in config_dirs([])[1:]:
+        for file in path.rglob("*.yaml"):
+            name = file.relative_to(path)
+            if (CONF / name).exists():
+                log.warning("%s: ganrun has an option of that name, which is used; rename yours.", Path("conf", name))
+
+
+def groups_and_options(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """{"loss": ["minimax", ...]}, of all folders together."""
+    found: dict[str, set[str]] = {}
+    for folder in folders:
+        for path in folder.glob("*/*.yaml"):
+            found.setdefault(path.parent.name, set()).add(path.stem)
+    return {group: sorted(options) for group, options in sorted(found.items())}
+
+
+def compose(verb: str, overrides: list[str], folders: Sequence[Path]) -> DictConfig:
+    GlobalHydra.instance().clear()
+    extra = ",".join(f"file://{path}" for path in folders[1:])
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra.compose(verb, [*overrides, f"hydra.searchpath=[{extra}]"])
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+def root_keys(verb: str) -> set[str]:
+    """The settings and the config groups of a primary config."""
+    text = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
+    groups = [key for entry in text["defaults"] if isinstance(entry, dict) for key in entry if " " not in key]
+    return {key for key in text if key not in ("defaults", "hydra")} | {key.rpartition("@")[2] for key in groups}
