@@ -24,6 +24,8 @@ def validate(verb: str, config: dict[str, Any]) -> None:
     for key, kind in (("seed", int), ("run_dir", str | None)):
         if not fits(config.get(key, 0 if kind is int else None), kind):
             raise ValueError(f"{key}={config[key]}: must be {describe(kind)}.")
+    if config.get("seed", 0) < 0:
+        raise ValueError(f"seed={config['seed']}: must be at least 0.")
     if verb == "train":
         if not isinstance(config["train"], dict):
             raise ValueError(f"train={config['train']}: is a group of settings, as in train.steps=1000.")

@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     if not arguments or "=" in arguments[0] or arguments[0][0] in "-+~":
-        return "train", arguments
+        return completed_verb(arguments), arguments
     word, *rest = arguments
     if word in verbs():
         return word, rest
@@ -90,7 +90,6 @@ class CommandLine:
         report_clashes()
         if self.multirun:
             self.check_sweep()
-        complete(self.arguments)
         sys.argv = ["ganrun", *self.arguments]
         hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.verb)(self.job)()
         if self.multirun and self.codes:
@@ -175,13 +174,20 @@ def sweep_dir_arguments(arguments: list[str]) -> list[str]:
     return [re.sub(r"^run_dir=", "hydra.sweep.dir=", a) for a in arguments]
 
 
-def complete(arguments: Sequence[str]) -> None:
-    """Prepare Hydra's shell completion, which reads the line being typed from the environment."""
+def completed_verb(arguments: Sequence[str]) -> str:
+    """The verb of the line that is being typed, where a shell asks for completions; else train.
+
+    Hydra reads that line from the environment, and is to see it without the verb.
+    """
     if not {"-sc", "--shell-completion"} & set(arguments) or "COMP_LINE" not in os.environ:
-        return
-    words = os.environ["COMP_LINE"].split(" ")
-    if len(words) == 2:
-        print(" ".join(verb for verb in verbs() if verb.startswith(words[1])), end=" ")
+        return "train"
+    program, *words = os.environ["COMP_LINE"].split(" ")
+    if len(words) == 1:
+        print(" ".join(verb for verb in verbs() if verb.startswith(words[0])), end=" ")
+    if len(words) < 2 or words[0] not in verbs():
+        return "train"
+    os.environ["COMP_LINE"] = " ".join([program, *words[1:]])
+    return words[0]
 
 
 if __name__ == "__main__":

@@ -1,0 +1,85 @@
+"""What the tests share: configs composed as the command line does, runs built from them, and the command itself."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ganrun.build import build
+from ganrun.cli.search import compose, config_dirs, plain
+from ganrun.run import Run
+
+REPO = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Each test works in a folder of its own, with one thread, and leaves torch's state as it was."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("GANRUN_DATA", raising=False)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def config_of(*overrides: str, verb: str = "train") -> dict[str, Any]:
+    return plain(compose(verb, list(overrides), config_dirs([])))
+
+
+def run_of(*overrides: str) -> Run:
+    return build(config_of("train.threads=1", "train.device=cpu", *overrides))
+
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """Runs `ganrun` as a person does: in a process of its own, in an empty folder."""
+
+    def run(*arguments: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [sys.executable, "-m", "ganrun", *arguments],
+            cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+
+    return run
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+    """Runs the command line in this process, which is faster: (exit code, standard output, standard error)."""
+    from ganrun.cli.main import main
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["ganrun"])
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        capsys.readouterr()
+        try:
+            code = main(list(arguments))
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real data, where the environment has it: GANRUN_DATA at the time pytest was started."""
+    root = REAL_DATA
+    if root is None or not (root / "MNIST").is_dir():
+        pytest.skip("GANRUN_DATA names no folder with MNIST")
+    return root
+
+
+REAL_DATA = Path(os.environ["GANRUN_DATA"]).absolute() if os.environ.get("GANRUN_DATA") else None

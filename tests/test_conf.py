@@ -1,0 +1,98 @@
+"""Every YAML file under conf/ says what it is, builds, and trains two steps."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import config_of, run_of
+from PIL import Image
+
+from ganrun.cli.search import CONF
+from ganrun.steps import Game, scalars
+
+FILES = sorted(p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.glob("*/*.yaml"))
+NEEDS = {"penalty/weight_clip": ["loss=wgan"], "arch/dcgan": ["data=digits"], "metric/none": []}
+
+
+def write_mnist(root: Path, train: int = 60, test: int = 20) -> None:
+    """MNIST in miniature, in its own format."""
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name, n in (("train", train), ("t10k", test)):
+        images = rng.integers(0, 256, (n, 28, 28), np.uint8)
+        labels = (np.arange(n) % 10).astype(np.uint8)
+        head = b"\0\0\x08\x03" + b"".join(k.to_bytes(4, "big") for k in (n, 28, 28))
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + n.to_bytes(4, "big") + labels.tobytes())
+
+
+def write_cifar10(root: Path, n: int = 20) -> None:
+    """CIFAR-10 in miniature, in its own format."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]:
+        batch = {"data": rng.integers(0, 256, (n, 3072), np.uint8), "labels": [k % 10 for k in range(n)]}
+        (folder / name).write_bytes(pickle.dumps(batch))
+
+
+def write_folder(root: Path, n: int = 12) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(n):
+        path = root / ("cats" if k % 2 else "dogs") / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+
+
+def overrides_for(name: str, tmp_path: Path) -> list[str]:
+    group, option = name.split("/")
+    chosen = [f"{group}={option}", *NEEDS.get(name, []), "train.steps=2", "train.batch_size=4"]
+    root = tmp_path / "d"
+    if option == "mnist":
+        write_mnist(root)
+        chosen += ["data.verify=false", "data.num_valid=10"]
+    if option == "cifar10":
+        write_cifar10(root)
+        chosen += ["data.verify=false", "data.num_valid=10"]
+    if option == "folder":
+        write_folder(root)
+        chosen += ["data.size=16"]
+    return [*chosen, f"data.root={root}"]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_option_trains_two_steps(name: str, tmp_path: Path) -> None:
+    run = run_of(*overrides_for(name, tmp_path))
+    before = [p.detach().clone() for p in run.G.parameters()]
+    game = Game(run)
+    for step in range(2):
+        values = scalars(*game.step(step))
+    assert all(np.isfinite(value) for value in values.values())
+    assert any(not torch.equal(a, b) for a, b in zip(before, run.G.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_option_says_what_it_is(name: str) -> None:
+    lines = [x for x in (CONF / f"{name}.yaml").read_text().splitlines() if not x.startswith("# @package")]
+    assert lines[0].startswith("# ")
+    assert len(lines[0]) > 15
+
+
+def test_a_choice_on_the_command_line_beats_the_recipe() -> None:
+    recipe = config_of("loss=wgan")
+    assert recipe["optimizer"]["_target_"] == "torch.optim.RMSprop"
+    assert (recipe["train"]["n_critic"], recipe["penalty"]["weight_clip"]["bound"]) == (5, 0.01)
+    own = config_of("loss=wgan", "optimizer=adam", "penalty=none", "train.n_critic=2")
+    assert own["optimizer"]["_target_"] == "torch.optim.Adam"
+    assert (own["train"]["n_critic"], own["penalty"]) == (2, {})
+
+
+def test_players_may_have_optimizers_and_schedules_apart() -> None:
+    run = run_of("optimizer=adam", "optimizer@d_optimizer=sgd", "d_optimizer.lr=0.5", "schedule@g_schedule=cosine")
+    assert type(run.d_optimizer).__name__ == "SGD"
+    assert run.d_optimizer.defaults["lr"] == 0.5
+    assert type(run.g_optimizer).__name__ == "Adam"
+    assert (type(run.g_schedule).__name__, type(run.d_schedule).__name__) == ("Cosine", "Linear")
