@@ -6,6 +6,7 @@ import pickle
 import re
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,23 +30,28 @@ def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Pat
     a multiple of `keep_every` (0: no such ones). The old ones stay until the new one is safely on the disk."""
     folder.mkdir(exist_ok=True)
     path = path_of(folder, state["step"])
-    write_atomically(path, lambda partial: torch.save(state, partial))
+    write_atomically(path, partial(_save, state))
     for step in steps_in(folder)[:-keep]:
         if not (keep_every and step % keep_every == 0):
             path_of(folder, step).unlink()
     return path
 
 
+def _save(state: dict[str, Any], path: Path) -> None:
+    with path.open("wb") as file:  # Python's file, not torch's own: it says what is wrong with the disk
+        torch.save(state, file)
+
+
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` fill a file beside `path`, and put it in its place once it is on the disk."""
-    partial = path.with_name(path.name + ".partial")
+    unfinished = path.with_name(path.name + ".partial")
     try:
-        write(partial)
-        with partial.open("rb") as file:
+        write(unfinished)
+        with unfinished.open("rb") as file:
             os.fsync(file.fileno())
-        partial.replace(path)
+        unfinished.replace(path)
     finally:
-        partial.unlink(missing_ok=True)
+        unfinished.unlink(missing_ok=True)
 
 
 def load(path: Path) -> dict[str, Any]:
