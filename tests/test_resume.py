@@ -197,6 +197,7 @@ def test_an_error_in_the_middle_is_recorded(here, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r" / "result.json").read_text())["status"] == "failed"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs resource limits")
 def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
     line = ["train.steps=300", "train.log_every=50", "train.checkpoint_every=100", "train.sample_every=0", "run_dir=r"]

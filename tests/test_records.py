@@ -1,0 +1,92 @@
+"""Run directories, checkpoints and the dashboard."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from ganrun.records import checkpoint
+from ganrun.records.run_dir import RunDir, new_run_dir
+
+IMAGES = ["data=digits", "train.steps=8", "train.log_every=2", "train.sample_every=4", "train.checkpoint_every=2"]
+
+
+def test_new_directories_are_unique_whenever_they_are_made(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(lambda _: new_run_dir(tmp_path, "x").path, range(200)))
+    assert len(set(made)) == 200
+
+
+@pytest.fixture
+def finished(here, tmp_path: Path) -> Path:
+    assert here(*IMAGES, "run_dir=r", "train.keep_every=4")[0] == 0
+    return tmp_path / "r"
+
+
+def test_what_a_run_leaves(finished: Path, here) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert (result["steps"], result["nimg"], result["seed"], result["error"]) == (8, 8 * 64, 0, None)
+    assert {"torch", "python", "ganrun"} <= result["versions"].keys()
+    assert result["wall_time"] > 0
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    assert config["train"]["steps"] == 8
+    assert config["arch"]["generator"]["_target_"] == "ganrun.arch.dcgan.Generator"
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert {"loss/d", "loss/g", "logits/real", "logits/fake", "grad_norm/d", "grad_norm/g"} <= rows[0].keys()
+    assert sorted(p.name for p in (finished / "samples").iterdir()) == [f"step_{k:08d}.png" for k in (0, 4, 8)]
+    assert checkpoint.steps_in(finished / "checkpoints") == [4, 6, 8]  # the newest two, and multiples of four
+    assert "step 8/8" in (finished / "train.log").read_text()
+
+
+def test_the_dashboard_shows_it_all(finished: Path) -> None:
+    events = EventAccumulator(str(finished), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss/d", "loss/g", "logits/real", "grad_norm/d", "time/steps_per_sec"} <= set(tags["scalars"])
+    assert [event.step for event in events.Scalars("loss/d")] == [2, 4, 6, 8]
+    assert [event.step for event in events.Images("samples/fixed_z")] == [0, 4, 8]
+    assert "config/text_summary" in tags["tensors"]
+    rows = [tag for tag in events.summary_metadata if tag.startswith("_hparams_")]
+    assert "_hparams_/session_start_info" in rows
+    assert len(list(finished.glob("events.*"))) == 1
+
+
+def test_checkpoints_are_plain(finished: Path) -> None:
+    path = checkpoint.path_of(finished / "checkpoints", 8)
+    assert path.name == "step_00000008.pt"
+    state = torch.load(path, weights_only=True)
+    assert (state["step"], state["nimg"]) == (8, 512)
+    assert state["spec"]["shape"] == (1, 8, 8)
+
+
+def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, {"step": 1}, keep=1, keep_every=0)
+
+    def fail(state: dict, file) -> None:
+        file.write(b"half")
+        raise OSError("disk is full")
+
+    monkeypatch.setattr(torch, "save", fail)
+    with pytest.raises(OSError, match="full"):
+        checkpoint.save(tmp_path, {"step": 2}, keep=1, keep_every=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["step_00000001.pt"]
+
+
+def test_no_readable_checkpoint_is_none(tmp_path: Path) -> None:
+    checkpoint.path_of(tmp_path, 3).write_bytes(b"")
+    assert checkpoint.load_newest(tmp_path) is None
+    assert checkpoint.load_newest(tmp_path / "none") is None
+
+
+def test_a_killed_run_has_no_result_and_a_damaged_config_is_said(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    assert run_dir.result() is None
+    (tmp_path / "config.yaml").write_text("a: [")
+    with pytest.raises(ValueError, match="is damaged"):
+        run_dir.config()
