@@ -19,18 +19,8 @@ def say(*command: str | Path, cwd: Path) -> str:
 
 @pytest.mark.slow
 def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
-    say(
-        sys.executable,
-        "-m",
-        "pip",
-        "wheel",
-        "--no-deps",
-        "--no-build-isolation",
-        "--wheel-dir",
-        tmp_path,
-        REPO,
-        cwd=REPO,
-    )
+    pip = (sys.executable, "-m", "pip")
+    say(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, REPO, cwd=REPO)
     (wheel,) = tmp_path.glob("ganrun-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "ganrun/conf/train.yaml" in names
