@@ -1,0 +1,157 @@
+"""What the loop costs, what bf16 gains, start-up and memory; written to benchmarks/speed.json.
+
+The loop: dcgan, CIFAR-10's size, batch 64, logging, pictures and checkpoints on, against a loop written by hand with
+the same networks, optimizer and data, in turns within one process. Data are random bytes: only the time counts.
+"""
+
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from machine import describe
+from torch.nn.functional import softplus
+
+from ganrun.arch import dcgan
+from ganrun.build import build
+from ganrun.data.dataset import Dataset, DataSpec, Split
+from ganrun.loop import Position, train
+from ganrun.records.run_dir import RunDir
+
+OUT = Path(__file__).with_suffix(".json")
+SPEC = DataSpec((3, 32, 32), (-1.0, 1.0), std=0.5)
+BATCH, TURN, TURNS = 64, 50, 5  # steps of each loop before the next has its turn, and how often
+
+
+def noise(num: int = 20000) -> Dataset:
+    """Random images of CIFAR-10's size, as a data option: `data._target_=speed.noise`."""
+    x = torch.randint(0, 256, (num, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Dataset(SPEC, Split(x), Split(x[:0]), Split(x[:0]))
+
+
+def bare_loop(bf16: bool, channels_last: bool) -> Iterator[None]:
+    """A DCGAN as one writes it who knows how to: one `next` is one step."""
+    memory = torch.channels_last if channels_last else torch.contiguous_format
+    G = dcgan.Generator(SPEC, z_dim=100).to(memory_format=memory)
+    D = dcgan.Discriminator(SPEC).to(memory_format=memory)
+    g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), 2e-4, (0.5, 0.999), fused=True) for n in (G, D))
+    images = noise().train.x
+
+    def precision() -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=bf16)
+
+    while True:
+        real = images[torch.randint(0, len(images), (BATCH,))].float().div_(127.5).sub_(1)
+        real = real.contiguous(memory_format=memory)
+        with torch.no_grad(), precision():
+            fake = G(torch.randn(BATCH, 100))
+        with precision():
+            d_loss = softplus(-D(real).float()).mean() + softplus(D(fake).float()).mean()
+        d_optimizer.zero_grad()
+        d_loss.backward()
+        d_optimizer.step()
+        D.requires_grad_(False)
+        with precision():
+            g_loss = softplus(-D(G(torch.randn(BATCH, 100))).float()).mean()
+        g_optimizer.zero_grad()
+        g_loss.backward()
+        g_optimizer.step()
+        D.requires_grad_(True)
+        yield
+
+
+class Turns:
+    """The `stop` check of ganrun's loop, called after each of its steps: after TURN of them the others have theirs."""
+
+    def __init__(self, others: dict[str, Iterator[None]]) -> None:
+        self.others, self.calls = others, 0
+        self.rates: dict[str, list[float]] = {name: [] for name in ("ganrun", *others)}
+        self.start = time.perf_counter()
+
+    def __call__(self) -> bool:
+        self.calls += 1
+        if self.calls % TURN:
+            return False
+        self.rates["ganrun"].append(TURN / (time.perf_counter() - self.start))
+        for name, loop in self.others.items():
+            start = time.perf_counter()
+            for _ in itertools.islice(loop, TURN):
+                pass
+            self.rates[name].append(TURN / (time.perf_counter() - start))
+        print({name: round(r[-1], 2) for name, r in self.rates.items()}, flush=True)
+        self.start = time.perf_counter()
+        return self.calls == TURN * (TURNS + 1)
+
+
+def config_of(precision: str) -> dict[str, Any]:
+    """The default logging, pictures and checkpoints, for more steps than there will be."""
+    line = ["data=cifar10", f"train.precision={precision}", "train.steps=1000000", "--cfg", "job"]
+    done = subprocess.run([sys.executable, "-m", "ganrun", *line], capture_output=True, text=True, check=True)
+    return yaml.safe_load(done.stdout) | {"data": {"_target_": "speed.noise"}}
+
+
+def loop_cost(precision: str) -> dict[str, float]:
+    bare = f"bare {precision} channels_last"
+    others = {bare: bare_loop(precision == "bf16", True), "bare fp32 NCHW": bare_loop(False, False)}
+    config = config_of(precision)
+    run, turns = build(config), Turns(others)
+    with tempfile.TemporaryDirectory() as folder, RunDir(Path(folder)) as run_dir:
+        train(run, run_dir, config, turns, Position())
+    rates = {name: found[1:] for name, found in turns.rates.items()}  # the first turn warms up
+    return {f"{name} ({precision} turns), steps/s": round(statistics.median(r), 2) for name, r in rates.items()} | {
+        f"ganrun {precision} / {bare}": ratio(rates["ganrun"], rates[bare]),
+        f"ganrun {precision} / bare fp32 NCHW": ratio(rates["ganrun"], rates["bare fp32 NCHW"]),
+    }
+
+
+def ratio(a: list[float], b: list[float]) -> float:
+    """The median of the ratios turn by turn, which holds when the machine's speed drifts."""
+    return round(statistics.median(x / y for x, y in zip(a, b, strict=True)), 3)
+
+
+def start_up() -> float:
+    """Seconds from typing the command to the end of the first step of the default job; the median of five."""
+    found = []
+    for _ in range(5):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            line = ["train.steps=1", "train.log_every=1", "train.sample_every=0", "metric=none", f"run_dir={folder}/r"]
+            subprocess.run([sys.executable, "-m", "ganrun", *line], stdout=subprocess.DEVNULL, check=True)
+            found.append(time.perf_counter() - start)
+    return round(statistics.median(found), 2)
+
+
+def peak_memory() -> float | None:
+    """GiB at most of a run on data of CIFAR-10's full size, its loading included; None where they are not there."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [sys.executable, "-m", "ganrun", "data=cifar10", "data.verify=false", "data.download=false",
+             "train.steps=20", "train.sample_every=10", f"run_dir={folder}/r"], stdout=subprocess.DEVNULL,
+        )  # fmt: skip
+    if done.returncode:
+        return None
+    return round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20, 2)
+
+
+def main() -> None:
+    figures = {
+        "start to first step of heights, s": start_up(),
+        "peak memory of a CIFAR-10 run, GiB": peak_memory(),
+        **loop_cost("fp32"),
+        **loop_cost("bf16"),
+    }
+    print(json.dumps(figures, indent=2))
+    OUT.write_text(json.dumps({"machine": describe(), "figures": figures}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
