@@ -93,8 +93,8 @@ class Turns:
 
 
 def config_of(precision: str) -> dict[str, Any]:
-    """The default logging, pictures and checkpoints, for more steps than there will be."""
-    line = ["data=cifar10", f"train.precision={precision}", "train.steps=1000000", "--cfg", "job"]
+    """Logging every 10 steps, pictures and checkpoints as by default, for more steps than there will be."""
+    line = ["data=cifar10", f"train.precision={precision}", "train.steps=1000000", "train.log_every=10", "--cfg", "job"]
     done = subprocess.run([sys.executable, "-m", "ganrun", *line], capture_output=True, text=True, check=True)
     return yaml.safe_load(done.stdout) | {"data": {"_target_": "speed.noise"}}
 

@@ -1,5 +1,6 @@
 """Checkpoints: written whole or not at all, checked when read, loadable with weights_only=True."""
 
+import io
 import logging
 import os
 import pickle
@@ -38,8 +39,9 @@ def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Pat
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    with path.open("wb") as file:  # Python's file, not torch's own: it says what is wrong with the disk
-        torch.save(state, file)
+    buffer = io.BytesIO()  # not straight to the file: of a full disk, torch only says "unexpected pos"
+    torch.save(state, buffer)
+    path.write_bytes(buffer.getbuffer())
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
