@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ganrun.figures.pictures import Pictures, save_png
-from ganrun.names import flat
 from ganrun.progress import Progress
 from ganrun.randomness import reseed
 from ganrun.records import checkpoint, dashboard
@@ -50,7 +49,7 @@ def train(run: Run, run_dir: RunDir, config: Config, stop: Callable[[], bool], a
             run_dir.log_metrics({"step": at.step, **{f"metric/{k}": v for k, v in metrics.items()}})
             board.scalars({f"metric/{key}": value for key, value in metrics.items()}, at.step)
         if at.step == run.options.steps:
-            board.hparams(flat(config), metrics)
+            board.hparams(config, metrics)
         return metrics
     finally:
         progress.close()

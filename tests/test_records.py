@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir, new_run_dir
@@ -54,6 +55,12 @@ def test_the_dashboard_shows_it_all(finished: Path) -> None:
     assert "config/text_summary" in tags["tensors"]
     rows = [tag for tag in events.summary_metadata if tag.startswith("_hparams_")]
     assert "_hparams_/session_start_info" in rows
+    start = HParamsPluginData.FromString(
+        events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    ).session_start_info
+    assert start.hparams["loss"].string_value == "NonSaturating"
+    assert start.hparams["train.steps"].number_value == 8
+    assert "run_dir" not in start.hparams
     assert len(list(finished.glob("events.*"))) == 1
 
 

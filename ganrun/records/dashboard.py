@@ -10,7 +10,9 @@ import yaml
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
+from ganrun.names import flat
 from ganrun.records.checkpoint import write_atomically
+from ganrun.records.run_dir import MAY_DIFFER
 
 
 class Dashboard:
@@ -33,7 +35,12 @@ class Dashboard:
 
     def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
         """One row of the HParams page. Written through this run's own writer: add_hparams would start a second run."""
-        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in config.items()}
+        settings = {key: value for key, value in flat(config).items() if key not in MAY_DIFFER}
+        plain = {
+            key.removesuffix("._target_"): value.rpartition(".")[2] if key.endswith("_target_") else value
+            for key, value in settings.items()
+        }
+        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in plain.items()}
         for proto in hparams(plain, {f"metric/{key}": value for key, value in metrics.items()}):
             self.writer._get_file_writer().add_summary(proto)
 
