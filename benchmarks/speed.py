@@ -105,7 +105,7 @@ def loop_cost(precision: str) -> dict[str, float]:
     config = config_of(precision)
     run, turns = build(config), Turns(others)
     with tempfile.TemporaryDirectory() as folder, RunDir(Path(folder)) as run_dir:
-        train(run, run_dir, config, turns, Position())
+        train(run, run_dir, config, None, turns, Position())
     rates = {name: found[1:] for name, found in turns.rates.items()}  # the first turn warms up
     return {f"{name} ({precision} turns), steps/s": round(statistics.median(r), 2) for name, r in rates.items()} | {
         f"ganrun {precision} / {bare}": ratio(rates["ganrun"], rates[bare]),

@@ -12,7 +12,7 @@ from hydra.utils import get_object, instantiate
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ganrun.checks import check_arguments
+from ganrun.checks import check_arguments, fits
 from ganrun.data.dataset import Batches, Dataset, DataSpec
 from ganrun.eager import spare_compiler
 from ganrun.options import TrainOptions
@@ -21,6 +21,8 @@ from ganrun.run import Latent, Run
 
 Config = dict[str, Any]
 
+SIGNATURES = {"d_loss": "real_logits, fake_logits", "g_loss": "fake_logits, real_logits"}
+HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 SHARED_DATA_KEYS = ("root", "download", "verify")  # data sets that need none of them do not have to name them
 
 
@@ -33,11 +35,16 @@ def build(config: Config) -> Run:
     set_threads(options.threads, dataset.spec)
     make_deterministic()
     spare_compiler()
+    loss, metrics = make("loss", config["loss"]), make_all("metric", config.get("metric"))
+    check_loss(loss)
+    for metric in metrics.values():
+        metric.check(dataset)
     latent = make("latent", config["latent"], dataset=dataset, dim=z_dim_of(config))
     reseed(device, seed, "networks")
     G = make_net("arch.generator", config["arch"]["generator"], device, spec=dataset.spec, z_dim=latent.dim)
     D = make_net("arch.discriminator", config["arch"]["discriminator"], device, spec=dataset.spec)
     check_fit(G, D, latent, dataset.spec, device)
+    check_batch_size(options.batch_size, G, D)
     dataset = dataset.to(device)
     return Run(
         options=options,
@@ -46,9 +53,9 @@ def build(config: Config) -> Run:
         dataset=dataset,
         batches=Batches(dataset.train, dataset.spec, options.batch_size, seed, device),
         latent=latent,
-        loss=make("loss", config["loss"]),
+        loss=loss,
         penalties=make_all("penalty", config.get("penalty")),
-        metrics=make_all("metric", config.get("metric")),
+        metrics=metrics,
         G=G,
         D=D,
         averaged=copy.deepcopy(G).requires_grad_(False) if options.ema else None,
@@ -71,17 +78,27 @@ def build_generator(config: Config, spec: DataSpec, device: torch.device) -> tup
 def load_data(config: Config) -> Dataset:
     node = dict(config["data"])
     shared = {key: node.pop(key) for key in SHARED_DATA_KEYS if key in node}
-    return make("data", node, **shared)
+    dataset = make("data", node, **shared)
+    if not isinstance(dataset, Dataset):
+        raise ValueError(f"data._target_={node['_target_']}: gives no ganrun.data.dataset.Dataset.")
+    if dataset.train.x.dtype not in (torch.uint8, torch.float32):
+        raise ValueError(f"data: holds {dataset.train.x.dtype}; examples are torch.uint8 or torch.float32.")
+    return dataset
 
 
 def z_dim_of(config: Config) -> int:
-    return config["arch"].get("z_dim", 100)
+    z_dim = config["arch"].get("z_dim", 100)
+    if not fits(z_dim, int) or z_dim < 1:
+        raise ValueError(f"arch.z_dim={z_dim}: must be a whole number of at least 1.")
+    return z_dim
 
 
 def make_net(key: str, node: Config, device: torch.device, **facts: Any) -> nn.Module:
     net = make(key, node, **facts)
+    if not isinstance(net, nn.Module):
+        raise ValueError(f"{key}._target_={node['_target_']}: gives no torch.nn.Module.")
     memory_format = torch.channels_last if facts["spec"].is_image else torch.contiguous_format
-    return net.to(device, memory_format=memory_format)
+    return net.to(device).to(memory_format=memory_format)
 
 
 def make_optimizer(config: Config, key: str, net: nn.Module) -> Optimizer:
@@ -99,10 +116,10 @@ def make(key: str, node: Config, **facts: Any) -> Any:
 
     Raises ValueError, worded with `key`, where the target cannot be found, or its arguments do not fit.
     """
-    if not isinstance(node, dict) or "_target_" not in node:
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         raise ValueError(f"{key}: has no _target_, which names the class or function to use.")
     target = find(key, node["_target_"])
-    given = {name: value for name, value in node.items() if not name.startswith("_")}
+    given = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
     check_arguments(key, target, given)
     parameters = inspect.signature(target).parameters
     facts = {name: value for name, value in facts.items() if name in parameters and name not in given}
@@ -116,12 +133,22 @@ def make(key: str, node: Config, **facts: Any) -> Any:
     ]
     if missing:
         raise ValueError(f"{key}.{missing[0]}: {node['_target_']} needs it; add +{key}.{missing[0]}=VALUE.")
-    partial: Callable[..., Any] = instantiate(node, _partial_=True, _convert_="all")
     try:
+        partial: Callable[..., Any] = instantiate(node, _partial_=True, _convert_="all")
         return partial(**facts)
-    except ValueError as error:
-        message = str(error)
-        raise ValueError(message if message.startswith(key) else f"{key}: {message}") from error
+    except (ValueError, TypeError, RuntimeError, IndexError, InstantiationException) as error:
+        raise ValueError(about(key, given, str(error).strip().splitlines()[0])) from error
+
+
+def about(key: str, given: Config, message: str) -> str:
+    """The message of a part, with the key under which the user set what it is about.
+
+    >>> about("schedule", {"every": 0}, "every=0: must be at least 1.")
+    'schedule.every=0: must be at least 1.'
+    """
+    if message.startswith(f"{key.partition('.')[0]}.") or message.startswith(f"{key}:"):
+        return message
+    return f"{key}.{message}" if message.partition("=")[0] in given else f"{key}: {message}"
 
 
 def find(key: str, target: str) -> Callable[..., Any]:
@@ -138,15 +165,17 @@ def find(key: str, target: str) -> Callable[..., Any]:
     return found
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of `train.device`; auto is CUDA, then MPS, then the CPU."""
+def choose_device(name: str, key: str = "train.device") -> torch.device:
+    """The device of that name; auto is CUDA, then MPS, then the CPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"train.device={name}: not available here; use auto, or cpu.") from error
+        raise ValueError(f"{key}={name}: not available here; use auto, or cpu.") from error
+    if device.type not in ("cuda", "mps", "cpu"):
+        raise ValueError(f"{key}={name}: must be auto, cuda, mps or cpu.")
     return device
 
 
@@ -172,6 +201,8 @@ def check_fit(G: nn.Module, D: nn.Module, latent: Latent, spec: DataSpec, device
         net.eval()
     try:
         fake = _call("generator", G, latent(2, device))
+        if not isinstance(fake, Tensor):
+            raise ValueError(f"arch.generator: gives a {type(fake).__name__}; samples as one tensor are needed.")
         if fake.shape != (2, *spec.shape):
             raise ValueError(
                 f"arch.generator: makes samples of shape {tuple(fake.shape[1:])}, but the data has {spec.shape}; "
@@ -186,6 +217,8 @@ def check_fit(G: nn.Module, D: nn.Module, latent: Latent, spec: DataSpec, device
                 f"{spec.value_range}; end it in a bounded function such as tanh."
             )
         logits = _call("discriminator", D, fake)
+        if not isinstance(logits, Tensor):
+            raise ValueError(f"arch.discriminator: gives a {type(logits).__name__}; logits as one tensor are needed.")
         if logits.shape != (2,):
             raise ValueError(
                 f"arch.discriminator: gives {tuple(logits.shape)} for 2 samples; logits of shape (2,) are needed."
@@ -193,6 +226,23 @@ def check_fit(G: nn.Module, D: nn.Module, latent: Latent, spec: DataSpec, device
     finally:
         G.train()
         D.train()
+
+
+def check_loss(loss: Any) -> None:
+    """Ask for both players' losses of two logits each, and look at what comes back."""
+    real, fake = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
+    for name, arguments in (("d_loss", (real, fake)), ("g_loss", (fake, real))):
+        try:
+            value = getattr(loss, name)(*arguments)
+        except (AttributeError, TypeError, RuntimeError, ValueError) as error:
+            raise ValueError(f"loss: its {name}({SIGNATURES[name]}) does not work ({error}).") from error
+        if not (isinstance(value, Tensor) and value.ndim == 0 and value.requires_grad):
+            raise ValueError(f"loss: its {name} has to return a scalar tensor that depends on the logits.")
+
+
+def check_batch_size(batch_size: int, *nets: nn.Module) -> None:
+    if batch_size == 1 and any(isinstance(layer, nn.BatchNorm1d) for net in nets for layer in net.modules()):
+        raise ValueError("train.batch_size=1: has no variance for this arch's batch normalization; use 2 or more.")
 
 
 def _call(name: str, net: nn.Module, x: Tensor) -> Tensor:

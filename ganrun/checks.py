@@ -47,12 +47,16 @@ def fits(value: Any, annotation: Any) -> bool:
         return value in get_args(annotation)
     if origin in (Union, types.UnionType):
         options: Sequence[Any] = get_args(annotation)
-        if isinstance(value, str | int | float):  # a type that YAML cannot give, as in `float | Tensor`, does not count
+        if not isinstance(value, dict):  # a type that YAML cannot give, as in `float | Tensor`, does not count
             options = [option for option in options if option in NAMES or get_origin(option)] or options
         return any(fits(value, option) for option in options)
     if origin in (list, tuple, Sequence):
+        if not isinstance(value, list | tuple):
+            return False
         items = [option for option in get_args(annotation) if option is not Ellipsis]
-        return isinstance(value, list | tuple) and all(any(fits(v, i) for i in items) for v in value)
+        if origin is tuple and Ellipsis not in get_args(annotation) and len(value) != len(items):
+            return False
+        return all(any(fits(v, i) for i in items) for v in value)
     return True
 
 
@@ -64,8 +68,15 @@ def describe(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join(describe(option) for option in options if option in NAMES or get_origin(option))
     if origin in (list, tuple, Sequence):
-        return "a list, each of it " + describe(options[0])
+        number = f"{len(options)} values" if origin is tuple and Ellipsis not in options else "a list"
+        return f"{number}, each {describe(options[0])}"
     return NAMES.get(annotation, str(annotation))
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed: null, true, 3."""
+    words = {None: "null", True: "true", False: "false"}
+    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def check_arguments(key: str, target: Callable[..., Any], given: Mapping[str, Any]) -> None:
@@ -79,7 +90,7 @@ def check_arguments(key: str, target: Callable[..., Any], given: Mapping[str, An
             full = f"{key}.{name}".lstrip(".")
             raise ValueError(f"{full}={value}: no such setting{did_you_mean(full, known)}")
         if not fits(value, annotations.get(name, Any)):
-            raise ValueError(f"{key}.{name}={value}: must be {describe(annotations[name])}.".lstrip("."))
+            raise ValueError(f"{key}.{name}={shown(value)}: must be {describe(annotations[name])}.".lstrip("."))
 
 
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from ganrun.steps import Game, scalars
 
 log = logging.getLogger("ganrun")
 
+State = dict[str, Any]
+
 
 class Diverged(Exception):
     """A loss or a weight is no finite number."""
@@ -32,12 +34,14 @@ class Position:
     seconds: float = 0.0
 
 
-def train(run: Run, run_dir: RunDir, config: Config, stop: Callable[[], bool], at: Position) -> dict[str, float]:
-    """Play `run` from where its directory stands to its last step, or until `stop()` says so; `at` is moved along.
+def train(
+    run: Run, run_dir: RunDir, config: Config, state: State | None, stop: Callable[[], bool], at: Position
+) -> dict[str, float]:
+    """Play `run` from `state`, a checkpoint's, or the start, to its last step, or until `stop()`; `at` is moved along.
 
     Returns the metrics, which are taken at the last step. Raises Diverged; the last good checkpoint stays.
     """
-    resume(run, run_dir, at)
+    resume(run, run_dir, state, at)
     board = Dashboard(run_dir.path)
     progress = Progress(at.step, run.options.steps)
     try:
@@ -56,16 +60,30 @@ def train(run: Run, run_dir: RunDir, config: Config, stop: Callable[[], bool], a
         board.close()
 
 
-def resume(run: Run, run_dir: RunDir, at: Position) -> None:
-    """Load the newest checkpoint that can be read, if any, and forget what was logged after it."""
-    state = checkpoint.load_newest(run_dir.checkpoints)
+def resume(run: Run, run_dir: RunDir, state: State | None, at: Position) -> None:
+    """Load the state, if any, and forget what was logged after it, and what is logged at the end in any case."""
     if state:
         run.load_state_dict(state)
         at.step, at.seconds = state["step"], state["seconds"]
         log.info("resuming at step %s of %s", f"{at.step:,}", f"{run.options.steps:,}")
-    logged = at.step if state else -1
-    run_dir.rewind(logged)
-    dashboard.rewind(run_dir.path, logged)
+    logged, at_end = at.step if state else -1, at.step == run.options.steps
+    run_dir.rewind(logged, drop_metrics=at_end)
+    dashboard.rewind(run_dir.path, logged, drop_metrics=at_end)
+
+
+def check_same_data(run: Run, run_dir: RunDir, state: State) -> None:
+    """Raise ValueError where the data are not those of the checkpoint: a root may move, its content may not change."""
+    before, now = state["data"], data_facts(run)
+    changed = [f"{key} ({before[key]} there, {now[key]} now)" for key in now if before[key] != now[key]]
+    if changed:
+        raise ValueError(
+            f"run_dir={run_dir.path}: its run was trained on other data: {', '.join(changed)}. Name a new run_dir."
+        )
+
+
+def data_facts(run: Run) -> dict[str, Any]:
+    """Shape, range, moments and number of the training data: other content has other moments."""
+    return asdict(run.dataset.spec) | {"num_train": len(run.dataset.train)}
 
 
 def play(
@@ -96,9 +114,11 @@ def play(
         board.flush()
         run_dir.sync()
         state = {"format": 1, "step": at.step, "nimg": nimg(run, at.step), "seconds": at.seconds}
-        state |= {"config": config, "spec": asdict(run.dataset.spec)} | run.state_dict()
+        state |= {"config": config, "spec": asdict(run.dataset.spec), "data": data_facts(run)} | run.state_dict()
         checkpoint.save(run_dir.checkpoints, state, options.keep_checkpoints, options.keep_every)
 
+    if options.sample_every and not pictures.possible:
+        log.warning("samples of shape %s cannot be shown as a picture.", run.dataset.spec.shape)
     if at.step == 0 and options.sample_every:
         show()
     last_logged, last_time = at.step, time.perf_counter()

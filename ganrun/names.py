@@ -17,10 +17,16 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def slug(text: str, length: int = 100) -> str:
-    """A file name made of `text`; where that is too long, its end is replaced by a digest.
+    """A file name made of `text`; where it has to be changed for that, a digest keeps it apart from others.
 
-    >>> slug("loss=wgan,data.root=../faces")
-    'loss=wgan,data.root=.._faces'
+    >>> slug("loss=wgan_seed=3")
+    'loss=wgan_seed=3'
+    >>> slug("data.root=../faces")
+    'data.root=.._faces-b78524b7'
     """
-    name = re.sub(r"[^\w.=,+-]+", "_", text)
-    return name if len(name) <= length else name[: length - 9] + "-" + hashlib.sha256(text.encode()).hexdigest()[:8]
+    name = re.sub(r"[^\w.=,+-]+", "_", text, flags=re.ASCII)
+    return name if name == text and len(name) <= length else f"{name[: length - 9]}-{_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -42,6 +42,8 @@ class TrainOptions:
         for name, least in MINIMUM.items():
             if getattr(self, name) < least:
                 raise ValueError(f"train.{name}={getattr(self, name)}: must be at least {least}.")
+        if self.threads > 1024:
+            raise ValueError(f"train.threads={self.threads}: must be at most 1024; 0 chooses.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"train.ema={self.ema}: must lie in [0, 1), as in train.ema=0.999; 0 is off.")
         if self.update == "simultaneous" and (self.n_critic, self.n_gen) != (1, 1):

@@ -1,5 +1,6 @@
 """What a person sees of a run: a bar on a terminal, plain lines elsewhere, and everything in train.log."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -55,8 +56,11 @@ class Console(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        tqdm.write(self.format(record), file=stream)
-        stream.flush()
+        text = self.format(record)
+        with contextlib.suppress(OSError, ValueError):  # a reader who left, as in `ganrun | head`, stops no training
+            encoding = stream.encoding or "utf-8"
+            tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
+            stream.flush()
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ganrun.randomness import reseed
 from ganrun.run import Latent
 
-CHUNK = 250  # samples at a time: bounds the memory, and is fixed, since latents are drawn chunk by chunk
+CHUNK = 250  # samples at a time: bounds the memory
 
 
 @contextmanager

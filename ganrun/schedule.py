@@ -39,6 +39,7 @@ class Exponential:
 
     def __init__(self, gamma: float, floor: float = 0.0) -> None:
         _check_gamma(gamma)
+        _check_share("floor", floor)
         self.gamma, self.floor = gamma, floor
 
     def __call__(self, step: int, steps: int) -> float:
@@ -46,13 +47,16 @@ class Exponential:
 
 
 class Linear:
-    """factor = 1 until step `start`, then on a line to `final` at the last step.
+    """factor = 1 until step `start`, then on a line to `final`, which it reaches when the last step is done.
 
     >>> Linear()(25, 100)
     0.75
     """
 
     def __init__(self, start: int = 0, final: float = 0.0) -> None:
+        if start < 0:
+            raise ValueError(f"start={start}: must be at least 0.")
+        _check_share("final", final)
         self.start, self.final = start, final
 
     def __call__(self, step: int, steps: int) -> float:
@@ -68,6 +72,7 @@ class Cosine:
     """
 
     def __init__(self, final: float = 0.0) -> None:
+        _check_share("final", final)
         self.final = final
 
     def __call__(self, step: int, steps: int) -> float:
@@ -77,3 +82,8 @@ class Cosine:
 def _check_gamma(gamma: float) -> None:
     if not 0 < gamma <= 1:
         raise ValueError(f"gamma={gamma}: must lie in (0, 1].")
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name}={share}: must lie in [0, 1].")

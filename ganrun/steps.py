@@ -176,7 +176,8 @@ class Average:
 
     def __init__(self, averaged: nn.Module, net: nn.Module, decay: float) -> None:
         self.decay = decay
-        pairs = list(zip(averaged.state_dict().values(), net.state_dict().values(), strict=True))
+        both = zip(averaged.state_dict().values(), net.state_dict().values(), strict=True)
+        pairs = list({pair[0].data_ptr(): pair for pair in both}.values())  # tied weights count once
         self.to, self.source = [[p[k] for p in pairs if p[0].is_floating_point()] for k in (0, 1)]
         self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ganrun.build import build
-from ganrun.cli.search import compose, config_dirs, plain
+from ganrun.cli.search import compose, plain
 from ganrun.run import Run
 
 REPO = Path(__file__).parents[1]
@@ -31,7 +31,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def config_of(*overrides: str, verb: str = "train") -> dict[str, Any]:
-    return plain(compose(verb, list(overrides), config_dirs([])))
+    return plain(compose(verb, list(overrides)))
 
 
 def run_of(*overrides: str) -> Run:

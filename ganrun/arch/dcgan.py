@@ -23,6 +23,8 @@ class Generator(nn.Module):
     def __init__(self, spec: DataSpec, z_dim: int, width: int = 64) -> None:
         super().__init__()
         start, stages = _stages(spec)
+        if width < 1:
+            raise ValueError(f"width={width}: must be at least 1.")
         self.z_dim = z_dim
         widths = [width * min(2**k, 8) for k in reversed(range(stages))]  # from the latent to the image
         layers: list[nn.Module] = [
@@ -50,6 +52,8 @@ class Discriminator(nn.Module):
     def __init__(self, spec: DataSpec, width: int = 64) -> None:
         super().__init__()
         start, stages = _stages(spec)
+        if width < 1:
+            raise ValueError(f"width={width}: must be at least 1.")
         widths = [width * min(2**k, 8) for k in range(stages)]
         layers: list[nn.Module] = [
             nn.Conv2d(spec.shape[0], widths[0], 4, stride=2, padding=1),

@@ -8,34 +8,54 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganrun.checks import describe, did_you_mean, fits
+from ganrun.checks import describe, did_you_mean, fits, shown
 from ganrun.cli.search import compose, config_dirs, groups_and_options, root_keys
 from ganrun.names import flat
 from ganrun.options import TrainOptions
 
+MAY_BE_NULL = {"g_optimizer", "d_optimizer", "g_schedule", "d_schedule"}
+
 
 def validate(verb: str, config: dict[str, Any]) -> None:
-    """Raise ValueError for a key that nothing reads, or a setting of the loop that is out of range."""
+    """Raise ValueError for a key that nothing reads, or a setting that has the wrong type or range."""
     known = root_keys(verb)
-    for key, value in config.items():
-        if key not in known:
-            key, value = next(iter(flat({key: value}).items()))
-            raise ValueError(unknown_key(verb, key, value, []))
-    for key, kind in (("seed", int), ("run_dir", str | None)):
-        if not fits(config.get(key, 0 if kind is int else None), kind):
-            raise ValueError(f"{key}={config[key]}: must be {describe(kind)}.")
+    for key in config.keys() - known:
+        key, value = next(iter(flat({key: config[key]}).items()))
+        raise ValueError(unknown_key(verb, key, value, []))
+    check_kind("seed", config, int)
     if config.get("seed", 0) < 0:
         raise ValueError(f"seed={config['seed']}: must be at least 0.")
+    check_kind("run_dir", config, str | None if verb == "train" else str)
     if verb == "train":
-        if not isinstance(config["train"], dict):
-            raise ValueError(f"train={config['train']}: is a group of settings, as in train.steps=1000.")
-        TrainOptions.of(config["train"])
+        validate_training(config, known)
+
+
+def validate_training(config: dict[str, Any], known: set[str]) -> None:
+    for key in known - config.keys() - MAY_BE_NULL:
+        raise ValueError(f"{key}: was taken away, but a run needs it.")
+    for key in ("train", "data", "arch"):
+        if not isinstance(config[key], dict):
+            raise ValueError(f"{key}={shown(config[key])}: is a group of settings, as in train.steps=1000.")
+    for key in config["arch"].keys() - {"z_dim", "generator", "discriminator"}:
+        raise ValueError(unknown_key("train", f"arch.{key}", config["arch"][key], []))
+    check_kind("data.root", config["data"], str)
+    check_kind("data.download", config["data"], bool)
+    check_kind("data.verify", config["data"], bool)
+    TrainOptions.of(config["train"])
+
+
+def check_kind(key: str, node: dict[str, Any], kind: Any) -> None:
+    name = key.rpartition(".")[2]
+    if name in node and not fits(node[name], kind):
+        raise ValueError(f"{key}={shown(node[name])}: must be {describe(kind)}.")
 
 
 def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
     """The error in one line that says what to type."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
+        if not group:
+            return f"--config-name={option}: no such config."
         options = [o for o in error.options or [] if o]
         hint = did_you_mean(option, options)
         known = f" {group} is one of {', '.join(options)}." if options else ""
@@ -51,7 +71,9 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
         if "Missing mandatory value" in str(error):
             return f"{key}: has to be given, as in `ganrun {verb} {key}=...`."
         return f"{key}: {str(error).splitlines()[0]}."
-    return " ".join(str(error).split("\n\n")[0].split("\n"))
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}."
+    return " ".join(str(error).split("\n\n")[0].split("\n")).encode(errors="replace").decode()
 
 
 def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> str:
@@ -62,7 +84,8 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
             f"give it one of its own, as in {group}@{player}_{group}=OPTION {key}={value}."
         )
     hint = did_you_mean(key, known_keys(verb, arguments))
-    return f"{key}={value}: no such setting{hint} `ganrun --cfg job` lists them all."
+    lists = "ganrun --cfg job" if verb == "train" else f"ganrun {verb} --help"
+    return f"{key}={value}: no such setting{hint} `{lists}` lists them all."
 
 
 def known_keys(verb: str, arguments: Sequence[str]) -> list[str]:
@@ -71,7 +94,7 @@ def known_keys(verb: str, arguments: Sequence[str]) -> list[str]:
     chosen = [a for a in arguments if a.partition("=")[0].lstrip("+").partition("@")[0] in groups and "," not in a]
     for overrides in (chosen, []):
         try:
-            cfg = compose(verb, overrides, config_dirs(arguments))
+            cfg = compose(verb, overrides)
         except HydraException:
             continue
         keys = [key for key in flat(OmegaConf.to_container(cfg)) if "_target_" not in key]

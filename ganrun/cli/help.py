@@ -1,6 +1,7 @@
 """`ganrun --help` and `ganrun VERB --help`, made from what stands in conf/."""
 
 import re
+from collections.abc import Sequence
 
 from ganrun.cli.search import CONF, config_dirs, groups_and_options, verbs
 
@@ -10,7 +11,7 @@ EXAMPLES = """\
   ganrun -m loss=minimax,nonsaturating 'seed=range(3)'  # a sweep: every combination"""
 
 
-def help_text(verb: str) -> str:
+def help_text(verb: str, arguments: Sequence[str]) -> str:
     if verb != "train":
         text = (CONF / f"{verb}.yaml").read_text()
         title = text.partition("\n")[0].lstrip("# ")
@@ -21,7 +22,7 @@ def help_text(verb: str) -> str:
         title = (CONF / f"{name}.yaml").read_text().partition("\n")[0].lstrip("# ")
         lines.append(f"  {name:10}{title}")
     lines += ["", "Groups, each chosen as group=option:"]
-    for group, options in groups_and_options(config_dirs([])).items():
+    for group, options in groups_and_options(config_dirs(arguments)).items():
         lines.append(f"  {group:10}{', '.join(options)}")
     lines += [
         "",

@@ -6,14 +6,15 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import hydra
+import yaml
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
+from hydra.core.override_parser.types import Glob, Override
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +23,7 @@ from ganrun import __version__
 from ganrun.checks import did_you_mean
 from ganrun.cli.errors import sentence, validate
 from ganrun.cli.help import help_text
-from ganrun.cli.search import CONF, UserConf, compose, config_dirs, groups_and_options, plain, report_clashes, verbs
+from ganrun.cli.search import CONF, UserConf, add_user_folders, compose, config_dirs, groups_and_options, plain, verbs
 from ganrun.names import slug
 from ganrun.progress import logging_to_console
 
@@ -31,7 +32,9 @@ log = logging.getLogger("ganrun")
 
 USAGE_ERROR, ERROR = 2, 1  # exit codes
 
-PATHS = ("run_dir", "out", "data.root", "data.cache")
+USERS_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+MOST_CHECKED = 20  # values of one sweep that are composed before it starts, at 0.05 s each
+PATHS = ("hydra.sweep.dir", "run_dir", "out", "data.root", "data.cache")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,13 +50,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"ganrun {__version__}")
                 return 0
             if {"--help", "-h"} & set(arguments):
-                print(help_text(verb))
+                print(help_text(verb, arguments))
                 return 0
             return CommandLine(verb, arguments, show_traceback).run()
         except KeyboardInterrupt:
             log.error("interrupted.")
             return 130
-        except (ValueError, HydraException, OmegaConfBaseException) as error:
+        except USERS_ERRORS as error:
             if show_traceback:
                 traceback.print_exc()
             log.error(sentence(error, verb, arguments))
@@ -61,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
-    if not arguments or "=" in arguments[0] or arguments[0][0] in "-+~":
+    if not arguments or "=" in arguments[0] or arguments[0].startswith(("-", "+", "~")):
         return completed_verb(arguments), arguments
     word, *rest = arguments
     if word in verbs():
@@ -77,7 +80,11 @@ class CommandLine:
     def __init__(self, verb: str, arguments: list[str], show_traceback: bool) -> None:
         self.verb, self.show_traceback = verb, show_traceback
         self.multirun = bool({"-m", "--multirun"} & set(arguments))
-        self.arguments = sweep_dir_arguments(arguments) if self.multirun else [quote_path(a) for a in arguments]
+        if self.multirun and verb == "resume":
+            raise ValueError("ganrun resume: continues one run; the command of a sweep, typed again, finishes that.")
+        if self.multirun and verb == "train":
+            arguments = [sweep_dir(a) for a in arguments]
+        self.arguments = [quote_path(a, self.multirun) for a in arguments]
         self.overrides = parse([a for a in self.arguments if is_override(a)])
         self.swept = [o.key_or_group for o in self.overrides if o.is_sweep_override()]
         self.codes: list[int] = []
@@ -86,8 +93,9 @@ class CommandLine:
     def run(self) -> int:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to `main`
         sys.path.append(os.getcwd())
-        Plugins.instance().register(UserConf)
-        report_clashes()
+        logging.getLogger("hydra").addHandler(logging.NullHandler())
+        logging.getLogger("hydra").propagate = False
+        add_user_folders(self.arguments)
         if self.multirun:
             self.check_sweep()
         sys.argv = ["ganrun", *self.arguments]
@@ -108,12 +116,13 @@ class CommandLine:
             if self.multirun:
                 name = self.job_name()
                 log.info("job %d: %s", len(self.codes), name)
-                config["run_dir"] = str(Path(HydraConfig.get().sweep.dir) / slug(name))
+                if self.verb == "train":
+                    config["run_dir"] = str(Path(HydraConfig.get().sweep.dir) / slug(name))
             command = importlib.import_module(f"ganrun.commands.{self.verb}")
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
             code = command.main(config, title)
             problem = f"ended with exit code {code}"
-        except (ValueError, OmegaConfBaseException) as error:
+        except USERS_ERRORS as error:
             if self.show_traceback:
                 traceback.print_exc()
             problem, code = sentence(error, self.verb, self.arguments), USAGE_ERROR
@@ -134,13 +143,13 @@ class CommandLine:
 
     def check_sweep(self) -> None:
         """Compose every choice of every sweep once, the others at their first, so that a slip is found at once."""
-        first = {o.input_line: next(single_choices(o)) for o in self.overrides}
-        for override in self.overrides:
-            for choice in single_choices(override):
-                line = {**first, override.input_line: choice}.values()
-                validate(self.verb, plain(compose(self.verb, list(line), config_dirs(self.arguments))))
-                if not override.is_sweep_override():
-                    break
+        choices = {override.input_line: single_choices(override) for override in self.overrides}
+        if empty := next((line for line, found in choices.items() if not found), None):
+            raise ValueError(f"{empty}: is a sweep over nothing.")
+        first = {line: found[0] for line, found in choices.items()}
+        for line, found in choices.items():
+            for choice in found[:MOST_CHECKED]:
+                validate(self.verb, plain(compose(self.verb, list({**first, line: choice}.values()))))
 
 
 def is_override(argument: str) -> bool:
@@ -151,27 +160,36 @@ def parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
 
 
-def single_choices(override: Override) -> Iterator[str]:
+def single_choices(override: Override) -> list[str]:
     """The overrides that a sweep stands for: loss=a,b gives loss=a and loss=b."""
+    line = str(override.input_line)
     if not override.is_sweep_override() or override.is_hydra_override():
-        yield override.input_line or ""
-        return
-    key = f"{'+' if override.is_add() else ''}{override.get_key_element()}".replace("++", "+")
-    for value in override.sweep_string_iterator():
-        yield f"{key}={value}"
+        return [line]
+    key = line.partition("=")[0]
+    swept: Any = override.value()  # Hydra's annotation forgets Glob
+    if isinstance(swept, Glob):
+        names = swept.filter(groups_and_options([CONF, *UserConf.folders]).get(override.key_or_group, []))
+        return [f"{key}={name}" for name in names]
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
-def quote_path(argument: str) -> str:
-    """Let a path be typed as it is: in Hydra's grammar a comma, a space or a bracket in it would mean something."""
+def quote_path(argument: str, sweep: bool) -> str:
+    """Let a path be typed as it is: in Hydra's grammar a comma, a space or a bracket in it would mean something.
+
+    >>> quote_path("run_dir=my runs/1,2", sweep=False)
+    "run_dir='my runs/1,2'"
+    """
     key, _, value = argument.partition("=")
-    if key not in PATHS or value == "null" or value[:1] in ("'", '"', "$", ""):
+    swept = sweep and "," in value and key != "hydra.sweep.dir"
+    if key not in PATHS or value == "null" or value[:1] in ("'", '"', "$", "") or swept:
         return argument
-    return f"{key}='{value}'" if "'" not in value else f'{key}="{value}"'
+    value = os.path.expanduser(value).replace("'", "\\'")
+    return f"{key}='{value}'"
 
 
-def sweep_dir_arguments(arguments: list[str]) -> list[str]:
+def sweep_dir(argument: str) -> str:
     """In a sweep, run_dir=DIR names the directory of all its runs."""
-    return [re.sub(r"^run_dir=", "hydra.sweep.dir=", a) for a in arguments]
+    return re.sub(r"^\+*run_dir=", "hydra.sweep.dir=", argument)
 
 
 def completed_verb(arguments: Sequence[str]) -> str:
@@ -188,7 +206,3 @@ def completed_verb(arguments: Sequence[str]) -> str:
         return "train"
     os.environ["COMP_LINE"] = " ".join([program, *words[1:]])
     return words[0]
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,6 +9,7 @@ import hydra
 import yaml
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,19 +38,24 @@ def config_dirs(arguments: Sequence[str]) -> list[Path]:
 
 
 class UserConf(SearchPathPlugin):
-    """Adds ./conf to the search path, after ganrun's own."""
+    """Adds the user's folders to Hydra's search path, after ganrun's own."""
+
+    folders: Sequence[Path] = ()
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for path in config_dirs([])[1:]:
+        for path in self.folders:
             search_path.append("ganrun-user", f"file://{path}")
 
 
-def report_clashes() -> None:
-    for path in config_dirs([])[1:]:
-        for file in path.rglob("*.yaml"):
-            name = file.relative_to(path)
+def add_user_folders(arguments: Sequence[str]) -> None:
+    """Let Hydra look into the user's folders, and say where an option in them is hidden by one of ganrun's own."""
+    UserConf.folders = config_dirs(arguments)[1:]
+    Plugins.instance().register(UserConf)
+    for folder in UserConf.folders:
+        for file in folder.rglob("*.yaml"):
+            name = file.relative_to(folder)
             if (CONF / name).exists():
-                log.warning("%s: ganrun has an option of that name, which is used; rename yours.", Path("conf", name))
+                log.warning("%s: ganrun has an option of that name, which is used; rename yours.", folder.name / name)
 
 
 def groups_and_options(folders: Sequence[Path]) -> dict[str, list[str]]:
@@ -61,11 +67,10 @@ def groups_and_options(folders: Sequence[Path]) -> dict[str, list[str]]:
     return {group: sorted(options) for group, options in sorted(found.items())}
 
 
-def compose(verb: str, overrides: list[str], folders: Sequence[Path]) -> DictConfig:
+def compose(verb: str, overrides: list[str]) -> DictConfig:
     GlobalHydra.instance().clear()
-    extra = ",".join(f"file://{path}" for path in folders[1:])
     with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra.compose(verb, [*overrides, f"hydra.searchpath=[{extra}]"])
+        return hydra.compose(verb, overrides)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def main(config: Config, name: str = "") -> int:
     run_dir = RunDir(Path(options.run_dir))
     run_config = run_dir.config()
     state = load(run_dir, options.checkpoint)
-    spec, device = DataSpec(**state["spec"]), choose_device(options.device)
+    spec, device = DataSpec(**state["spec"]), choose_device(options.device, "device")
     if options.format == "png" and not spec.is_image:
         raise ValueError(f"format=png: these samples are no images but have shape {spec.shape}; use format=npz.")
     G, latent = build_generator(run_config, spec, device)

@@ -13,7 +13,7 @@ from typing import Any
 
 from ganrun import __version__
 from ganrun.build import build
-from ganrun.loop import Diverged, Position, nimg, train
+from ganrun.loop import Diverged, Position, State, check_same_data, nimg, train
 from ganrun.names import slug
 from ganrun.progress import logging_to_file
 from ganrun.records import checkpoint
@@ -43,12 +43,15 @@ def main(config: Config, name: str = "run") -> int:
     config = {**config, "run_dir": str(run_dir.path)}
     with run_dir:
         check_takes(run_dir, config)  # again: building takes time, and only now is the directory ours
+        state = checkpoint.load_newest(run_dir.checkpoints)
+        if state:
+            check_same_data(run, run_dir, state)
         run_dir.write_config(config)
         with logging_to_file(run_dir.log_file), Interrupts() as interrupts:
-            return record(run, run_dir, config, interrupts)
+            return record(run, run_dir, config, state, interrupts)
 
 
-def record(run: Run, run_dir: RunDir, config: Config, interrupts: "Interrupts") -> int:
+def record(run: Run, run_dir: RunDir, config: Config, state: State | None, interrupts: "Interrupts") -> int:
     """Train, and write result.json whatever happens."""
     sizes = [sum(p.numel() for p in net.parameters()) for net in (run.G, run.D)]
     log.info("run        %s", run_dir.path)
@@ -61,9 +64,9 @@ def record(run: Run, run_dir: RunDir, config: Config, interrupts: "Interrupts") 
     )
     at, metrics, error, code = Position(), {}, None, 0
     try:
-        metrics = train(run, run_dir, config, interrupts.stop, at)
+        metrics = train(run, run_dir, config, state, interrupts.stop, at)
         status = "finished" if at.step == run.options.steps else "interrupted"
-        code = 0 if status == "finished" else interrupts.exit_code
+        code = interrupts.exit_code  # of a run that finished nevertheless, too: a sweep is to stop
     except KeyboardInterrupt:  # a second Ctrl-C, which does not wait for the step to end
         status, code = "interrupted", 128 + signal.SIGINT
     except Diverged as found:
@@ -153,7 +156,7 @@ class Interrupts:
 
     @property
     def exit_code(self) -> int:
-        return 128 + (self.signal or 0)
+        return 128 + self.signal if self.signal else 0
 
 
 def versions() -> dict[str, str]:

@@ -28,6 +28,10 @@ class DataSpec:
     num_classes: int = 0
     unit: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise ValueError("data: all values of the training examples are the same; there is nothing to learn.")
+
     @property
     def is_image(self) -> bool:
         return len(self.shape) == 3

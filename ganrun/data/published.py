@@ -70,6 +70,11 @@ def _obtain(
 ) -> None:
     """See that all `files` are there, and are the published ones. Never overwrites a file that is there."""
     missing = [path for path in files if not path.exists()]
+    if missing and len(missing) < len(files):
+        raise ValueError(
+            f"data.root={root}: {name} there is incomplete ({missing[0]} is missing). "
+            "Complete or remove it: a download would overwrite the rest."
+        )
     if missing and not download:
         raise ValueError(
             f"data.root={root}: no {name} there ({missing[0]} is missing). "

@@ -17,7 +17,8 @@ class Pictures:
     def __init__(self, run: Run) -> None:
         self.run = run
         self.tag = "samples/fixed_z" if run.dataset.spec.is_image else "figure/density"
-        self.z = fixed_latents(run.latent, GRID if run.dataset.spec.is_image else 100_000, run.device, run.seed)
+        num = GRID if run.dataset.spec.is_image else 100_000
+        self.z = fixed_latents(run.latent, num if self.possible else 1, run.device, run.seed)
 
     @property
     def possible(self) -> bool:

@@ -12,7 +12,7 @@ class Distribution:
 
     The distance is sup |F_n(x) - F(x)| between the empirical distribution function and the true one
     (Kolmogorov 1933). Keys carry the number of samples, as in `ks_100k`. Mean and std are in the data's units.
-    Raises ValueError for data that are not one-dimensional with a known density.
+    `check` raises ValueError for data that are not one-dimensional with a known density.
     """
 
     def __init__(self, num: int = 100000) -> None:
@@ -20,9 +20,12 @@ class Distribution:
             raise ValueError(f"num={num}: must be at least 2.")
         self.num = num
 
-    def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+    def check(self, dataset: Dataset) -> None:
         if dataset.distribution is None or dataset.spec.shape != (1,):
             raise ValueError("metric=distribution: needs one-dimensional data of known density; use metric=none.")
+
+    def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+        assert dataset.distribution is not None, "check() comes first"
         x = samples[: self.num].flatten().double()
         suffix = f"{len(x) // 1000}k" if len(x) % 1000 == 0 else str(len(x))
         return {

@@ -6,6 +6,7 @@ import os
 import pickle
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,9 +33,12 @@ def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Pat
     folder.mkdir(exist_ok=True)
     path = path_of(folder, state["step"])
     write_atomically(path, partial(_save, state))
-    for step in steps_in(folder)[:-keep]:
-        if not (keep_every and step % keep_every == 0):
-            path_of(folder, step).unlink()
+    steps = steps_in(folder)
+    now = steps.index(state["step"])
+    later = steps[now + 1 :]  # damaged ones, which a resume has passed over
+    old = [step for step in steps[: max(0, now + 1 - keep)] if not (keep_every and step % keep_every == 0)]
+    for step in old + later:
+        path_of(folder, step).unlink()
     return path
 
 
@@ -52,8 +56,21 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(path)
+        _sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    """See that a renamed file has its new name after a power cut, where the system lets a folder be opened."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -66,7 +83,7 @@ def load(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         kept = ", ".join(map(str, steps_in(path.parent))) or "none"
         raise ValueError(f"{path}: no such checkpoint; kept steps: {kept}.") from None
-    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError) as error:
         raise ValueError(
             f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else error!r})."
         ) from error
@@ -78,5 +95,5 @@ def load_newest(folder: Path) -> dict[str, Any] | None:
         try:
             return load(path_of(folder, step))
         except ValueError as error:
-            log.warning("%s Going back to the one before.", error)
+            log.warning("%s It is passed over.", error)
     return None

@@ -51,15 +51,22 @@ class Dashboard:
         self.writer.close()
 
 
-def rewind(folder: Path, step: int) -> None:
+def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
     """Drop the events after `step` from the event files, so that a resumed curve neither doubles nor jumps back.
 
-    A record at the end that was cut off by a kill goes too. With step < 0 nothing is kept.
+    A record at the end that was cut off by a kill goes too, as does the HParams row, which a run writes as its last
+    deed, and on demand the metrics taken at that step. With step < 0 nothing is kept.
     """
     from tensorboard.compat.proto.event_pb2 import Event
 
+    def keep(event: Event) -> bool:
+        tags = [value.tag for value in event.summary.value]
+        if any(tag.startswith("_hparams_") for tag in tags) or event.step > step:
+            return False
+        return not (drop_metrics and event.step == step and any(tag.startswith("metric/") for tag in tags))
+
     for path in folder.glob("events.out.tfevents.*"):
-        kept = b"".join(frame for frame in _frames(path.read_bytes()) if Event.FromString(frame[12:-4]).step <= step)
+        kept = b"".join(frame for frame in _frames(path.read_bytes()) if keep(Event.FromString(frame[12:-4])))
         if kept:
             write_atomically(path, partial(Path.write_bytes, data=kept))
         else:

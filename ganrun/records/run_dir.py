@@ -16,6 +16,7 @@ from ganrun.records.checkpoint import write_atomically
 
 Config = dict[str, Any]
 
+LEFT_BY_A_KILL = {".lock", "config.yaml.partial"}  # of a run that had not yet begun
 MAY_DIFFER = {
     "run_dir",
     "data.root",
@@ -63,11 +64,14 @@ class RunDir:
     def config(self) -> Config:
         """The config that the run was started with. Raises ValueError where there is none."""
         try:
-            return yaml.safe_load(self.config_file.read_text())
-        except FileNotFoundError:
+            config = yaml.safe_load(self.config_file.read_text())
+        except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"run_dir={self.path}: no run there (it has no config.yaml).") from None
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.config_file}: is damaged ({str(error).splitlines()[0]}).") from error
+        if not isinstance(config, dict):
+            raise ValueError(f"{self.config_file}: is damaged (it holds no settings).")
+        return config
 
     def write_config(self, config: Config) -> None:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -104,21 +108,25 @@ class RunDir:
         if self._metrics is not None:
             os.fsync(self._metrics.fileno())
 
-    def rewind(self, step: int) -> None:
-        """Forget what was logged after `step`, where a resumed run starts anew."""
+    def rewind(self, step: int, drop_metrics: bool) -> None:
+        """Forget what was logged after `step`, where a run goes on, and on demand the metrics taken at that step."""
         self.result_file.unlink(missing_ok=True)
         if self.metrics_file.exists():
-            rows = [json.dumps(row) + "\n" for row in self.metrics() if row["step"] <= step]
-            write_atomically(self.metrics_file, lambda partial: partial.write_text("".join(rows)))
+            last = [row for row in self.metrics() if row["step"] <= step]
+            if drop_metrics:
+                last = [row for row in last if row["step"] < step or not any(key.startswith("metric/") for key in row)]
+            text = "".join(json.dumps(row) + "\n" for row in last)
+            write_atomically(self.metrics_file, lambda partial: partial.write_text(text))
 
 
 def new_run_dir(parent: Path, name: str) -> RunDir:
     """Make a directory that no other run has, however many start at the same moment."""
+    parent.mkdir(parents=True, exist_ok=True)
     while True:
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
         path = parent / f"{stamp}_{name}"
         try:
-            path.mkdir(parents=True)
+            path.mkdir()
             return RunDir(path)
         except FileExistsError:
             time.sleep(1e-6)
@@ -130,7 +138,7 @@ def check_takes(run_dir: RunDir, config: Config) -> None:
     if path.exists() and not path.is_dir():
         raise ValueError(f"run_dir={path}: is a file; name a new directory.")
     if not run_dir.is_run:
-        if path.exists() and any(entry.name != ".lock" for entry in path.iterdir()):
+        if path.exists() and any(entry.name not in LEFT_BY_A_KILL for entry in path.iterdir()):
             raise ValueError(f"run_dir={path}: holds files, but no run; name a new directory.")
         return
     before, now = flat(run_dir.config()), flat(config)
