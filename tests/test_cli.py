@@ -32,6 +32,20 @@ SLIPS = [
     ("optimizer.lr=abc", "optimizer.lr=abc: must be a number."),
     ("data.std=0", "data.std=0: must be greater than 0."),
     ("train.steps=[1,", "cannot be understood"),
+    ("train.steps=null", "train.steps=null: must be a whole number."),
+    ("arch.z_dim=abc", "arch.z_dim=abc: must be a whole number"),
+    ("data.root=null", "data.root=null: must be a word."),
+    ("optimizer.lr=null", "optimizer.lr=null: must be a number."),
+    ("optimizer.betas=[0.5]", "optimizer.betas=[0.5]: must be 2 values"),
+    ("schedule=step schedule.every=0", "schedule.every=0: must be at least 1."),
+    ("data=digits arch.generator.width=0", "arch.generator.width=0: must be at least 1."),
+    ("data=digits metric=distribution", "metric=distribution: needs one-dimensional data"),
+    ("arch=heights train.batch_size=1", "train.batch_size=1: has no variance"),
+    ("loss._target_=torch.nn.Identity", "loss: its d_loss(real_logits, fake_logits) does not work"),
+    ("+arch.foo=3", "arch.foo=3: no such setting"),
+    ("~loss", "loss: was taken away"),
+    ("run_dir=/proc/x", "No such file or directory"),
+    ("-m seed=range(0)", "is a sweep over nothing"),
     ("smaple", "smaple: no such command; did you mean sample?"),
     ("loss wgan", "loss: is a group, whose options are chosen as in loss=wgan."),
     ("arch=dcgan", "use arch=mlp"),
@@ -178,6 +192,24 @@ def test_paths_are_typed_as_they_are(here, tmp_path: Path) -> None:
     assert code == 0
     assert "ganrun sample run_dir='a b,c (1)' num=64" in out
     assert (tmp_path / "a b,c (1)" / "result.json").exists()
+
+
+def test_a_reader_who_leaves_stops_no_training(tmp_path: Path) -> None:
+    line = f"{sys.executable} -m ganrun train.steps=300 train.sample_every=0 run_dir=r | head -n 1"
+    subprocess.run(line, shell=True, cwd=tmp_path, check=True, capture_output=True)
+    for _ in range(100):  # head is gone before ganrun is
+        if (tmp_path / "r" / "result.json").exists():
+            break
+        time.sleep(0.1)
+    assert '"status": "finished"' in (tmp_path / "r" / "result.json").read_text()
+
+
+def test_sweeps_over_a_glob_and_over_names_that_differ_only_in_slashes(here, tmp_path: Path) -> None:
+    short = ["train.steps=2", "train.sample_every=0"]
+    assert here("-m", "loss=glob(*gan)", "run_dir=a", *short)[0] == 0
+    assert [p.name for p in (tmp_path / "a").iterdir() if p.is_dir()] == ["loss=wgan"]
+    assert here("-m", "data.root=x/y,x_y", "run_dir=b", *short)[0] == 0
+    assert len([p for p in (tmp_path / "b").iterdir() if p.is_dir()]) == 2
 
 
 def test_version(here) -> None:

@@ -223,6 +223,49 @@ def test_a_copy_of_a_file_stays_in_its_split(tmp_path: Path) -> None:
     assert_disjoint(folder(str(tmp_path / "d"), size=8, valid=0.3, test=0.3))
 
 
+def test_depth_and_transparency_become_what_they_look_like(tmp_path: Path) -> None:
+    """Pillow's own conversion clips 16-bit gray to white, and shows the colours that transparency hides."""
+    (tmp_path / "d").mkdir()
+    Image.fromarray(np.full((8, 8), 32768, np.uint16)).save(tmp_path / "d" / "deep.png")
+    Image.fromarray(np.full((8, 8), 0.25, np.float32)).save(tmp_path / "d" / "float.tiff")
+    clear = np.zeros((8, 8, 4), np.uint8)
+    clear[..., 0] = 255  # red, but invisible
+    Image.fromarray(clear).save(tmp_path / "d" / "clear.png")
+    data = folder(str(tmp_path / "d"), size=8, valid=0, test=0)
+    assert sorted(int(x.float().mean()) for x in data.train.x) == [64, 128, 255]
+    assert all(x.unique().numel() == 1 for x in data.train.x)
+
+
+def test_odd_files_do_not_stop_a_folder(tmp_path: Path) -> None:
+    write_folder(tmp_path / "d")
+    (tmp_path / "d" / "cats" / "nowhere.png").symlink_to("gone.png")
+    os.mkfifo(tmp_path / "d" / "cats" / "pipe.png")
+    (tmp_path / "d" / "birds").symlink_to("cats")  # another name for the same
+    (tmp_path / "d" / "cats" / "loop").symlink_to(tmp_path / "d")
+    data = folder(str(tmp_path / "d"), size=8, valid=0, test=0)
+    assert len(data.train) == 12
+
+
+@pytest.mark.parametrize("damage", ["index.json", "images.bin", "garbage"])
+def test_a_damaged_cache_is_made_anew(damage: str, tmp_path: Path) -> None:
+    write_folder(tmp_path / "d")
+    first = folder(str(tmp_path / "d"), size=8)
+    entry = next((tmp_path / "cache" / "ganrun").glob("folder-*"))
+    if damage == "garbage":
+        (entry / "index.json").write_text("{")
+    else:
+        (entry / damage).unlink()
+    assert rows(folder(str(tmp_path / "d"), size=8).train) == rows(first.train)
+
+
+def test_moments_of_a_folder_are_those_of_its_training_split(tmp_path: Path) -> None:
+    write_folder(tmp_path / "d", 30)
+    data = folder(str(tmp_path / "d"), size=8, valid=0.2, test=0.2)
+    seen = data.spec.decode(data.train.x)
+    assert data.spec.mean == pytest.approx(seen.mean().item(), abs=1e-5)
+    assert data.spec.std == pytest.approx(seen.std(correction=0).item(), abs=1e-5)
+
+
 def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_folder(tmp_path / "d")
     (tmp_path / "d" / "cats" / "broken.png").write_bytes(b"no image")
@@ -235,6 +278,9 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.L
     assert len(data.train) == 12
     assert "broken.png: cannot be read" in caplog.text
     assert "cut.png: cannot be read" in caplog.text
+    caplog.clear()
+    folder(str(tmp_path / "d"), size=8, valid=0, test=0)  # from the cache
+    assert "broken.png: cannot be read" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ganrun.records import checkpoint
@@ -62,6 +63,43 @@ def test_the_dashboard_shows_it_all(finished: Path) -> None:
     assert start.hparams["train.steps"].number_value == 8
     assert "run_dir" not in start.hparams
     assert len(list(finished.glob("events.*"))) == 1
+
+
+def test_a_run_that_ended_but_for_its_result_says_nothing_twice(here, tmp_path: Path) -> None:
+    line = ["train.steps=4", "train.log_every=2", "train.sample_every=0", "run_dir=r"]
+    assert here(*line)[0] == 0
+    (tmp_path / "r" / "result.json").unlink()  # killed at the very end
+    assert here(*line)[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss/d" in row] == [2, 4]
+    assert [row["step"] for row in rows if "metric/ks_100k" in row] == [4]
+    events = [e for path in sorted((tmp_path / "r").glob("events.*")) for e in EventFileLoader(str(path)).Load()]
+    tags = [value.tag for event in events for value in event.summary.value]
+    assert tags.count("metric/ks_100k") == 1
+    assert tags.count("_hparams_/session_start_info") == 1
+
+
+def test_other_data_under_the_same_config_are_refused(here, tmp_path: Path) -> None:
+    from test_conf import write_folder
+
+    write_folder(tmp_path / "d", 12)
+    line = ["data=folder", "data.root=d", "data.size=8", "train.sample_every=0", "run_dir=r", "train.steps=2"]
+    assert here(*line)[0] == 0
+    (tmp_path / "r" / "result.json").unlink()
+    for path in (tmp_path / "d" / "cats").iterdir():
+        path.unlink()
+    code, _, err = here(*line)
+    assert code == 2
+    assert "trained on other data" in err
+
+
+def test_a_damaged_checkpoint_outlives_no_good_one(tmp_path: Path) -> None:
+    for step in (15, 20):
+        checkpoint.path_of(tmp_path, step).write_bytes(b"damaged")
+    for step in (5, 10):
+        checkpoint.save(tmp_path, {"step": step}, keep=2, keep_every=0)
+        assert checkpoint.load_newest(tmp_path) == {"step": step}
+    assert checkpoint.steps_in(tmp_path) == [5, 10]
 
 
 def test_checkpoints_are_plain(finished: Path) -> None:

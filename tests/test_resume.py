@@ -185,7 +185,7 @@ def test_an_error_in_the_middle_is_recorded(here, tmp_path: Path) -> None:
         "    calls = 0\n"
         "    def d_loss(self, real, fake):\n"
         "        self.calls += 1\n"
-        "        return super().d_loss(real, fake) + (1 // (self.calls < 8) and 0)\n"
+        "        return super().d_loss(real, fake) + (1 // (self.calls < 9) and 0)\n"
     )
     sys.path.append(str(tmp_path))
     code, _, err = here("loss._target_=failing.Loss", "train.steps=30", "train.checkpoint_every=5", "run_dir=r")

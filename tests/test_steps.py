@@ -140,6 +140,16 @@ def test_average_moves_floats_and_copies_counters() -> None:
     assert averaged.num_batches_tracked.item() == 7
 
 
+def test_average_counts_tied_weights_once() -> None:
+    net = nn.Sequential(nn.Linear(1, 1), nn.Linear(1, 1))
+    net[1].weight = net[0].weight
+    nn.init.zeros_(net[0].weight)
+    averaged = copy.deepcopy(net).requires_grad_(False)
+    nn.init.ones_(net[0].weight)
+    Average(averaged, net, decay=0.9).update()
+    assert averaged[1].weight.item() == pytest.approx(0.1)
+
+
 def test_bf16_trains_with_float32_losses_and_weights() -> None:
     """Weights cast under no_grad, cached, and used again where a gradient is needed: no gradient at all."""
     run = run_of("data=digits", "train.precision=bf16", "train.batch_size=8")

@@ -3,24 +3,32 @@
 import hashlib
 import json
 import logging
+import math
 import os
+import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from ganrun.data.dataset import Dataset, Split, image_spec
+from ganrun.data.dataset import Dataset, DataSpec, Split
+
+if TYPE_CHECKING:
+    import PIL.Image
+
+UNREADABLE = "0 unreadable"  # in place of a digest
 
 log = logging.getLogger("ganrun")
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-FORMAT = 1  # of the cache: raise it when what is stored changes
+FORMAT = 2  # of the cache: raise it when what is stored changes
 
 
 @dataclass(frozen=True)
@@ -59,13 +67,24 @@ def folder(
     if not names:
         raise ValueError(f"data.root={root}: holds no image ({', '.join(sorted(SUFFIXES))}).")
     entry = _cached(base, names, Decoding(size, crop, channels), _cache_folder(cache))
-    return _dataset(entry, valid, test)
+    return _dataset(entry, valid, test, base)
 
 
 def _image_names(base: Path) -> list[str]:
-    """Paths of all images relative to `base`, sorted, so that the order is the same on every machine."""
-    paths = (Path(d, f) for d, _, files in os.walk(base) for f in files)
-    return sorted(p.relative_to(base).as_posix() for p in paths if p.suffix.lower() in SUFFIXES)
+    """Paths of all images relative to `base`, sorted, so that the order is the same on every machine.
+
+    Links to folders are followed, but no folder is entered twice: those that are no links come first.
+    """
+    names: list[str] = []
+    entered: set[str] = set()
+    for folder, subfolders, files in os.walk(base, followlinks=True):
+        if os.path.realpath(folder) in entered:
+            subfolders.clear()
+            continue
+        entered.add(os.path.realpath(folder))
+        subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # noqa: B023 (used at once)
+        names += [Path(folder, file).relative_to(base).as_posix() for file in files]
+    return sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
 
 
 def _cache_folder(cache: str | None) -> Path:
@@ -75,27 +94,26 @@ def _cache_folder(cache: str | None) -> Path:
 
 
 def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> Path:
-    """The cache entry of this content under these settings, made if it is not there."""
+    """The cache entry of this content under these settings, made if it is not there, or not whole."""
     digests = _digests(base, names, cache)
     key = hashlib.sha256(json.dumps([FORMAT, asdict(decoding), digests]).encode()).hexdigest()[:32]
     entry = cache / f"folder-{key}"
-    if not (entry / "index.json").exists():
-        cache.mkdir(parents=True, exist_ok=True)
+    if _read_index(entry) is None:
+        shutil.rmtree(entry, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=cache, prefix="partial-") as partial:
             _decode_all(base, digests, decoding, Path(partial, "entry"))
             try:
                 Path(partial, "entry").rename(entry)
             except OSError:  # another process was faster
-                if not (entry / "index.json").exists():
+                if _read_index(entry) is None:
                     raise
     return entry
 
 
 def _digests(base: Path, names: list[str], cache: Path) -> dict[str, str]:
     """The SHA-256 of every file's content; taken from a note in the cache while names, sizes and times stay."""
-    stats = [(name, s.st_size, s.st_mtime_ns) for name in names for s in [(base / name).stat()]]
-    state = hashlib.sha256(json.dumps([str(base.resolve()), stats]).encode()).hexdigest()[:32]
-    note = cache / f"digests-{state}.json"
+    state = hashlib.sha256(json.dumps([str(base.resolve()), [_stat(base / n) for n in names]]).encode()).hexdigest()
+    note = cache / f"digests-{state[:32]}.json"
     try:
         return dict(json.loads(note.read_text()))
     except (OSError, ValueError):
@@ -103,18 +121,29 @@ def _digests(base: Path, names: list[str], cache: Path) -> dict[str, str]:
     with ThreadPoolExecutor() as pool:
         found = dict(zip(names, pool.map(lambda name: _digest(base / name), names), strict=True))
     cache.mkdir(parents=True, exist_ok=True)
-    partial = note.with_suffix(f".{os.getpid()}")
-    partial.write_text(json.dumps(found))
-    partial.replace(note)
+    if UNREADABLE not in found.values():
+        partial = note.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps(found))
+        partial.replace(note)
     return found
 
 
+def _stat(path: Path) -> tuple[str, int, int]:
+    try:
+        found = path.stat()
+    except OSError:  # a link to nowhere
+        return str(path), 0, 0
+    return str(path), found.st_size, found.st_mtime_ns
+
+
 def _digest(path: Path) -> str:
+    if not path.is_file():  # a pipe called x.png would be waited for
+        return UNREADABLE
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
-        return "unreadable"
+        return UNREADABLE
 
 
 def _decode_all(base: Path, digests: dict[str, str], decoding: Decoding, entry: Path) -> None:
@@ -122,19 +151,38 @@ def _decode_all(base: Path, digests: dict[str, str], decoding: Decoding, entry: 
     entry.mkdir()
     names = sorted(digests, key=lambda name: (digests[name], name))
     kept: list[str] = []
+    skipped: list[str] = []
+    sums: list[tuple[int, int]] = []  # of each image's values, and of their squares: a split's mean without reading it
     with (entry / "images.bin").open("wb") as file:
         for name, image in tqdm(
             _decoded(base, names, decoding), total=len(names), desc="decoding", unit="image", disable=None
         ):
-            if image is None:
-                log.warning("%s: cannot be read as an image; skipped.", base / name)
+            if image is None or digests[name] == UNREADABLE:
+                skipped.append(name)
             else:
                 kept.append(name)
+                sums.append((int(image.sum(dtype=np.int64)), int(np.square(image, dtype=np.int64).sum())))
                 file.write(image.tobytes())
     if not kept:
         raise ValueError(f"data.root={base}: none of its {len(digests)} images can be read.")
-    index = {"decoding": asdict(decoding), "names": kept, "digests": [digests[n] for n in kept]}
+    places = [int(digests[name][:8], 16) / 2**32 for name in kept]
+    index = {"decoding": asdict(decoding), "names": kept, "places": places, "sums": sums, "skipped": skipped}
     (entry / "index.json").write_text(json.dumps(index))
+
+
+def _read_index(entry: Path) -> dict[str, Any] | None:
+    """What index.json says, or None where the entry is not there or not whole."""
+    try:
+        index = json.loads((entry / "index.json").read_text())
+        size = (entry / "images.bin").stat().st_size
+        return index if size == math.prod(_shape(index)) else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _shape(index: dict[str, Any]) -> tuple[int, int, int, int]:
+    decoding = Decoding(**index["decoding"])
+    return len(index["names"]), decoding.channels, decoding.size, decoding.size
 
 
 def _decoded(base: Path, names: list[str], decoding: Decoding) -> Iterator[tuple[str, np.ndarray | None]]:
@@ -148,15 +196,13 @@ def _decoded(base: Path, names: list[str], decoding: Decoding) -> Iterator[tuple
 def _decode(path: Path, decoding: Decoding) -> np.ndarray | None:
     from PIL import Image, ImageOps
 
+    if not path.is_file():
+        return None
     try:
-        with Image.open(path) as source:
-            image = ImageOps.exif_transpose(source).convert("RGB" if decoding.channels == 3 else "L")
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-    ):  # all that Pillow's readers raise
+        with warnings.catch_warnings(), Image.open(path) as source:
+            warnings.simplefilter("ignore")  # Pillow warns of oddities in files; what it cannot read it raises
+            image = _flat(ImageOps.exif_transpose(source)).convert("RGB" if decoding.channels == 3 else "L")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all that Pillow's readers raise
         return None
     side = (decoding.size, decoding.size)
     if decoding.crop == "center":
@@ -166,21 +212,34 @@ def _decode(path: Path, decoding: Decoding) -> np.ndarray | None:
     return np.asarray(image).reshape(*side, decoding.channels).transpose(2, 0, 1)
 
 
-def _dataset(entry: Path, valid: float, test: float) -> Dataset:
-    index = json.loads((entry / "index.json").read_text())
-    decoding, names = Decoding(**index["decoding"]), index["names"]
-    shape = (len(names), decoding.channels, decoding.size, decoding.size)
-    try:
-        images = np.memmap(entry / "images.bin", np.uint8, "c", shape=shape)  # copy on write: torch wants it writable
-    except (OSError, ValueError) as error:
-        raise ValueError(f"data.cache: {entry} is damaged ({error}); remove that folder.") from error
-    y, num_classes = _labels(names)
+def _flat(image: "PIL.Image.Image") -> "PIL.Image.Image":
+    """Eight bits and no transparency: 16-bit gray is scaled, floats are taken as [0, 1], alpha is laid on white."""
+    from PIL import Image
+
+    if image.mode.startswith("I") or image.mode == "F":
+        scale = 255 if image.mode == "F" else 255 / 65535
+        return Image.fromarray((np.asarray(image).astype(np.float64) * scale).round().clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image
+
+
+def _dataset(entry: Path, valid: float, test: float, base: Path) -> Dataset:
+    index = _read_index(entry)
+    assert index is not None, "_cached() has just seen it"
+    for name in index["skipped"]:
+        log.warning("%s: cannot be read as an image; skipped.", os.fsencode(base / name).decode(errors="replace"))
+    images = np.memmap(entry / "images.bin", np.uint8, "c", shape=_shape(index))  # copy on write: torch wants it so
+    y, num_classes = _labels(index["names"])
     data = Split(torch.from_numpy(images), y)
-    places = np.array([int(digest[:8], 16) / 2**32 for digest in index["digests"]])  # ascending, in [0, 1)
-    a, b = np.searchsorted(places, [valid, valid + test]).tolist()
-    if b == len(names):
+    a, b = np.searchsorted(index["places"], [valid, valid + test]).tolist()  # the places are ascending, in [0, 1)
+    if b == len(data):
         raise ValueError(f"data: all {b} images fell to validation and test; set data.valid=0 data.test=0.")
-    return Dataset(image_spec(data.x[b:], num_classes), data[b:], data[:a], data[a:b])
+    mean, square = np.array(index["sums"], dtype=np.float64)[b:].sum(0) / data.x[b:].numel()
+    std = math.sqrt(max(0.0, square - mean**2)) / 127.5
+    spec = DataSpec(tuple(data.x.shape[1:]), (-1.0, 1.0), mean / 127.5 - 1, std, num_classes)
+    return Dataset(spec, data[b:], data[:a], data[a:b])
 
 
 def _labels(names: list[str]) -> tuple[torch.Tensor | None, int]:
