@@ -29,6 +29,9 @@ class DataSpec:
     unit: str = ""
 
     def __post_init__(self) -> None:
+        for name in ("mean", "std"):  # numpy's numbers would make a checkpoint that weights_only cannot read
+            object.__setattr__(self, name, float(getattr(self, name)))
+        object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
         if not self.std > 0:
             raise ValueError("data: all values of the training examples are the same; there is nothing to learn.")
 

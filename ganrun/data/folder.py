@@ -82,7 +82,7 @@ def _image_names(base: Path) -> list[str]:
             subfolders.clear()
             continue
         entered.add(os.path.realpath(folder))
-        subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))  # noqa: B023 (used at once)
+        subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
         names += [Path(folder, file).relative_to(base).as_posix() for file in files]
     return sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
 
