@@ -87,14 +87,17 @@ def logging_to_file(path: Path) -> Iterator[None]:
     """Append what was said so far, and from now on, to the file."""
     file = logging.FileHandler(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
-    for handler in log.handlers:
-        if isinstance(handler, MemoryHandler):
-            handler.setTarget(file)
-            handler.flush()
-            log.removeHandler(handler)
+    memories = [handler for handler in log.handlers if isinstance(handler, MemoryHandler)]
+    for memory in memories:
+        memory.setTarget(file)
+        memory.flush()
+        memory.setTarget(None)
+        log.removeHandler(memory)
     log.addHandler(file)
     try:
         yield
     finally:
         log.removeHandler(file)
         file.close()
+        for memory in memories:  # for the next run of a sweep
+            log.addHandler(memory)
