@@ -15,11 +15,10 @@ from torch.optim import Optimizer
 from ganrun.checks import check_arguments, fits
 from ganrun.data.dataset import Batches, Dataset, DataSpec
 from ganrun.eager import spare_compiler
+from ganrun.names import Config
 from ganrun.options import TrainOptions
 from ganrun.randomness import reseed
 from ganrun.run import Latent, Run
-
-Config = dict[str, Any]
 
 SIGNATURES = {"d_loss": "real_logits, fake_logits", "g_loss": "fake_logits, real_logits"}
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")

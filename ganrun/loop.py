@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ganrun.figures.pictures import Pictures, save_png
+from ganrun.names import Config
 from ganrun.progress import Progress
 from ganrun.randomness import reseed
 from ganrun.records import checkpoint, dashboard
 from ganrun.records.dashboard import Dashboard
-from ganrun.records.run_dir import Config, RunDir
+from ganrun.records.run_dir import RunDir
 from ganrun.run import Run
 from ganrun.sampling import draw
 from ganrun.steps import Game, scalars

@@ -1,8 +1,10 @@
-"""Names made of settings."""
+"""Configs as plain dictionaries, and names made of their settings."""
 
 import hashlib
 import re
 from typing import Any
+
+Config = dict[str, Any]
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:

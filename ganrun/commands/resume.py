@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from ganrun.commands import train
-from ganrun.records.run_dir import Config, RunDir
+from ganrun.names import Config
+from ganrun.records.run_dir import RunDir
 
 
 def main(config: Config, name: str = "") -> int:

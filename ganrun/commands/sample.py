@@ -12,8 +12,9 @@ from ganrun.build import build_generator, choose_device
 from ganrun.checks import check_arguments
 from ganrun.data.dataset import DataSpec
 from ganrun.figures.pictures import GRID, save_png
+from ganrun.names import Config
 from ganrun.records import checkpoint
-from ganrun.records.run_dir import Config, RunDir
+from ganrun.records.run_dir import RunDir
 from ganrun.sampling import draw
 
 log = logging.getLogger("ganrun")

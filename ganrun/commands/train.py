@@ -14,10 +14,10 @@ from typing import Any
 from ganrun import __version__
 from ganrun.build import build
 from ganrun.loop import Diverged, Position, State, check_same_data, nimg, train
-from ganrun.names import slug
+from ganrun.names import Config, slug
 from ganrun.progress import logging_to_file
 from ganrun.records import checkpoint
-from ganrun.records.run_dir import Config, RunDir, check_takes, new_run_dir
+from ganrun.records.run_dir import RunDir, check_takes, new_run_dir
 from ganrun.run import Run
 
 log = logging.getLogger("ganrun")

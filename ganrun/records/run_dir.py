@@ -11,10 +11,8 @@ from typing import IO, Any
 
 import yaml
 
-from ganrun.names import flat
+from ganrun.names import Config, flat
 from ganrun.records.checkpoint import write_atomically
-
-Config = dict[str, Any]
 
 LEFT_BY_A_KILL = {".lock", "config.yaml.partial"}  # of a run that had not yet begun
 MAY_DIFFER = {
