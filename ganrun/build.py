@@ -17,10 +17,15 @@ from ganrun.data.dataset import Batches, Dataset, DataSpec
 from ganrun.eager import spare_compiler
 from ganrun.names import Config
 from ganrun.options import TrainOptions
+from ganrun.penalty import lazy_factor
 from ganrun.randomness import reseed
 from ganrun.run import Latent, Run
 
-SIGNATURES = {"d_loss": "real_logits, fake_logits", "g_loss": "fake_logits, real_logits"}
+SIGNATURES = {
+    "d_loss": "real_logits, fake_logits",
+    "g_loss": "fake_logits, real_logits",
+    "g_feature_loss": "fake_features, real_features",
+}
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 SHARED_DATA_KEYS = ("root", "download", "verify")  # data sets that need none of them do not have to name them
 
@@ -44,6 +49,9 @@ def build(config: Config) -> Run:
     D = make_net("arch.discriminator", config["arch"]["discriminator"], device, spec=dataset.spec)
     check_fit(G, D, latent, dataset.spec, device)
     check_batch_size(options.batch_size, G, D)
+    if hasattr(loss, "g_feature_loss") and not hasattr(D, "features"):
+        raise ValueError("loss: matches features, but this arch's discriminator has no method `features`.")
+    penalties = make_penalties(config.get("penalty"), D, device)
     dataset = dataset.to(device)
     return Run(
         options=options,
@@ -53,13 +61,13 @@ def build(config: Config) -> Run:
         batches=Batches(dataset.train, dataset.spec, options.batch_size, seed, device),
         latent=latent,
         loss=loss,
-        penalties=make_all("penalty", config.get("penalty")),
+        penalties=penalties,
         metrics=metrics,
         G=G,
         D=D,
         averaged=copy.deepcopy(G).requires_grad_(False) if options.ema else None,
         g_optimizer=make_optimizer(config, "g_optimizer", G),
-        d_optimizer=make_optimizer(config, "d_optimizer", D),
+        d_optimizer=make_optimizer(config, "d_optimizer", D, lazy_factor(penalties.values())),
         g_schedule=make("schedule", config.get("g_schedule") or config["schedule"]),
         d_schedule=make("schedule", config.get("d_schedule") or config["schedule"]),
     )
@@ -100,9 +108,24 @@ def make_net(key: str, node: Config, device: torch.device, **facts: Any) -> nn.M
     return net.to(device).to(memory_format=memory_format)
 
 
-def make_optimizer(config: Config, key: str, net: nn.Module) -> Optimizer:
-    """The player's own optimizer where one is chosen, else the shared one."""
+def make_penalties(nodes: Config | None, D: nn.Module, device: torch.device) -> dict[str, Any]:
+    penalties = make_all("penalty", nodes)
+    for name, penalty in penalties.items():
+        try:
+            penalty.check(D)
+        except ValueError as error:
+            raise ValueError(f"penalty={name}: {error}") from error
+        if isinstance(penalty, nn.Module):
+            penalty.to(device)
+    return penalties
+
+
+def make_optimizer(config: Config, key: str, net: nn.Module, lazy: float = 1.0) -> Optimizer:
+    """The player's own optimizer where one is chosen, else the shared one; its rates rescaled for lazy penalties."""
     key, node = (key, config[key]) if config.get(key) else ("optimizer", config["optimizer"])
+    if lazy != 1:
+        node = node | {"lr": node["lr"] * lazy}
+        node |= {"betas": [beta**lazy for beta in node["betas"]]} if "betas" in node else {}
     return make(key, node, params=[p for p in net.parameters() if p.requires_grad])
 
 
@@ -229,8 +252,10 @@ def check_fit(G: nn.Module, D: nn.Module, latent: Latent, spec: DataSpec, device
 
 def check_loss(loss: Any) -> None:
     """Ask for both players' losses of two logits each, and look at what comes back."""
-    real, fake = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
-    for name, arguments in (("d_loss", (real, fake)), ("g_loss", (fake, real))):
+    g_loss = "g_feature_loss" if hasattr(loss, "g_feature_loss") else "g_loss"
+    for name in ("d_loss", g_loss):
+        shape = (2, 3) if name == "g_feature_loss" else (2,)
+        arguments = torch.zeros(shape, requires_grad=True), torch.ones(shape, requires_grad=True)
         try:
             value = getattr(loss, name)(*arguments)
         except (AttributeError, TypeError, RuntimeError, ValueError) as error:

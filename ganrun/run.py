@@ -43,7 +43,13 @@ class Run:
 
     def parts(self) -> dict[str, Any]:
         """Everything that has a state, under the name it has in a checkpoint."""
-        parts = {"G": self.G, "D": self.D, "g_optimizer": self.g_optimizer, "d_optimizer": self.d_optimizer}
+        parts: dict[str, Any] = {
+            "G": self.G,
+            "D": self.D,
+            "g_optimizer": self.g_optimizer,
+            "d_optimizer": self.d_optimizer,
+        }
+        parts |= {f"penalty/{name}": p for name, p in self.penalties.items() if isinstance(p, nn.Module)}
         return parts if self.averaged is None else parts | {"averaged": self.averaged}
 
     def state_dict(self) -> dict[str, Any]:

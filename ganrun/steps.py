@@ -47,6 +47,7 @@ class Game:
         self.shared_pass = treats_samples_independently(run.D)
         self.g_norms, self.d_norms = batch_norms(run.G), batch_norms(run.D)
         self.g_needs_real = getattr(run.loss, "g_needs_real", False)
+        self.matches_features = hasattr(run.loss, "g_feature_loss")
         self.average = Average(run.averaged, run.G, run.options.ema) if run.averaged is not None else None
 
     def step(self, step: int) -> tuple[DUpdate, GUpdate]:
@@ -73,7 +74,7 @@ class Game:
             with torch.no_grad(), frozen(self.g_norms):
                 fake = run.G(self._latents())
             real_logits, fake_logits = self._judge(real, fake)
-        loss, penalties, total = self._d_loss(real, fake, y, real_logits, fake_logits)
+        loss, penalties, total = self._d_loss(batch, real, fake, y, real_logits, fake_logits)
         grads = torch.autograd.grad(total, self.d_params, allow_unused=True)
         self._move_d(grads)
         return DUpdate(loss, real_logits, fake_logits, penalties, grads)
@@ -82,9 +83,14 @@ class Game:
         """One update of G, on fresh latents. D stays as it is, to the byte."""
         run = self.run
         with self._precision(), frozen(self.d_norms):
-            fake_logits = run.D(run.G(self._latents())).float()
-            real_logits = run.D(run.batches[batch][0]).float() if self.g_needs_real else None
-        loss = run.loss.g_loss(fake_logits, real_logits)
+            fake = run.G(self._latents())
+            if self.matches_features:
+                loss = self._g_feature_loss(fake, run.batches[batch][0])
+            elif self.g_needs_real:
+                real_logits, fake_logits = self._judge(run.batches[batch][0], fake)
+                loss = run.loss.g_loss(fake_logits, real_logits)
+            else:
+                loss = run.loss.g_loss(run.D(fake).float(), None)
         grads = torch.autograd.grad(loss, self.g_params, allow_unused=True)
         move(self.g_step, self.g_params, grads)
         return GUpdate(loss, grads)
@@ -96,8 +102,10 @@ class Game:
         with self._precision():
             fake = run.G(self._latents())
             real_logits, fake_logits = self._judge(real, fake)
-        loss, penalties, total = self._d_loss(real, fake.detach(), y, real_logits, fake_logits)
-        g_loss = run.loss.g_loss(fake_logits, real_logits)
+            g_loss = (
+                self._g_feature_loss(fake, real) if self.matches_features else run.loss.g_loss(fake_logits, real_logits)
+            )
+        loss, penalties, total = self._d_loss(batch, real, fake.detach(), y, real_logits, fake_logits)
         d_grads = torch.autograd.grad(total, self.d_params, retain_graph=True, allow_unused=True)
         g_grads = torch.autograd.grad(g_loss, self.g_params, allow_unused=True)
         self._move_d(d_grads)
@@ -120,14 +128,26 @@ class Game:
             return real_logits, fake_logits
         return self.run.D(real).float(), self.run.D(fake).float()
 
+    def _g_feature_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+        D: Any = self.run.D
+        with torch.no_grad():
+            real_features = D.features(real).float()
+        return self.run.loss.g_feature_loss(D.features(fake).float(), real_features)
+
     def _d_loss(
-        self, real: Tensor, fake: Tensor, y: Tensor | None, real_logits: Tensor, fake_logits: Tensor
+        self, batch: int, real: Tensor, fake: Tensor, y: Tensor | None, real_logits: Tensor, fake_logits: Tensor
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The loss, the penalties' terms, and their sum."""
-        loss = self.run.loss.d_loss(real_logits, fake_logits)
-        terms = {name: penalty.term(self.run.D, real, fake, y) for name, penalty in self.run.penalties.items()}
-        terms = {name: term for name, term in terms.items() if term is not None}
-        return loss, terms, sum(terms.values(), start=loss)
+        """The loss, the penalties' terms where update number `batch` is their turn, and what is to be descended."""
+        loss = total = self.run.loss.d_loss(real_logits, fake_logits)
+        terms: dict[str, Tensor] = {}
+        for name, penalty in self.run.penalties.items():
+            if batch % penalty.every == 0:
+                parts = penalty.term(self.run.D, real, fake, y), penalty.logits_term(real_logits, fake_logits)
+                for part in parts:
+                    if part is not None:
+                        terms[name] = part
+                        total = total + penalty.every * part
+        return loss, terms, total
 
     def _move_d(self, grads: Grads) -> None:
         move(self.d_step, self.d_params, grads)

@@ -4,11 +4,19 @@ Differs from the paper in starting from the side in 4..7 that reaches the data's
 pixels need no padding, and in using as many stages as that takes.
 """
 
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Literal
 
 from torch import Tensor, nn
 
 from ganrun.data.dataset import DataSpec
+
+NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
+    "batch": lambda channels: [nn.BatchNorm2d(channels)],
+    "layer": lambda channels: [nn.GroupNorm(1, channels)],
+    "none": lambda channels: [],
+}
 
 
 class Generator(nn.Module):
@@ -47,9 +55,12 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Images (B, C, R, R) -> logits (B,): convolutions k4 s2 with LeakyReLU .2, batch norm in all but the first."""
+    """Images (B, C, R, R) -> logits (B,): convolutions k4 s2 with LeakyReLU .2, batch norm in all but the first.
 
-    def __init__(self, spec: DataSpec, width: int = 64) -> None:
+    norm: layer, over all of a sample's values, or none, for penalties that need every sample to be judged by itself.
+    """
+
+    def __init__(self, spec: DataSpec, width: int = 64, norm: Literal["batch", "layer", "none"] = "batch") -> None:
         super().__init__()
         start, stages = _stages(spec)
         if width < 1:
@@ -61,8 +72,8 @@ class Discriminator(nn.Module):
         ]
         for n_in, n_out in pairwise(widths):
             layers += [
-                nn.Conv2d(n_in, n_out, 4, stride=2, padding=1, bias=False),  # halves the side
-                nn.BatchNorm2d(n_out),
+                nn.Conv2d(n_in, n_out, 4, stride=2, padding=1, bias=norm == "none"),  # halves the side
+                *NORMS[norm](n_out),
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         self.layers = nn.Sequential(*layers)
