@@ -17,7 +17,7 @@ from ganrun.data.dataset import Batches, Dataset, DataSpec
 from ganrun.eager import spare_compiler
 from ganrun.names import Config
 from ganrun.options import TrainOptions
-from ganrun.penalty import lazy_factor
+from ganrun.penalty import lazy_rates
 from ganrun.randomness import reseed
 from ganrun.run import Latent, Run
 
@@ -62,12 +62,13 @@ def build(config: Config) -> Run:
         latent=latent,
         loss=loss,
         penalties=penalties,
+        augment=make_augment(config.get("augment"), dataset.spec, device),
         metrics=metrics,
         G=G,
         D=D,
         averaged=copy.deepcopy(G).requires_grad_(False) if options.ema else None,
         g_optimizer=make_optimizer(config, "g_optimizer", G),
-        d_optimizer=make_optimizer(config, "d_optimizer", D, lazy_factor(penalties.values())),
+        d_optimizer=make_optimizer(config, "d_optimizer", D, every=rarest(penalties)),
         g_schedule=make("schedule", config.get("g_schedule") or config["schedule"]),
         d_schedule=make("schedule", config.get("d_schedule") or config["schedule"]),
     )
@@ -110,22 +111,34 @@ def make_net(key: str, node: Config, device: torch.device, **facts: Any) -> nn.M
 
 def make_penalties(nodes: Config | None, D: nn.Module, device: torch.device) -> dict[str, Any]:
     penalties = make_all("penalty", nodes)
-    for name, penalty in penalties.items():
-        try:
+    for penalty in penalties.values():
+        if hasattr(penalty, "check"):
             penalty.check(D)
-        except ValueError as error:
-            raise ValueError(f"penalty={name}: {error}") from error
         if isinstance(penalty, nn.Module):
             penalty.to(device)
     return penalties
 
 
-def make_optimizer(config: Config, key: str, net: nn.Module, lazy: float = 1.0) -> Optimizer:
+def rarest(penalties: dict[str, Any]) -> int:
+    """Updates of D between applications of the laziest penalty."""
+    return max((getattr(penalty, "every", 1) for penalty in penalties.values()), default=1)
+
+
+def make_augment(node: Config | None, spec: DataSpec, device: torch.device) -> Any | None:
+    """None where the node is empty: off costs nothing."""
+    if not node:
+        return None
+    augment = make("augment", node)
+    augment.check(spec)
+    return augment.to(device)
+
+
+def make_optimizer(config: Config, key: str, net: nn.Module, every: int = 1) -> Optimizer:
     """The player's own optimizer where one is chosen, else the shared one; its rates rescaled for lazy penalties."""
     key, node = (key, config[key]) if config.get(key) else ("optimizer", config["optimizer"])
-    if lazy != 1:
-        node = node | {"lr": node["lr"] * lazy}
-        node |= {"betas": [beta**lazy for beta in node["betas"]]} if "betas" in node else {}
+    if every > 1:
+        lr, betas = lazy_rates(node["lr"], node.get("betas"), every)
+        node = node | {"lr": lr} | ({"betas": list(betas)} if betas else {})
     return make(key, node, params=[p for p in net.parameters() if p.requires_grad])
 
 

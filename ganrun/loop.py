@@ -131,6 +131,8 @@ def play(
         if due(options.log_every):
             values = scalars(*moves)
             check_finite(values, at.step)
+            if (p := getattr(run.augment, "p", None)) is not None:
+                values["augment/p"] = float(p)
             now = time.perf_counter()
             values["time/steps_per_sec"] = (at.step - last_logged) / (now - last_time)
             last_logged, last_time = at.step, now

@@ -3,19 +3,48 @@
 A loss is any object with `d_loss(real_logits, fake_logits)` and `g_loss(fake_logits, real_logits)`, each
 of logits (B,) and giving a scalar to descend. Two attributes may be set: `g_needs_real`, without which
 g_loss gets None for the real logits in alternating updates, and `logistic`, where sigmoid(logit) is a probability.
-A loss with `g_feature_loss(fake_features, real_features)` is asked for that instead of g_loss.
+Where G plays on D's features instead, `g_feature_loss(fake_features, real_features)` stands in place of g_loss.
 """
 
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
 
-class Minimax:
+class Logistic:
+    """D's side of the logistic games. Goodfellow et al. 2014, Algorithm 1; Salimans et al. 2016, section 3.4.
+
+    D descends -log D(x) - log(1 - D(G(z))), with D = sigmoid(logit), computed from the logits.
+    real_label: D's target on real samples; below 1 is one-sided label smoothing, where the first term is
+    -real_label log D(x) - (1 - real_label) log(1 - D(x)). The target on fakes stays 0: smoothed as well, it
+    would hold G where it is wrong. Raises ValueError for a real_label outside (0, 1].
+
+    >>> import torch
+    >>> sure = torch.tensor([3.0])  # a sure D pays for real samples if they are smoothed, but not for fakes
+    >>> round((Logistic(0.9).d_loss(sure, -sure) - Logistic().d_loss(sure, -sure)).item(), 4)  # (1 - 0.9) * 3
+    0.3
+    """
+
+    logistic = True  # sigmoid(logit) is the probability of being real
+
+    def __init__(self, real_label: float = 1.0) -> None:
+        if not 0 < real_label <= 1:
+            raise ValueError(f"real_label={real_label}: must lie in (0, 1].")
+        self.real_label = real_label
+
+    def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return self._real_term(real_logits).mean() + softplus(fake_logits).mean()
+
+    def _real_term(self, real_logits: Tensor) -> Tensor:
+        if self.real_label == 1:
+            return softplus(-real_logits)
+        return self.real_label * softplus(-real_logits) + (1 - self.real_label) * softplus(real_logits)
+
+
+class Minimax(Logistic):
     """The minimax game. Goodfellow et al. 2014, equation 1 and Algorithm 1.
 
     D descends -log D(x) - log(1 - D(G(z))), G descends log(1 - D(G(z))), with D = sigmoid(logit), computed
-    from the logits. G's gradient vanishes as D(G(z)) -> 0. `real_label` smooths D's target for real samples, and for
-    these alone: Salimans et al. 2016, arXiv:1606.03498, section 3.4.
+    from the logits. G's gradient vanishes as D(G(z)) -> 0.
 
     >>> import torch
     >>> undecided = torch.zeros(4)
@@ -23,24 +52,11 @@ class Minimax:
     1.3863
     """
 
-    logistic = True  # sigmoid(logit) is the probability of being real
-
-    def __init__(self, real_label: float = 1.0) -> None:
-        if not 0 < real_label <= 1:
-            raise ValueError(f"real_label={real_label}: must lie in (0, 1], as in 0.9; 1 is no smoothing.")
-        self.real_label = real_label
-
-    def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        real = softplus(-real_logits).mean()
-        if self.real_label < 1:  # t softplus(-r) + (1 - t) softplus(r) = softplus(-r) + (1 - t) r
-            real = real + (1 - self.real_label) * real_logits.mean()
-        return real + softplus(fake_logits).mean()
-
     def g_loss(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         return -softplus(fake_logits).mean()
 
 
-class NonSaturating(Minimax):
+class NonSaturating(Logistic):
     """The non-saturating game. Goodfellow et al. 2014, section 3.
 
     D as in `Minimax`; G descends -log D(G(z)), whose gradient in the logit tends to -1 as D(G(z)) -> 0.
@@ -52,6 +68,44 @@ class NonSaturating(Minimax):
 
     def g_loss(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         return softplus(-fake_logits).mean()
+
+
+class HalfWeighted(NonSaturating):
+    """The game as the authors' code of 2014 plays it: the mean, not the sum, of D's two cross-entropies.
+
+    D descends 1/2 (-log D(x) - log(1 - D(G(z)))), G descends -log D(G(z)). Differs from `NonSaturating` in that
+    D's gradient is half as large, which matters to SGD, and to Adam only through its epsilon.
+
+    >>> import torch
+    >>> undecided = torch.zeros(4)
+    >>> round(HalfWeighted().d_loss(undecided, undecided).item(), 4)  # log 2
+    0.6931
+    """
+
+    def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return 0.5 * super().d_loss(real_logits, fake_logits)
+
+
+class LeastSquares:
+    """Least-squares GAN. Mao et al. 2017, arXiv:1611.04076, equation 2 (with equation 9's targets by default).
+
+    D descends 1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2, G descends 1/2 E (D(G(z)) - c)^2, on raw outputs.
+    a, b: D's targets on fake and on real samples; c: the output that G wants. b - c = 1 with b - a = 2, as in
+    a=-1 b=1 c=0, minimizes the Pearson chi-square divergence.
+
+    >>> import torch
+    >>> LeastSquares().d_loss(torch.tensor([3.0]), torch.tensor([1.0])).item()  # 1/2 * 2^2 + 1/2 * 1^2
+    2.5
+    """
+
+    def __init__(self, a: float = 0.0, b: float = 1.0, c: float = 1.0) -> None:
+        self.a, self.b, self.c = a, b, c
+
+    def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        return 0.5 * (real_logits - self.b).square().mean() + 0.5 * (fake_logits - self.a).square().mean()
+
+    def g_loss(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        return 0.5 * (fake_logits - self.c).square().mean()
 
 
 class Wasserstein:
@@ -71,51 +125,15 @@ class Wasserstein:
         return -fake_logits.mean()
 
 
-class HalfWeighted(NonSaturating):
-    """The objectives of the code that Goodfellow et al. 2014 released: D's two terms are averaged, not added.
-
-    D descends (-log D(x) - log(1 - D(G(z)))) / 2; G as in `NonSaturating`. Same optimum, half of D's gradient.
-
-    >>> import torch
-    >>> round(HalfWeighted().d_loss(torch.zeros(4), torch.zeros(4)).item(), 4)  # log 2
-    0.6931
-    """
-
-    def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return super().d_loss(real_logits, fake_logits) / 2
-
-
-class LeastSquares:
-    """LSGAN. Mao et al. 2017, arXiv:1611.04076, equation 2.
-
-    D descends ((D(x) - b)^2 + (D(G(z)) - a)^2) / 2, G descends (D(G(z)) - c)^2 / 2, on raw outputs. The paper offers
-    a, b, c = -1, 1, 0 (Pearson's chi-squared) and 0, 1, 1, which is used in its experiments and here.
-
-    >>> import torch
-    >>> LeastSquares().d_loss(torch.tensor([1.0]), torch.tensor([2.0])).item()
-    2.0
-    """
-
-    def __init__(self, a: float = 0.0, b: float = 1.0, c: float = 1.0) -> None:
-        if a == b:
-            raise ValueError(f"a={a}: must differ from b={b}, or D is asked to tell nothing apart.")
-        self.a, self.b, self.c = a, b, c
-
-    def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return ((real_logits - self.b).square().mean() + (fake_logits - self.a).square().mean()) / 2
-
-    def g_loss(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
-        return (fake_logits - self.c).square().mean() / 2
-
-
 class Hinge:
-    """The hinge loss. Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17.
+    """The hinge game. Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17.
 
-    D descends max(0, 1 - D(x)) + max(0, 1 + D(G(z))), G descends -D(G(z)).
+    D descends E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), G descends -E D(G(z)), which has no hinge: G is
+    driven on where D is already fooled.
 
     >>> import torch
-    >>> Hinge().d_loss(torch.zeros(4), torch.zeros(4)).item()  # an undecided D
-    2.0
+    >>> Hinge().d_loss(torch.tensor([0.5, 7.0]), torch.tensor([-3.0])).item()  # 1/2 (0.5 + 0) + 0
+    0.25
     """
 
     def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
@@ -126,13 +144,14 @@ class Hinge:
 
 
 class Relativistic:
-    """The relativistic pairing GAN, RpGAN. Jolicoeur-Martineau 2018, arXiv:1807.00734, equations 5 and 6.
+    """The relativistic pairing game, RpGAN. Jolicoeur-Martineau 2018, arXiv:1807.00734; R3GAN, arXiv:2501.05441.
 
-    D descends -log sigmoid(D(x) - D(G(z))), pair by pair, and G the same with the roles exchanged: what counts is
-    which of the two looks more real, and adding a constant to all logits changes nothing. Used by R3GAN.
+    D descends -log sigmoid(D(x) - D(G(z))) over pairs of a real and a fake sample, G descends the same with the
+    two exchanged. A logit means nothing by itself: adding a constant to all of them changes nothing.
+    Both batches have to be of one size, and their order is that of the pairs.
 
     >>> import torch
-    >>> round(Relativistic().d_loss(torch.zeros(4), torch.zeros(4)).item(), 4)  # log 2
+    >>> round(Relativistic().d_loss(torch.tensor([5.0]), torch.tensor([5.0])).item(), 4)  # log 2
     0.6931
     """
 
@@ -142,40 +161,41 @@ class Relativistic:
         return softplus(fake_logits - real_logits).mean()
 
     def g_loss(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
-        return softplus(real_logits - fake_logits).mean()
+        return self.d_loss(fake_logits, real_logits)
 
 
-class RelativisticAverage:
-    """The relativistic average GAN, RaGAN. Jolicoeur-Martineau 2018, arXiv:1807.00734, equations 7 and 8.
+class RelativisticAverage(Relativistic):
+    """The relativistic average game, RaSGAN. Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4.
 
-    D descends -log sigmoid(D(x) - E D(G(z))) - log(1 - sigmoid(D(G(z)) - E D(x))), and G the same with the roles
-    exchanged: each logit against the mean of the other kind, gradients flowing through the mean as well.
+    D descends -E log sigmoid(D(x) - mean D(G(z))) - E log(1 - sigmoid(D(G(z)) - mean D(x))), G descends the same
+    with real and fake exchanged: each sample is held against the mean of the others, and not against a partner.
+    The means are part of the gradient. Differs from the author's code in being the sum, not the mean, of the two terms.
 
     >>> import torch
-    >>> round(RelativisticAverage().d_loss(torch.zeros(4), torch.zeros(4)).item(), 4)  # log 4
+    >>> undecided = torch.full((4,), 5.0)
+    >>> round(RelativisticAverage().d_loss(undecided, undecided).item(), 4)  # log 4
     1.3863
     """
 
-    g_needs_real = True
-
     def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
-        return softplus(fake_logits.mean() - real_logits).mean() + softplus(fake_logits - real_logits.mean()).mean()
+        real_lead = real_logits - fake_logits.mean()  # (B,)
+        fake_lead = fake_logits - real_logits.mean()  # (B,)
+        return softplus(-real_lead).mean() + softplus(fake_lead).mean()
 
-    def g_loss(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
-        return softplus(real_logits.mean() - fake_logits).mean() + softplus(real_logits - fake_logits.mean()).mean()
 
-
-class FeatureMatching(NonSaturating):
+class FeatureMatching(Logistic):
     """Feature matching. Salimans et al. 2016, arXiv:1606.03498, section 3.1.
 
-    D as in `NonSaturating`; G descends || E f(x) - E f(G(z)) ||^2, with f the last hidden layer of D (`D.features`),
-    flattened. The real features are a target: no gradient flows through them.
+    D as in the non-saturating game; G descends ||E h(x) - E h(G(z))||^2, where h are D's features, flattened,
+    and E the mean over the batch. The real features are a fixed target. There is no g_loss.
+    features: (B, ...), which D.features gives.
 
     >>> import torch
-    >>> FeatureMatching().g_feature_loss(torch.zeros(2, 3), torch.ones(4, 3)).item()
-    3.0
+    >>> fake, real = torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([[4.0, 3.0]])
+    >>> FeatureMatching().g_feature_loss(fake, real).item()  # means (1, 1) and (4, 3): 3^2 + 2^2
+    13.0
     """
 
     def g_feature_loss(self, fake_features: Tensor, real_features: Tensor) -> Tensor:
-        real, fake = real_features.detach().flatten(1).mean(0), fake_features.flatten(1).mean(0)  # (F,)
-        return (real - fake).square().sum()
+        gap = fake_features.flatten(1).mean(0) - real_features.detach().flatten(1).mean(0)  # (F,)
+        return gap.square().sum()

@@ -27,6 +27,7 @@ class Run:
     latent: Latent
     loss: Any
     penalties: dict[str, Any]
+    augment: Any | None
     metrics: dict[str, Any]
     G: nn.Module
     D: nn.Module
@@ -50,6 +51,7 @@ class Run:
             "d_optimizer": self.d_optimizer,
         }
         parts |= {f"penalty/{name}": p for name, p in self.penalties.items() if isinstance(p, nn.Module)}
+        parts |= {"augment": self.augment} if isinstance(self.augment, nn.Module) else {}
         return parts if self.averaged is None else parts | {"averaged": self.averaged}
 
     def state_dict(self) -> dict[str, Any]:

@@ -11,12 +11,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.optim import Optimizer
 
 from ganrun.eager import bare_step
 from ganrun.run import Run
 
 Grads = tuple[Tensor | None, ...]
+SINGULAR_VECTORS = ("._u", "._v")  # how torch names the buffers of a spectral norm
 
 
 class DUpdate(NamedTuple):
@@ -45,7 +47,7 @@ class Game:
         self.g_params = [p for p in run.G.parameters() if p.requires_grad]
         self.d_step, self.g_step = bare_step(run.d_optimizer), bare_step(run.g_optimizer)
         self.shared_pass = treats_samples_independently(run.D)
-        self.g_norms, self.d_norms = batch_norms(run.G), batch_norms(run.D)
+        self.g_counters, self.d_counters = counting_layers(run.G), counting_layers(run.D)
         self.g_needs_real = getattr(run.loss, "g_needs_real", False)
         self.matches_features = hasattr(run.loss, "g_feature_loss")
         self.average = Average(run.averaged, run.G, run.options.ema) if run.averaged is not None else None
@@ -71,10 +73,13 @@ class Game:
         run = self.run
         real, y = run.batches[batch]
         with self._precision():
-            with torch.no_grad(), frozen(self.g_norms):
-                fake = run.G(self._latents())
+            with torch.no_grad(), frozen(self.g_counters):
+                fake = self._shown(run.G(self._latents()))
+                real = self._shown(real)
             real_logits, fake_logits = self._judge(real, fake)
         loss, penalties, total = self._d_loss(batch, real, fake, y, real_logits, fake_logits)
+        if run.augment is not None:
+            run.augment.observe(real_logits)
         grads = torch.autograd.grad(total, self.d_params, allow_unused=True)
         self._move_d(grads)
         return DUpdate(loss, real_logits, fake_logits, penalties, grads)
@@ -82,12 +87,12 @@ class Game:
     def g_update(self, batch: int) -> GUpdate:
         """One update of G, on fresh latents. D stays as it is, to the byte."""
         run = self.run
-        with self._precision(), frozen(self.d_norms):
-            fake = run.G(self._latents())
+        with self._precision(), frozen(self.d_counters):
+            fake = self._shown(run.G(self._latents()))
             if self.matches_features:
-                loss = self._g_feature_loss(fake, run.batches[batch][0])
+                loss = self._g_feature_loss(fake, self._shown(run.batches[batch][0]))
             elif self.g_needs_real:
-                real_logits, fake_logits = self._judge(run.batches[batch][0], fake)
+                real_logits, fake_logits = self._judge(self._shown(run.batches[batch][0]), fake)
                 loss = run.loss.g_loss(fake_logits, real_logits)
             else:
                 loss = run.loss.g_loss(run.D(fake).float(), None)
@@ -100,12 +105,14 @@ class Game:
         run = self.run
         real, y = run.batches[batch]
         with self._precision():
-            fake = run.G(self._latents())
+            real, fake = self._shown(real), self._shown(run.G(self._latents()))
             real_logits, fake_logits = self._judge(real, fake)
             g_loss = (
                 self._g_feature_loss(fake, real) if self.matches_features else run.loss.g_loss(fake_logits, real_logits)
             )
         loss, penalties, total = self._d_loss(batch, real, fake.detach(), y, real_logits, fake_logits)
+        if run.augment is not None:
+            run.augment.observe(real_logits)
         d_grads = torch.autograd.grad(total, self.d_params, retain_graph=True, allow_unused=True)
         g_grads = torch.autograd.grad(g_loss, self.g_params, allow_unused=True)
         self._move_d(d_grads)
@@ -120,6 +127,10 @@ class Game:
 
     def _latents(self) -> Tensor:
         return self.run.latent(self.run.options.batch_size, self.run.device)
+
+    def _shown(self, x: Tensor) -> Tensor:
+        """What D is shown of samples, real or fake."""
+        return x if self.run.augment is None else self.run.augment(x)
 
     def _judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
         """D's logits of both, float32: in one pass where D treats samples independently, else each by itself."""
@@ -141,18 +152,24 @@ class Game:
         loss = total = self.run.loss.d_loss(real_logits, fake_logits)
         terms: dict[str, Tensor] = {}
         for name, penalty in self.run.penalties.items():
-            if batch % penalty.every == 0:
-                parts = penalty.term(self.run.D, real, fake, y), penalty.logits_term(real_logits, fake_logits)
-                for part in parts:
-                    if part is not None:
-                        terms[name] = part
-                        total = total + penalty.every * part
+            every = getattr(penalty, "every", 1)
+            if batch % every:
+                continue
+            if hasattr(penalty, "logits_term"):
+                term = penalty.logits_term(real_logits, fake_logits)
+            else:
+                with frozen(self.d_counters):  # D's statistics have seen this batch already
+                    term = penalty.term(self.run.D, real, fake, y)
+            if term is not None:
+                terms[name] = term
+                total = total + every * term
         return loss, terms, total
 
     def _move_d(self, grads: Grads) -> None:
         move(self.d_step, self.d_params, grads)
         for penalty in self.run.penalties.values():
-            penalty.project(self.run.D)
+            if hasattr(penalty, "project"):
+                penalty.project(self.run.D)
 
 
 def scalars(d: DUpdate, g: GUpdate) -> dict[str, float]:
@@ -192,14 +209,19 @@ def set_rate(optimizer: Optimizer, factor: float) -> None:
 
 
 class Average:
-    """averaged <- decay * averaged + (1 - decay) * net, float buffers included; whole-number buffers are copied."""
+    """averaged <- decay * averaged + (1 - decay) * net, float buffers included.
+
+    Copied are whole-number buffers and the singular vectors of spectral norms, whose mean would be no unit vector.
+    """
 
     def __init__(self, averaged: nn.Module, net: nn.Module, decay: float) -> None:
         self.decay = decay
-        both = zip(averaged.state_dict().values(), net.state_dict().values(), strict=True)
-        pairs = list({pair[0].data_ptr(): pair for pair in both}.values())  # tied weights count once
-        self.to, self.source = [[p[k] for p in pairs if p[0].is_floating_point()] for k in (0, 1)]
-        self.counters = [pair for pair in pairs if not pair[0].is_floating_point()]
+        source = net.state_dict()
+        found = {to.data_ptr(): (name, to, source[name]) for name, to in averaged.state_dict().items()}
+        mixed = {name: to.is_floating_point() and not name.endswith(SINGULAR_VECTORS) for name, to, _ in found.values()}
+        self.to = [to for name, to, _ in found.values() if mixed[name]]  # tied weights count once
+        self.source = [now for name, _, now in found.values() if mixed[name]]
+        self.counters = [(to, now) for name, to, now in found.values() if not mixed[name]]
 
     @torch.no_grad()
     def update(self) -> None:
@@ -208,9 +230,9 @@ class Average:
             averaged.copy_(counter)
 
 
-def batch_norms(net: nn.Module) -> list[_BatchNorm]:
-    """The layers whose output for a sample depends on its batch, and which count as they are used."""
-    return [layer for layer in net.modules() if isinstance(layer, _BatchNorm)]
+def counting_layers(net: nn.Module) -> list[nn.Module]:
+    """The layers that change as they are used in training: batch norms' statistics, spectral norms' power iteration."""
+    return [layer for layer in net.modules() if isinstance(layer, _BatchNorm | _SpectralNorm)]
 
 
 def treats_samples_independently(net: nn.Module) -> bool:
@@ -218,17 +240,18 @@ def treats_samples_independently(net: nn.Module) -> bool:
 
     A layer of one's own that looks across the batch says so with an attribute `mixes_samples = True`.
     """
-    return not batch_norms(net) and not any(getattr(layer, "mixes_samples", False) for layer in net.modules())
+    return not any(isinstance(x, _BatchNorm) or getattr(x, "mixes_samples", False) for x in net.modules())
 
 
 @contextmanager
-def frozen(norms: Sequence[_BatchNorm]) -> Iterator[None]:
-    """Batch norm normalizes by the batch, as in training, but its running statistics stand still."""
-    tracking = [layer for layer in norms if layer.track_running_stats]
-    for layer in tracking:
-        layer.track_running_stats = False
+def frozen(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Use `counting_layers` as in training, but without changing them."""
+    switches = [(x, "track_running_stats" if isinstance(x, _BatchNorm) else "training") for x in layers]
+    before = [getattr(layer, switch) for layer, switch in switches]
+    for layer, switch in switches:
+        setattr(layer, switch, False)
     try:
         yield
     finally:
-        for layer in tracking:
-            layer.track_running_stats = True
+        for (layer, switch), value in zip(switches, before, strict=True):
+            setattr(layer, switch, value)

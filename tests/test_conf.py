@@ -13,7 +13,12 @@ from ganrun.cli.search import CONF
 from ganrun.steps import Game, scalars
 
 FILES = sorted(p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.glob("*/*.yaml"))
-NEEDS = {"penalty/weight_clip": ["loss=wgan"], "arch/dcgan": ["data=digits"], "metric/none": []}
+NEEDS = {
+    "penalty/weight_clip": ["loss=wgan"],
+    "arch/dcgan": ["data=digits"],
+    "augment/diffaugment": ["data=digits"],
+    "augment/ada": ["data=digits"],
+}
 
 
 def write_mnist(root: Path, train: int = 60, test: int = 20) -> None:

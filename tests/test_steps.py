@@ -22,10 +22,12 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
 
 
-@pytest.mark.parametrize("arch", ["mlp_small", "heights", "batch_norm_in_both"])
+@pytest.mark.parametrize("arch", ["mlp_small", "heights", "batch_norm_in_both", "spectral_norm_in_both"])
 def test_a_player_leaves_the_other_as_it_is(arch: str) -> None:
     """Leftover gradients: `zero_grad` on the wrong net, or D's batch-norm statistics moved by the G step."""
-    if arch == "batch_norm_in_both":
+    if arch == "spectral_norm_in_both":
+        choice = ["arch.generator.spectral_norm=true", "arch.discriminator.spectral_norm=true"]
+    elif arch == "batch_norm_in_both":
         choice = ["arch=heights", "+arch.discriminator.batch_norm=true"]
     else:
         choice = [f"arch={arch}"]
@@ -150,6 +152,45 @@ def test_average_counts_tied_weights_once() -> None:
     assert averaged[1].weight.item() == pytest.approx(0.1)
 
 
+def test_average_copies_singular_vectors() -> None:
+    """The mean of two unit vectors is none: every weight of the averaged net would be scaled wrongly."""
+    run = run_of("arch.generator.spectral_norm=true", "train.ema=0.5", "train.batch_size=8")
+    game = Game(run)
+    for step in range(3):
+        game.step(step)
+    vectors = {name: v for name, v in run.averaged.state_dict().items() if name.endswith(("._u", "._v"))}
+    assert vectors
+    for name, vector in vectors.items():
+        assert torch.equal(vector, run.G.state_dict()[name])
+
+
+def test_augmentation_is_shown_real_and_fake_by_both_players(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Augmenting the real images alone: G then learns to make augmented ones."""
+    run = run_of("data=digits", "augment=ada", "augment.p=0.5", "augment.every=1", "train.batch_size=8")
+    seen: list[int] = []
+    transform = run.augment.transform
+    monkeypatch.setattr(run.augment, "transform", lambda x: seen.append(x.requires_grad) or transform(x))
+    game = Game(run)
+    game.d_update(0)
+    assert seen == [False, False]
+    before = run.augment.state_dict()["p"].clone()
+    game.g_update(0)
+    assert seen == [False, False, True]  # the fake of the G step alone carries a gradient
+    assert torch.equal(run.augment.state_dict()["p"], before)
+    assert before != 0.5  # D's logits moved it
+    assert "augment" in run.state_dict()
+
+
+@pytest.mark.parametrize("minibatch", ["stddev", "discrimination"])
+@pytest.mark.parametrize("data", ["heights", "digits"])
+def test_minibatch_layers_fit_every_d_and_part_real_from_fake(minibatch: str, data: str) -> None:
+    run = run_of(f"data={data}", f"arch.discriminator.minibatch={minibatch}", "train.batch_size=8")
+    game = Game(run)
+    assert not game.shared_pass
+    d, _ = game.step(0)
+    assert all(grad is not None and grad.isfinite().all() for grad in d.grads)
+
+
 def test_bf16_trains_with_float32_losses_and_weights() -> None:
     """Weights cast under no_grad, cached, and used again where a gradient is needed: no gradient at all."""
     run = run_of("data=digits", "train.precision=bf16", "train.batch_size=8")
@@ -168,3 +209,17 @@ def test_rates_follow_the_schedule() -> None:
         game.step(step)
         rates.append(run.g_optimizer.param_groups[0]["lr"])
     assert rates == pytest.approx([0.4, 0.3, 0.2, 0.1])
+
+
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+def test_feature_matching_trains_g_on_features(update: str) -> None:
+    run = run_of("loss=feature_matching", f"train.update={update}", "train.batch_size=64")
+    game = Game(run)
+    before = state_of(run.G)
+    _, g = game.step(0)
+    assert g.loss.item() >= 0
+    assert not same(before, state_of(run.G))
+    if update == "alternating":
+        D = state_of(run.D)
+        game.g_update(1)
+        assert same(D, state_of(run.D))

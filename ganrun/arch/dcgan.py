@@ -10,6 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
+from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_minibatch
 from ganrun.data.dataset import DataSpec
 
 NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
@@ -28,7 +29,7 @@ class Generator(nn.Module):
 
     output_range = (-1.0, 1.0)
 
-    def __init__(self, spec: DataSpec, z_dim: int, width: int = 64) -> None:
+    def __init__(self, spec: DataSpec, z_dim: int, width: int = 64, spectral_norm: bool = False) -> None:
         super().__init__()
         start, stages = _stages(spec)
         if width < 1:
@@ -49,6 +50,8 @@ class Generator(nn.Module):
         layers += [nn.ConvTranspose2d(widths[-1], spec.shape[0], 4, stride=2, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         self.apply(_init)
+        if spectral_norm:
+            apply_spectral_norm(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.layers(z.view(-1, self.z_dim, 1, 1))  # (B, C, R, R)
@@ -60,7 +63,14 @@ class Discriminator(nn.Module):
     norm: layer, over all of a sample's values, or none, for penalties that need every sample to be judged by itself.
     """
 
-    def __init__(self, spec: DataSpec, width: int = 64, norm: Literal["batch", "layer", "none"] = "batch") -> None:
+    def __init__(
+        self,
+        spec: DataSpec,
+        width: int = 64,
+        norm: Literal["batch", "layer", "none"] = "batch",
+        spectral_norm: bool = False,
+        minibatch: Minibatch = "none",
+    ) -> None:
         super().__init__()
         start, stages = _stages(spec)
         if width < 1:
@@ -77,8 +87,11 @@ class Discriminator(nn.Module):
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         self.layers = nn.Sequential(*layers)
-        self.output = nn.Conv2d(widths[-1], 1, start)  # start -> 1
+        shape = (widths[-1], start, start)
+        self.output = with_minibatch(minibatch, shape, lambda channels: nn.Conv2d(channels, 1, start))  # start -> 1
         self.apply(_init)
+        if spectral_norm:
+            apply_spectral_norm(self)
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The last hidden layer, (B, 8 * width at most, start, start)."""

@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_minibatch
 from ganrun.data.dataset import DataSpec
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -32,6 +33,7 @@ class Generator(nn.Module):
         activation: str = "leaky_relu",
         batch_norm: bool = False,
         dropout: float = 0.0,
+        spectral_norm: bool = False,
     ) -> None:
         super().__init__()
         self.center: Tensor
@@ -41,6 +43,8 @@ class Generator(nn.Module):
         low, high = spec.value_range or (spec.mean - spec.std, spec.mean + spec.std)
         self.register_buffer("center", torch.tensor((low + high) / 2))
         self.register_buffer("scale", torch.tensor((high - low) / 2))
+        if spectral_norm:
+            apply_spectral_norm(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.layers(z)  # (B, numel)
@@ -60,14 +64,19 @@ class Discriminator(nn.Module):
         activation: str = "leaky_relu",
         batch_norm: bool = False,
         dropout: float = 0.0,
+        spectral_norm: bool = False,
+        minibatch: Minibatch = "none",
     ) -> None:
         super().__init__()
         self.scale: Tensor
         self.shift: Tensor
-        *body, self.output = _layers([spec.numel, *hidden, 1], activation, batch_norm, dropout)
-        self.layers = nn.Sequential(*body)
+        sizes = [spec.numel, *hidden]
+        self.layers = nn.Sequential(*_layers([*sizes, 1], activation, batch_norm, dropout)[:-1])
+        self.output = with_minibatch(minibatch, (sizes[-1],), lambda features: nn.Linear(features, 1))
         self.register_buffer("scale", torch.tensor(1 / spec.std))
         self.register_buffer("shift", torch.tensor(-spec.mean / spec.std))
+        if spectral_norm:
+            apply_spectral_norm(self)
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The last hidden layer, (B, hidden[-1])."""

@@ -1,0 +1,73 @@
+"""What every penalty has, and what applying one lazily asks of the optimizer."""
+
+import torch
+from torch import Tensor, nn
+
+
+class Penalty:
+    """A term for D's loss, or a projection of D's weights, or both. One's own need not derive from this class.
+
+    weight: what the term is multiplied by already; at 0 there is no term, and nothing is computed.
+    every: the caller asks for the term at every `every`-th update of D, and multiplies it by `every`.
+    Raises ValueError for a negative weight, and for `every` below 1.
+    """
+
+    weight: float = 0.0
+    every: int = 1
+
+    def __init__(self, weight: float, every: int = 1) -> None:
+        self.weight, self.every = not_negative("weight", weight), at_least_one(every)
+
+    def term(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor | None:
+        """The scalar to add to D's loss, in float32 at least, whatever autocast says. real, fake: (B, *shape)."""
+        if self.is_off():
+            return None
+        with torch.autocast(real.device.type, enabled=False):
+            return self.value(D, at_least_float32(real), at_least_float32(fake), y)
+
+    def value(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor | None:
+        """The term, weight included."""
+        return None
+
+    def is_off(self) -> bool:
+        return self.weight == 0
+
+    def project(self, D: nn.Module) -> None:
+        """Called after each update of D."""
+
+    def check(self, D: nn.Module) -> None:
+        """Raise ValueError where D is none that this penalty is defined for."""
+
+
+def lazy_rates(lr: float, betas: tuple[float, float] | None, every: int) -> tuple[float, tuple[float, float] | None]:
+    """An optimizer's rates for a lazy penalty. Karras et al. 2020 (StyleGAN2), arXiv:1912.04958.
+
+    c = every / (every + 1); lr <- c * lr; beta <- beta^c. With every = 1 nothing is lazy, and nothing changes:
+    the 1/2 of the formula stands for the second optimizer step that StyleGAN2 spends on the penalty alone.
+    betas: None for an optimizer that has none.
+
+    >>> lazy_rates(0.002, (0.0, 0.25), every=1)
+    (0.002, (0.0, 0.25))
+    >>> lr, betas = lazy_rates(0.003, (0.0, 0.125), every=2)
+    >>> round(lr, 6), [round(beta, 6) for beta in betas]
+    (0.002, [0.0, 0.25])
+    """
+    c = 1.0 if at_least_one(every) == 1 else every / (every + 1)
+    return lr * c, None if betas is None else (betas[0] ** c, betas[1] ** c)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """bf16 and fp16 become float32; float64 stays."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def not_negative(name: str, value: float) -> float:
+    if not value >= 0:
+        raise ValueError(f"{name}={value}: must be at least 0 (0 switches it off).")
+    return value
+
+
+def at_least_one(every: int) -> int:
+    if every < 1:
+        raise ValueError(f"every={every}: must be at least 1 (1: at every update of D; 16 as in StyleGAN2).")
+    return every

@@ -1,0 +1,80 @@
+"""Every loss with every penalty, on vectors and images: trains and resumes bit for bit, or is refused with a remedy."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_of
+from test_conf import write_folder
+
+from ganrun.cli.search import CONF
+from ganrun.randomness import reseed
+from ganrun.run import Run
+from ganrun.steps import Game
+
+LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
+PENALTIES = sorted(path.stem for path in (CONF / "penalty").glob("*.yaml"))
+NOT_WITH_MINIBATCH_LAYERS = {"gradient_penalty", "gradient_penalty_one_sided", "zero_centered", "dragan"}
+NOT_WITH_BATCH_NORM = {*NOT_WITH_MINIBATCH_LAYERS, "r1", "r2"}
+NETS = {
+    "vectors": ["train.ema=0.9"],
+    "images": ["arch.discriminator.norm=none", "augment=ada", "augment.p=0.5", "train.update=simultaneous"],
+    "images with batch norm": ["train.precision=bf16", "arch.discriminator.spectral_norm=true"],
+    "a minibatch layer": ["arch.discriminator.norm=layer", "arch.discriminator.minibatch=stddev"],
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    root = tmp_path_factory.mktemp("images")
+    write_folder(root, 8)
+    return ["data=folder", f"data.root={root}", f"data.cache={root}/c", "data.size=16", "data.valid=0", "data.test=0",
+            "arch.generator.width=2", "arch.discriminator.width=2"]  # fmt: skip
+
+
+def play(run: Run, start: int, stop: int) -> None:
+    game = Game(run)
+    for step in range(start, stop):
+        reseed(run.device, run.seed, "step", step)
+        game.step(step)
+
+
+def saved(run: Run) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(run.state_dict(), buffer)
+    return buffer.getvalue()
+
+
+def loaded(data: bytes) -> dict:
+    return torch.load(io.BytesIO(data), weights_only=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_trains_and_resumes_or_is_refused(loss: str, penalty: str, net: str, images: list[str], tmp_path: Path) -> None:
+    line = [f"loss={loss}", f"penalty={penalty}", "train.batch_size=4", "train.n_critic=1", *NETS[net]]
+    line += [] if net == "vectors" else images
+    mixes = {"images with batch norm": NOT_WITH_BATCH_NORM, "a minibatch layer": NOT_WITH_MINIBATCH_LAYERS}
+    if penalty in mixes.get(net, ()):
+        with pytest.raises(ValueError, match=rf"penalty={penalty.removesuffix('_one_sided')}: D has .*; use"):
+            run_of(*line)
+        return
+    whole, parted = run_of(*line), run_of(*line)
+    play(whole, 0, 3)
+    play(parted, 0, 1)
+    resumed = run_of(*line)
+    resumed.load_state_dict(loaded(saved(parted)))
+    play(resumed, 1, 3)
+    assert whole.is_finite()
+    assert same(loaded(saved(whole)), loaded(saved(resumed)))
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return torch.equal(a.nan_to_num(9), b.nan_to_num(9)) if isinstance(a, torch.Tensor) else a == b

@@ -1,0 +1,66 @@
+"""Penalties as the game applies them: when, how much, with which rates, and to which networks."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import run_of
+from test_conf import write_folder
+
+from ganrun.penalty import R1
+from ganrun.steps import Game, scalars
+
+
+@pytest.mark.parametrize("name", ["gradient_penalty", "zero_centered", "r1", "r2", "dragan"])
+def test_batch_norm_in_d_is_refused_and_the_remedy_works(name: str, tmp_path: Path) -> None:
+    """WGAN-GP with batch norm in the critic: the gradient at a sample then is one of the whole batch."""
+    small = ["data=folder", f"data.root={tmp_path}", "data.size=16", "arch.discriminator.width=4", "train.batch_size=4"]
+    write_folder(tmp_path)
+    with pytest.raises(ValueError, match=rf"penalty={name}: D has batch normalization.*arch.discriminator.norm=none"):
+        run_of(*small, f"penalty={name}")
+    for norm in ("none", "layer"):
+        run = run_of(*small, f"penalty={name}", f"arch.discriminator.norm={norm}")
+        assert math.isfinite(scalars(*Game(run).step(0))[f"penalty/{name}"])
+
+
+def test_lazy_penalties_come_every_k_updates_times_k_with_rescaled_rates() -> None:
+    """The weight not multiplied, Adam's rates not rescaled, or the count begun anew at every epoch or resume."""
+    run = run_of("penalty=r1", "penalty.r1.every=4", "optimizer=adam", "train.n_critic=3", "train.ema=0")
+    c = 4 / 5
+    assert run.d_optimizer.defaults["lr"] == pytest.approx(2e-4 * c)
+    assert run.d_optimizer.defaults["betas"] == pytest.approx((0.5**c, 0.999**c))
+    assert run.g_optimizer.defaults["betas"] == (0.5, 0.999)
+    game = Game(run)
+    taken = [batch for batch in range(9) if "r1" in game.d_update(batch).penalties]
+    assert taken == [0, 4, 8]
+    real, fake = torch.randn(4, 1) + 69, torch.randn(4, 1) + 69
+    logits = run.D(real), run.D(fake)
+    loss, terms, total = game._d_loss(4, real, fake, None, *logits)
+    assert total.item() == pytest.approx(loss.item() + 4 * terms["r1"].item(), rel=1e-5)
+    with pytest.raises(ValueError, match="every=0: must be at least 1"):
+        R1(every=0)
+
+
+def test_several_penalties_add_up() -> None:
+    run = run_of("penalty=[r1,lecam,orthogonal]")
+    assert list(run.penalties) == ["r1", "lecam", "orthogonal"]
+    d, _ = Game(run).step(0)
+    assert set(d.penalties) == {"r1", "lecam", "orthogonal"}
+
+
+def test_lecams_anchors_are_in_the_checkpoint() -> None:
+    run = run_of("penalty=lecam")
+    Game(run).step(0)
+    assert run.state_dict()["penalty/lecam"]["started"]
+
+
+def test_a_penalty_of_the_users_own_needs_no_more_than_a_term(tmp_path: Path) -> None:
+    class Own:
+        def term(self, D, real, fake, y):
+            return 2 * D(real).square().mean()
+
+    run = run_of()
+    run.penalties["own"] = Own()
+    d, _ = Game(run).step(0)
+    assert d.penalties["own"] > 0
