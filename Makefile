@@ -21,10 +21,10 @@ run: setup  ## Train the default job: the heights GAN (add arguments as in: make
 	$(BIN)/ganrun $(ARGS)
 
 test: setup  ## Run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
 
 test-fast: setup  ## Run the tests that take less than a minute together
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -n 2 -m 'not slow'
 
 lint: setup  ## Check style and types
 	$(BIN)/ruff check .

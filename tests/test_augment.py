@@ -253,6 +253,7 @@ def test_samples_differ_and_a_seed_decides(name: str, channels: int) -> None:
         assert not torch.equal(first, apply(x))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EVERYTHING)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_gradients_of_both_orders(name: str, channels: int) -> None:
