@@ -67,6 +67,9 @@ def assert_same_run(a: Path, b: Path) -> None:
     states = [checkpoint.load_newest(path / "checkpoints") for path in (a, b)]
     for key in states[0].keys() - {"config", "seconds"}:
         assert same(states[0][key], states[1][key]), key
+    assert (states[0]["config"]["train"]["ema"] > 0) == ("averaged" in states[0])
+    for picture in (a / "samples").glob("*.png"):  # drawn from the average
+        assert picture.read_bytes() == (b / "samples" / picture.name).read_bytes()
     assert logged(a) == logged(b)
     assert curves(a) == curves(b)
     for curve in curves(b).values():
