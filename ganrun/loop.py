@@ -75,7 +75,7 @@ def resume(run: Run, run_dir: RunDir, state: State | None, at: Position) -> None
 def check_same_data(run: Run, run_dir: RunDir, state: State) -> None:
     """Raise ValueError where the data are not those of the checkpoint: a root may move, its content may not change."""
     before, now = state["data"], data_facts(run)
-    changed = [f"{key} ({before[key]} there, {now[key]} now)" for key in now if before[key] != now[key]]
+    changed = [f"{key} ({before.get(key)} there, {now[key]} now)" for key in now if before.get(key) != now[key]]
     if changed:
         raise ValueError(
             f"run_dir={run_dir.path}: its run was trained on other data: {', '.join(changed)}. Name a new run_dir."

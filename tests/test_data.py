@@ -1,6 +1,7 @@
 """Data sets: fixed disjoint splits, facts read off them, and a batch order that is a function of position."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,7 @@ def test_digits_are_shuffled_once_and_cover_every_class() -> None:
     for split in (data.train, data.valid, data.test):
         assert set(split.y.tolist()) == set(range(10))
     assert data.spec.shape == (1, 8, 8)
+    assert data.spec.classes == tuple("0123456789")
     assert data.train.x.max() == 255
     assert torch.equal(data.train.x, digits().train.x)
 
@@ -109,12 +111,14 @@ def test_mnist_and_cifar10_are_read_in_their_own_formats(tmp_path: Path) -> None
     data = mnist(str(tmp_path), download=False, verify=False, num_valid=10)
     assert [len(s) for s in (data.train, data.valid, data.test)] == [50, 10, 20]
     assert data.spec.shape == (1, 28, 28)
+    assert data.spec.classes == tuple("0123456789")
     assert_disjoint(data)
     write_cifar10(tmp_path)
     data = cifar10(str(tmp_path), download=False, verify=False, num_valid=30)
     assert [len(s) for s in (data.train, data.valid, data.test)] == [70, 30, 20]
     assert data.spec.shape == (3, 32, 32)
     assert data.train.x.is_contiguous()
+    assert data.spec.classes[data.train.y[6]] == "frog"
 
 
 def test_cifar10_planes_are_red_green_blue(tmp_path: Path) -> None:
@@ -161,9 +165,23 @@ def test_folder_with_classes(tmp_path: Path) -> None:
     assert sum(sizes) == 40
     assert all(sizes)
     assert data.spec.shape == (3, 16, 16)
-    assert data.spec.num_classes == 2
+    assert data.spec.classes == ("cats", "dogs")
     assert sorted(torch.cat([s.y for s in (data.train, data.valid, data.test)]).tolist()) == [0] * 20 + [1] * 20
     assert_disjoint(data)
+
+
+def test_a_checkpoint_can_hold_the_names_of_any_folders(tmp_path: Path) -> None:
+    for name in (b"caf\xe9", "ça".encode()):  # the first is no UTF-8, which torch.load refuses
+        write_folder(tmp_path / "new", 4)
+        (tmp_path / "new" / "cats").rename(os.fsdecode(os.fsencode(tmp_path) + b"/d-" + name))
+    (tmp_path / "d").mkdir()
+    for path in tmp_path.glob("d-*"):
+        path.rename(tmp_path / "d" / path.name[2:])
+    spec = folder(str(tmp_path / "d"), size=8, valid=0, test=0).spec
+    torch.save(asdict(spec), tmp_path / "spec.pt")
+    stored = torch.load(tmp_path / "spec.pt", weights_only=True)
+    assert DataSpec(**stored) == DataSpec(**stored | {"classes": list(spec.classes)}) == spec
+    assert spec.classes == ("caf\ufffd", "ça")
 
 
 def test_folder_labels_follow_their_images(tmp_path: Path) -> None:

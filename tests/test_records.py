@@ -11,6 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from ganrun.data.dataset import DataSpec
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir, new_run_dir
 
@@ -108,6 +109,7 @@ def test_checkpoints_are_plain(finished: Path) -> None:
     state = torch.load(path, weights_only=True)
     assert (state["step"], state["nimg"]) == (8, 512)
     assert state["spec"]["shape"] == (1, 8, 8)
+    assert DataSpec(**state["spec"]).classes == tuple("0123456789")
 
 
 def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

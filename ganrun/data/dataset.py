@@ -18,26 +18,31 @@ class DataSpec:
     shape: of one sample, (d,) for vectors or (C, H, W) for images.
     value_range: the bounds of every value that D sees, (-1, 1) for images; None where there are none.
     mean, std: of all values of the training split, in the same units.
-    num_classes: 0 where there are no labels. unit: for axes, as in "inches".
+    classes: their names, in the order of the labels; empty where there are no labels. unit: for axes, as in "inches".
     """
 
     shape: tuple[int, ...]
     value_range: tuple[float, float] | None = None
     mean: float = 0.0
     std: float = 1.0
-    num_classes: int = 0
+    classes: tuple[str, ...] = ()
     unit: str = ""
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):  # numpy's numbers would make a checkpoint that weights_only cannot read
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
+        object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
         if not self.std > 0:
             raise ValueError("data: all values of the training examples are the same; there is nothing to learn.")
 
     @property
     def is_image(self) -> bool:
         return len(self.shape) == 3
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
 
     @property
     def numel(self) -> int:
@@ -127,7 +132,7 @@ class Batches:
         return self._orders[epoch]
 
 
-def image_spec(x: Tensor, num_classes: int) -> DataSpec:
+def image_spec(x: Tensor, classes: Sequence[str]) -> DataSpec:
     """The facts of uint8 images (N, C, H, W), which D is to see in [-1, 1]."""
     counts = torch.zeros(256, dtype=torch.float64)
     for part in x.split(4096):
@@ -135,7 +140,7 @@ def image_spec(x: Tensor, num_classes: int) -> DataSpec:
     values = torch.arange(256, dtype=torch.float64) / 127.5 - 1
     mean = (counts * values).sum() / counts.sum()
     std = ((counts * (values - mean) ** 2).sum() / counts.sum()).sqrt()
-    return DataSpec(tuple(x.shape[1:]), (-1.0, 1.0), mean.item(), std.item(), num_classes)
+    return DataSpec(tuple(x.shape[1:]), (-1.0, 1.0), mean.item(), std.item(), tuple(classes))
 
 
 def split_last(data: Split, sizes: Sequence[int]) -> list[Split]:

@@ -19,4 +19,4 @@ def digits(num_valid: int = 250, num_test: int = 250) -> Dataset:
     train, valid, test = split_last(
         Split(x[order], torch.from_numpy(bunch.target).long()[order]), [num_valid, num_test]
     )
-    return Dataset(image_spec(train.x, num_classes=10), train, valid, test)
+    return Dataset(image_spec(train.x, "0123456789"), train, valid, test)

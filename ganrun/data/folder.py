@@ -231,21 +231,23 @@ def _dataset(entry: Path, valid: float, test: float, base: Path) -> Dataset:
     for name in index["skipped"]:
         log.warning("%s: cannot be read as an image; skipped.", os.fsencode(base / name).decode(errors="replace"))
     images = np.memmap(entry / "images.bin", np.uint8, "c", shape=_shape(index))  # copy on write: torch wants it so
-    y, num_classes = _labels(index["names"])
+    y, classes = _labels(index["names"])
     data = Split(torch.from_numpy(images), y)
     a, b = np.searchsorted(index["places"], [valid, valid + test]).tolist()  # the places are ascending, in [0, 1)
     if b == len(data):
         raise ValueError(f"data: all {b} images fell to validation and test; set data.valid=0 data.test=0.")
     mean, square = np.array(index["sums"], dtype=np.float64)[b:].sum(0) / data.x[b:].numel()
     std = math.sqrt(max(0.0, square - mean**2)) / 127.5
-    spec = DataSpec(tuple(data.x.shape[1:]), (-1.0, 1.0), mean / 127.5 - 1, std, num_classes)
+    spec = DataSpec(tuple(data.x.shape[1:]), (-1.0, 1.0), mean / 127.5 - 1, std, classes)
     return Dataset(spec, data[b:], data[:a], data[a:b])
 
 
-def _labels(names: list[str]) -> tuple[torch.Tensor | None, int]:
-    """The index of each image's first-level sub-folder among them, where every image lies in one."""
+def _labels(names: list[str]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """The index of each image's first-level sub-folder among them, where every image lies in one, and their names."""
     folders = [name.partition("/")[0] if "/" in name else None for name in names]
     if None in folders:
-        return None, 0
-    classes = sorted(set(folders), key=str)
-    return torch.tensor([classes.index(folder) for folder in folders]), len(classes)
+        return None, ()
+    found = sorted({str(folder) for folder in folders})
+    label = {folder: i for i, folder in enumerate(found)}
+    shown = tuple(os.fsencode(folder).decode(errors="replace") for folder in found)  # a checkpoint holds UTF-8 only
+    return torch.tensor([label[str(folder)] for folder in folders]), shown

@@ -2,7 +2,8 @@
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from ganrun.data.dataset import Dataset, Split, image_spec, split_last
 
 log = logging.getLogger("ganrun")
+
+CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 # Of the unpacked files, under MNIST/raw; torchvision itself checks only the archives that it downloads.
 MNIST_MD5 = {
@@ -35,7 +38,7 @@ def mnist(root: str, download: bool = True, verify: bool = True, num_valid: int 
 
     files = {Path(root, "MNIST", "raw", name): md5 for name, md5 in MNIST_MD5.items()}
     _obtain("MNIST", root, files, lambda: MNIST(root, download=True), download, verify)
-    return _split("MNIST", root, read, num_valid)
+    return _split("MNIST", root, read, num_valid, "0123456789")
 
 
 def cifar10(root: str, download: bool = True, verify: bool = True, num_valid: int = 10000) -> Dataset:
@@ -49,7 +52,7 @@ def cifar10(root: str, download: bool = True, verify: bool = True, num_valid: in
         def _check_integrity(self) -> bool:  # `_obtain` has checked, as far as asked
             return True
 
-        def _load_meta(self) -> None:  # class names are not used
+        def _load_meta(self) -> None:  # class names are known
             pass
 
     def read(train: bool) -> Split:
@@ -62,7 +65,7 @@ def cifar10(root: str, download: bool = True, verify: bool = True, num_valid: in
     folder = Path(root, CIFAR10.base_folder)
     files = {folder / name: md5 for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list]}
     _obtain("CIFAR-10", root, files, lambda: CIFAR10(root, download=True), download, verify)
-    return _split("CIFAR-10", root, read, num_valid)
+    return _split("CIFAR-10", root, read, num_valid, CIFAR10_CLASSES)
 
 
 def _obtain(
@@ -89,18 +92,25 @@ def _obtain(
                 f"data.root={root}: no {name} there, and the download failed ({reason}). "
                 "Point data.root or GANRUN_DATA at a copy."
             ) from error
+    check_md5s(name, root, files, verify)
+
+
+def check_md5s(name: str, root: str, files: dict[Path, str], verify: bool) -> None:
+    """Raise ValueError for a file that has another md5 than it should. Without `verify`, only warn."""
     if not verify:
         log.warning("data.verify=false: the md5s of %s are not checked; name the copy beside its numbers.", name)
         return
     for path, md5 in files.items():
-        if hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest() != md5:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+        if found != md5:
             raise ValueError(
                 f"data.root={root}: {path} is not the published file (its md5 differs). "
                 "For a copy that was re-encoded on purpose, add data.verify=false."
             )
 
 
-def _split(name: str, root: str, read: Callable[[bool], Split], num_valid: int) -> Dataset:
+def _split(name: str, root: str, read: Callable[[bool], Split], num_valid: int, classes: Sequence[str]) -> Dataset:
     try:
         train, test = read(True), read(False)
     except Exception as error:  # a damaged file: torchvision's readers raise what they meet, of any type
@@ -108,4 +118,4 @@ def _split(name: str, root: str, read: Callable[[bool], Split], num_valid: int) 
             f"data.root={root}: {name} there cannot be read ({error}); remove it, or use a copy."
         ) from error
     train, valid = split_last(train, [num_valid])
-    return Dataset(image_spec(train.x, num_classes=10), train, valid, test)
+    return Dataset(image_spec(train.x, classes), train, valid, test)
