@@ -25,11 +25,22 @@ def write_mnist(root: Path, train: int = 60, test: int = 20) -> None:
     """MNIST in miniature, in its own format."""
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True)
+    write_idx(folder, {"train": train, "t10k": test}, side=28, num_classes=10)
+
+
+def write_fer2013(root: Path, train: int = 14, held_out: int = 7) -> None:
+    """FER2013 in miniature, in MNIST's format."""
+    folder = root / "FER2013Idx" / "raw"
+    folder.mkdir(parents=True)
+    write_idx(folder, {"train": train, "t10k": 2 * held_out}, side=48, num_classes=7)
+
+
+def write_idx(folder: Path, splits: dict[str, int], side: int, num_classes: int) -> None:
     rng = np.random.default_rng(0)
-    for name, n in (("train", train), ("t10k", test)):
-        images = rng.integers(0, 256, (n, 28, 28), np.uint8)
-        labels = (np.arange(n) % 10).astype(np.uint8)
-        head = b"\0\0\x08\x03" + b"".join(k.to_bytes(4, "big") for k in (n, 28, 28))
+    for name, n in splits.items():
+        images = rng.integers(0, 256, (n, side, side), np.uint8)
+        labels = (np.arange(n) % num_classes).astype(np.uint8)
+        head = b"\0\0\x08\x03" + b"".join(k.to_bytes(4, "big") for k in (n, side, side))
         (folder / f"{name}-images-idx3-ubyte").write_bytes(head + images.tobytes())
         (folder / f"{name}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + n.to_bytes(4, "big") + labels.tobytes())
 
@@ -62,6 +73,9 @@ def overrides_for(name: str, tmp_path: Path) -> list[str]:
     if option == "cifar10":
         write_cifar10(root)
         chosen += ["data.verify=false", "data.num_valid=10"]
+    if option == "fer2013":
+        write_fer2013(root)
+        chosen += ["data.verify=false"]
     if option == "folder":
         write_folder(root)
         chosen += ["data.size=16"]

@@ -1,0 +1,115 @@
+"""Faces of 48x48 gray pixels: FER2013."""
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ganrun.data.dataset import Dataset, Split, image_spec
+from ganrun.data.published import check_md5s
+
+SIDE = 48
+EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+USAGES = ("Training", "PublicTest", "PrivateTest")
+
+# fer2013.csv and icml_face_data.csv are published, with these md5s in torchvision; the idx files hold the same pixels.
+FER2013_CSV = {
+    "fer2013.csv": "f8428a1edbd21e88f42c73edd2a14f95",
+    "icml_face_data.csv": "b114b9e04e6949e5fe8b6a98b3892b1d",
+}
+FER2013_IDX = {
+    "train-images-idx3-ubyte": "894512b54fa3d7a714c01f8129a780e2",
+    "train-labels-idx1-ubyte": "5fe4fe4a9b5949cea87e122430e0bd8a",
+    "t10k-images-idx3-ubyte": "1d9d2eaf54cb2469d5c9a5d07cb51a52",
+    "t10k-labels-idx1-ubyte": "d5b231812b2c2d3347ffe77f77a18727",
+}
+
+
+def fer2013(root: str, verify: bool = True) -> Dataset:
+    """FER2013, 48x48 gray, seven expressions: 28,709 to train, 3,589 for validation (PublicTest), 3,589 to test
+    (PrivateTest), in the published order. Goodfellow et al. 2013.
+
+    Read from the first that `root` holds: FER2013Idx/raw (MNIST's format: the training files hold Training, the t10k
+    files PublicTest, then PrivateTest), fer2013.csv or icml_face_data.csv, in `root` or root/fer2013.
+    Raises ValueError where there is none, where one is damaged, or where its md5 is another and `verify` is set.
+    """
+    files, read = _find_fer2013(Path(root))
+    check_md5s("FER2013", root, files, verify)
+    try:
+        train, valid, test = read(list(files))
+    except Exception as error:  # a damaged file: torchvision's reader raises what it meets, of any type
+        reason = str(error) or "it is damaged"
+        raise ValueError(
+            f"data.root={root}: FER2013 there cannot be read ({reason}); remove it, or use a copy."
+        ) from error
+    return Dataset(image_spec(train.x, EXPRESSIONS), train, valid, test)
+
+
+def _find_fer2013(root: Path) -> tuple[dict[Path, str], Callable[[list[Path]], list[Split]]]:
+    """The files to read, with their md5s, and what reads them."""
+    idx = {root / "FER2013Idx" / "raw" / name: md5 for name, md5 in FER2013_IDX.items()}
+    missing = [path for path in idx if not path.is_file()]
+    if not missing:
+        return idx, _read_idx
+    for name, md5 in FER2013_CSV.items():
+        for path in (root / name, root / "fer2013" / name):
+            if path.is_file():
+                return {path: md5}, _read_csv
+    if len(missing) < len(idx):
+        raise ValueError(f"data.root={root}: FER2013 there is incomplete ({missing[0]} is missing); complete it.")
+    raise ValueError(
+        f"data.root={root}: no FER2013 there, and kaggle.com gives it only to those who sign in; put fer2013.csv or "
+        f"icml_face_data.csv into {root / 'fer2013'}, or its four idx files into {root / 'FER2013Idx' / 'raw'}."
+    )
+
+
+def _read_idx(paths: list[Path]) -> list[Split]:
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    train, held_out = (
+        _split(read_image_file(str(images)), read_label_file(str(labels)))
+        for images, labels in zip(paths[::2], paths[1::2], strict=True)
+    )
+    half = len(held_out) // 2
+    return [train, held_out[:half], held_out[half:]]
+
+
+def _read_csv(paths: list[Path]) -> list[Split]:
+    """The rows of each usage: emotion is the label, pixels are 2,304 numbers in 0..255. The columns' order is free."""
+    rows: dict[str, list[tuple[bytes, int]]] = {usage: [] for usage in USAGES}
+    with paths[0].open(newline="") as file:
+        reader = csv.reader(file)
+        names = [name.strip() for name in next(reader, [])]
+        if not {"emotion", "pixels", "Usage"} <= set(names):
+            raise ValueError("its first line does not name emotion, pixels and Usage")
+        for cells in reader:
+            row = dict(zip(names, cells, strict=False))
+            try:
+                pixels = bytes(map(int, row["pixels"].split()))
+                rows[row["Usage"]].append((pixels, int(row["emotion"])))
+            except (KeyError, ValueError):
+                raise ValueError(f"line {reader.line_num} is no row of emotion, pixels and Usage") from None
+            if len(pixels) != SIDE**2:
+                raise ValueError(f"line {reader.line_num} has {len(pixels)} pixels, not {SIDE**2}")
+    for usage, found in rows.items():
+        if not found:
+            raise ValueError(f"it has no {usage} rows")
+    return [_of_rows(found) for found in rows.values()]
+
+
+def _of_rows(rows: list[tuple[bytes, int]]) -> Split:
+    x = torch.frombuffer(bytearray(b"".join(pixels for pixels, _ in rows)), dtype=torch.uint8)
+    return _split(x.view(-1, SIDE, SIDE), torch.tensor([label for _, label in rows]))
+
+
+def _split(x: Tensor, y: Tensor) -> Split:
+    """x (N, 48, 48) uint8 and y (N,) as a split of x (N, 1, 48, 48). Raises ValueError for other shapes and labels."""
+    if x.shape[1:] != (SIDE, SIDE):
+        raise ValueError(f"its images are {' x '.join(map(str, x.shape[1:]))}, not {SIDE} x {SIDE}")
+    if len(x) != len(y):
+        raise ValueError(f"it has {len(x)} images, but {len(y)} labels")
+    if not ((y >= 0) & (y < len(EXPRESSIONS))).all():
+        raise ValueError(f"its labels are not all in 0..{len(EXPRESSIONS) - 1}")
+    return Split(x[:, None], y.long())

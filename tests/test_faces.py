@@ -1,0 +1,124 @@
+"""Faces: every form of a data set gives the same examples, and what is wrong with a copy is said in one sentence."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import torch
+from test_conf import write_fer2013
+
+from ganrun.data.dataset import Dataset, Split
+from ganrun.data.faces import EXPRESSIONS, fer2013
+
+HEADS = {"fer2013.csv": "emotion,pixels,Usage", "icml_face_data.csv": "emotion, Usage, pixels"}
+
+
+def write_csv(path: Path, data: Dataset) -> None:
+    """The splits of `data` as one of Kaggle's two files, by its name."""
+    lines = [HEADS[path.name]]
+    for usage, split in (("Training", data.train), ("PublicTest", data.valid), ("PrivateTest", data.test)):
+        for x, y in zip(split.x, split.y, strict=True):
+            pixels = " ".join(map(str, x.flatten().tolist()))
+            lines.append(f"{y},{usage},{pixels}" if path.name == "icml_face_data.csv" else f"{y},{pixels},{usage}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def splits(data: Dataset) -> list[Split]:
+    return [data.train, data.valid, data.test]
+
+
+def assert_same(one: Dataset, other: Dataset) -> None:
+    assert one.spec == other.spec
+    for a, b in zip(splits(one), splits(other), strict=True):
+        assert torch.equal(a.x, b.x)
+        assert torch.equal(a.y, b.y)
+
+
+def test_fer2013_is_read_in_its_order(tmp_path: Path) -> None:
+    write_fer2013(tmp_path, train=14, held_out=7)
+    data = fer2013(str(tmp_path), verify=False)
+    stored = (tmp_path / "FER2013Idx" / "raw" / "t10k-images-idx3-ubyte").read_bytes()[16:]
+    assert [tuple(s.x.shape) for s in splits(data)] == [(14, 1, 48, 48), (7, 1, 48, 48), (7, 1, 48, 48)]
+    assert data.valid.x.numpy().tobytes() + data.test.x.numpy().tobytes() == stored
+    assert data.train.y.tolist() == [*range(7), *range(7)]
+    assert data.spec.classes == ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+@pytest.mark.parametrize("folder", ["", "fer2013"])
+@pytest.mark.parametrize("name", HEADS)
+def test_every_form_of_fer2013_gives_the_same(name: str, folder: str, tmp_path: Path) -> None:
+    write_fer2013(tmp_path / "idx")
+    expected = fer2013(str(tmp_path / "idx"), verify=False)
+    write_csv(tmp_path / "csv" / folder / name, expected)
+    assert_same(fer2013(str(tmp_path / "csv"), verify=False), expected)
+
+
+ROW = " ".join(["7"] * 2304)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "does not name emotion, pixels and Usage"),
+        ("emotion,pixels\n", "does not name emotion, pixels and Usage"),
+        ("emotion,pixels,Usage\n", "no Training rows"),
+        (f"emotion,pixels,Usage\n0,{ROW},Training\n1,{ROW},PublicTest\n", "no PrivateTest rows"),
+        (f"emotion,pixels,Usage\n0,{ROW},Training\n1,{ROW}", "line 3 is no row"),
+        (f"emotion,pixels,Usage\n0,{ROW},Trianing\n", "line 2 is no row"),
+        (f"emotion,pixels,Usage\n0,{ROW.replace('7', '256')},Training\n", "line 2 is no row"),
+        (f"emotion,pixels,Usage\n0,{ROW} 7,Training\n", "line 2 has 2305 pixels, not 2304"),
+        (
+            f"emotion,pixels,Usage\n7,{ROW},Training\n0,{ROW},PublicTest\n0,{ROW},PrivateTest\n",
+            "labels are not all in 0..6",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_csv_is_said(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "fer2013.csv").write_text(text)
+    with pytest.raises(ValueError, match=rf"^data.root=.*: FER2013 there cannot be read \(.*{message}.*\); remove it"):
+        fer2013(str(tmp_path), verify=False)
+    with pytest.raises(ValueError, match="md5 differs"):
+        fer2013(str(tmp_path))
+
+
+def test_what_is_wrong_with_idx_files_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no FER2013 there.*kaggle.com.*put fer2013.csv"):
+        fer2013(str(tmp_path))
+    write_fer2013(tmp_path)
+    raw = tmp_path / "FER2013Idx" / "raw"
+    with pytest.raises(ValueError, match="md5 differs"):
+        fer2013(str(tmp_path))
+    (raw / "train-images-idx3-ubyte").replace(raw / "images")
+    with pytest.raises(ValueError, match=r"incomplete \(.*train-images-idx3-ubyte is missing\)"):
+        fer2013(str(tmp_path), verify=False)
+    (raw / "train-images-idx3-ubyte").write_bytes((raw / "images").read_bytes()[:5000])
+    with pytest.raises(ValueError, match="cannot be read"):
+        fer2013(str(tmp_path), verify=False)
+    (raw / "train-images-idx3-ubyte").write_bytes((raw / "t10k-images-idx3-ubyte").read_bytes())
+    (raw / "train-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01\0\0\0\x03abc")
+    with pytest.raises(ValueError, match="14 images, but 3 labels"):
+        fer2013(str(tmp_path), verify=False)
+
+
+def test_idx_files_of_another_size_are_refused(tmp_path: Path) -> None:
+    from test_conf import write_idx
+
+    raw = tmp_path / "FER2013Idx" / "raw"
+    raw.mkdir(parents=True)
+    write_idx(raw, {"train": 7, "t10k": 14}, side=28, num_classes=7)
+    with pytest.raises(ValueError, match="its images are 28 x 28, not 48 x 48"):
+        fer2013(str(tmp_path), verify=False)
+
+
+def test_real_fer2013(shared_data: Path) -> None:
+    data = fer2013(str(shared_data))
+    assert [len(s) for s in splits(data)] == [28709, 3589, 3589]
+    counts = [s.y.bincount().tolist() for s in splits(data)]
+    assert dict(zip(EXPRESSIONS, counts[0], strict=True)) == {
+        "angry": 3995, "disgust": 436, "fear": 4097, "happy": 7215, "sad": 4830, "surprise": 3171, "neutral": 4965,
+    }  # fmt: skip
+    assert counts[1:] == [[467, 56, 496, 895, 653, 415, 607], [491, 55, 528, 879, 594, 416, 626]]
+    assert data.train.x[0, 0, 0, :5].tolist() == [70, 80, 82, 72, 58]
+    assert data.train.x.double().mean().item() == pytest.approx(129.474, abs=1e-3)
+    assert hashlib.md5(data.train.x.numpy().tobytes()).hexdigest() == "9113dfd7d2f920e1a887927d30ed610e"
