@@ -44,10 +44,11 @@ def build(config: Config) -> Run:
     for metric in metrics.values():
         metric.check(dataset)
     latent = make("latent", config["latent"], dataset=dataset, dim=z_dim_of(config))
+    condition = make_condition(config.get("condition"), dataset)
     reseed(device, seed, "networks")
-    G = make_net("arch.generator", config["arch"]["generator"], device, spec=dataset.spec, z_dim=latent.dim)
-    D = make_net("arch.discriminator", config["arch"]["discriminator"], device, spec=dataset.spec)
-    check_fit(G, D, latent, dataset.spec, device)
+    G = make_generator(config, dataset.spec, latent, condition, device)
+    D = make_discriminator(config, dataset.spec, condition, device)
+    check_fit(G, D, latent, dataset.spec, device, conditional=condition is not None)
     check_batch_size(options.batch_size, G, D)
     if hasattr(loss, "g_feature_loss") and not hasattr(D, "features"):
         raise ValueError("loss: matches features, but this arch's discriminator has no method `features`.")
@@ -61,6 +62,7 @@ def build(config: Config) -> Run:
         batches=Batches(dataset.train, dataset.spec, options.batch_size, seed, device),
         latent=latent,
         loss=loss,
+        condition=condition,
         penalties=penalties,
         augment=make_augment(config.get("augment"), dataset.spec, device),
         metrics=metrics,
@@ -79,8 +81,8 @@ def build_generator(config: Config, spec: DataSpec, device: torch.device) -> tup
     needs_data = "dataset" in inspect.signature(get_object(config["latent"]["_target_"])).parameters
     facts = {"dataset": load_data(config)} if needs_data else {}
     latent = make("latent", config["latent"], dim=z_dim_of(config), **facts)
-    G = make_net("arch.generator", config["arch"]["generator"], device, spec=spec, z_dim=latent.dim)
-    return G, latent
+    condition = make("condition", config["condition"]) if config.get("condition") else None
+    return make_generator(config, spec, latent, condition, device), latent
 
 
 def load_data(config: Config) -> Dataset:
@@ -101,12 +103,38 @@ def z_dim_of(config: Config) -> int:
     return z_dim
 
 
-def make_net(key: str, node: Config, device: torch.device, **facts: Any) -> nn.Module:
+def make_condition(node: Config | None, dataset: Dataset) -> Any | None:
+    """None where the node is empty: labels are then not looked at."""
+    if not node:
+        return None
+    condition = make("condition", node)
+    condition.check(dataset.spec)
+    return condition
+
+
+def make_generator(
+    config: Config, spec: DataSpec, latent: Any, condition: Any | None, device: torch.device
+) -> nn.Module:
+    labels = {"label_dim": condition.label_dims(spec)[0]} if condition else {}
+    G = make_net("arch.generator", config["arch"]["generator"], spec=spec, z_dim=latent.dim, **labels)
+    return placed(condition.complete_generator(G, spec) if condition else G, spec, device)
+
+
+def make_discriminator(config: Config, spec: DataSpec, condition: Any | None, device: torch.device) -> nn.Module:
+    labels = {"label_dim": condition.label_dims(spec)[1]} if condition else {}
+    D = make_net("arch.discriminator", config["arch"]["discriminator"], spec=spec, **labels)
+    return placed(condition.complete_discriminator(D, spec) if condition else D, spec, device)
+
+
+def make_net(key: str, node: Config, **facts: Any) -> nn.Module:
     net = make(key, node, **facts)
     if not isinstance(net, nn.Module):
         raise ValueError(f"{key}._target_={node['_target_']}: gives no torch.nn.Module.")
-    memory_format = torch.channels_last if facts["spec"].is_image else torch.contiguous_format
-    return net.to(device).to(memory_format=memory_format)
+    return net
+
+
+def placed(net: nn.Module, spec: DataSpec, device: torch.device) -> nn.Module:
+    return net.to(device).to(memory_format=torch.channels_last if spec.is_image else torch.contiguous_format)
 
 
 def make_penalties(nodes: Config | None, D: nn.Module, device: torch.device) -> dict[str, Any]:
@@ -228,14 +256,17 @@ def make_deterministic() -> None:
 
 
 @torch.no_grad()
-def check_fit(G: nn.Module, D: nn.Module, latent: Latent, spec: DataSpec, device: torch.device) -> None:
+def check_fit(
+    G: nn.Module, D: nn.Module, latent: Latent, spec: DataSpec, device: torch.device, conditional: bool = False
+) -> None:
     """Play two samples through both networks, in eval mode so that nothing changes, and compare with the data."""
     for name, net in (("generator", G), ("discriminator", D)):
         if not any(p.requires_grad for p in net.parameters()):
             raise ValueError(f"arch.{name}: has no parameter to train.")
         net.eval()
+    y = torch.tensor([0, spec.num_classes - 1], device=device) if conditional else None
     try:
-        fake = _call("generator", G, latent(2, device))
+        fake = _call("generator", G, latent(2, device), y)
         if not isinstance(fake, Tensor):
             raise ValueError(f"arch.generator: gives a {type(fake).__name__}; samples as one tensor are needed.")
         if fake.shape != (2, *spec.shape):
@@ -251,7 +282,7 @@ def check_fit(G: nn.Module, D: nn.Module, latent: Latent, spec: DataSpec, device
                 f"arch.generator: makes values from {fake.min():.3g} to {fake.max():.3g}, but the data lies in "
                 f"{spec.value_range}; end it in a bounded function such as tanh."
             )
-        logits = _call("discriminator", D, fake)
+        logits = _call("discriminator", D, fake, y)
         if not isinstance(logits, Tensor):
             raise ValueError(f"arch.discriminator: gives a {type(logits).__name__}; logits as one tensor are needed.")
         if logits.shape != (2,):
@@ -282,8 +313,8 @@ def check_batch_size(batch_size: int, *nets: nn.Module) -> None:
         raise ValueError("train.batch_size=1: has no variance for this arch's batch normalization; use 2 or more.")
 
 
-def _call(name: str, net: nn.Module, x: Tensor) -> Tensor:
+def _call(name: str, net: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
     try:
-        return net(x)
+        return net(x, y)
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"arch.{name}: cannot take input of shape {tuple(x.shape)} ({error}).") from error

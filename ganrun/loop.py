@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+
 from ganrun.figures.pictures import Pictures, save_png
 from ganrun.names import Config
 from ganrun.progress import Progress
@@ -15,7 +17,7 @@ from ganrun.records import checkpoint, dashboard
 from ganrun.records.dashboard import Dashboard
 from ganrun.records.run_dir import RunDir
 from ganrun.run import Run
-from ganrun.sampling import draw
+from ganrun.sampling import draw, labels_like
 from ganrun.steps import Game, scalars
 
 log = logging.getLogger("ganrun")
@@ -67,7 +69,7 @@ def resume(run: Run, run_dir: RunDir, state: State | None, at: Position) -> None
         run.load_state_dict(state)
         at.step, at.seconds = state["step"], state["seconds"]
         log.info("resuming at step %s of %s", f"{at.step:,}", f"{run.options.steps:,}")
-    logged, at_end = at.step if state else -1, at.step == run.options.steps
+    logged, at_end = at.step if state else -1 - run.options.pretrain_d, at.step == run.options.steps
     run_dir.rewind(logged, drop_metrics=at_end)
     dashboard.rewind(run_dir.path, logged, drop_metrics=at_end)
 
@@ -103,11 +105,33 @@ def play(
     def due(every: int) -> bool:
         return bool(every) and (at.step % every == 0 or at.step == options.steps)
 
+    def keep(image: np.ndarray, name: str, tag: str, step: int) -> None:
+        save_png(image, run_dir.samples / f"{name}.png")
+        board.image(tag, image, step)
+
     def show() -> None:
         if pictures.possible:
-            image = pictures.draw(at.step)
-            save_png(image, run_dir.samples / f"step_{at.step:08d}.png")
-            board.image(pictures.tag, image, at.step)
+            keep(pictures.draw(f"step {at.step:,}"), f"step_{at.step:08d}", pictures.tag, at.step)
+
+    def pretrain() -> bool:
+        """Train D alone, in steps that count up to 0. Returns whether it came to its end."""
+        start = -options.pretrain_d
+        if options.sample_every and pictures.possible:
+            keep(pictures.draw("before pre-training"), "before_pretraining", pictures.tag, start)
+        for step in range(start, 0):
+            reseed(run.device, run.seed, "pretrain", step)
+            moves = game.d_update(step - start)
+            if options.log_every and (step % options.log_every == 0 or step == -1):
+                values = scalars(moves)
+                check_finite(values, step)
+                run_dir.log_metrics({"step": step, "nimg": nimg(run, step), **values})
+                board.scalars(values, step)
+            if stop():
+                return False
+        log.info("D had %s updates before the game", f"{options.pretrain_d:,}")
+        if options.sample_every:
+            keep(pictures.verdicts(f"D after {options.pretrain_d:,} updates alone"), "pretrained_d", "figure/d", 0)
+        return True
 
     def save() -> None:
         if not run.is_finite():
@@ -120,6 +144,8 @@ def play(
 
     if options.sample_every and not pictures.possible:
         log.warning("samples of shape %s cannot be shown as a picture.", run.dataset.spec.shape)
+    if at.step == 0 and options.pretrain_d and not pretrain():
+        return
     if at.step == 0 and options.sample_every:
         show()
     last_logged, last_time = at.step, time.perf_counter()
@@ -149,8 +175,9 @@ def play(
 
 
 def nimg(run: Run, step: int) -> int:
-    """Real examples shown to D in `step` steps: what runs of different n_critic are compared by."""
-    return step * run.options.n_critic * run.options.batch_size
+    """Real examples shown to D until `step`, negative before the game: what runs of other n_critic are compared by."""
+    updates = step if step < 0 else step * run.options.n_critic
+    return (run.options.pretrain_d + updates) * run.options.batch_size
 
 
 def check_finite(values: dict[str, float], step: int) -> None:
@@ -164,5 +191,6 @@ def evaluate(run: Run) -> dict[str, Any]:
     if not run.metrics:
         return {}
     num = max(metric.num for metric in run.metrics.values())
-    samples = draw(run.sampler, run.latent, num, run.device, run.seed)
+    y = None if run.condition is None else labels_like(run.dataset.train, num, run.seed)
+    samples = draw(run.sampler, run.latent, num, run.device, run.seed, y)
     return {key: value for metric in run.metrics.values() for key, value in metric(samples, run.dataset).items()}

@@ -10,6 +10,8 @@ MINIMUM = {
     "batch_size": 1,
     "n_critic": 1,
     "n_gen": 1,
+    "pretrain_d": 0,
+    "instance_noise_until": 0,
     "threads": 0,
     "log_every": 0,
     "sample_every": 0,
@@ -28,6 +30,10 @@ class TrainOptions:
     n_critic: int
     n_gen: int
     update: Literal["alternating", "simultaneous"]
+    pretrain_d: int
+    label_noise: float
+    instance_noise: float
+    instance_noise_until: int
     ema: float
     device: str
     precision: Literal["fp32", "bf16"]
@@ -46,6 +52,15 @@ class TrainOptions:
             raise ValueError(f"train.threads={self.threads}: must be at most 1024; 0 chooses.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"train.ema={self.ema}: must lie in [0, 1), as in train.ema=0.999; 0 is off.")
+        if not 0 <= self.label_noise < 0.5:
+            raise ValueError(f"train.label_noise={self.label_noise}: a share in [0, 0.5), as in 0.05; 0 is off.")
+        if not self.instance_noise >= 0:
+            raise ValueError(f"train.instance_noise={self.instance_noise}: must be at least 0, as in 0.1; 0 is off.")
+        if self.instance_noise_until and not self.instance_noise:
+            raise ValueError(
+                f"train.instance_noise_until={self.instance_noise_until}: has no effect without instance noise; "
+                "add train.instance_noise=0.1."
+            )
         if self.update == "simultaneous" and (self.n_critic, self.n_gen) != (1, 1):
             raise ValueError(
                 "train.update=simultaneous: takes one step of each player; "

@@ -26,6 +26,7 @@ class Run:
     batches: Batches
     latent: Latent
     loss: Any
+    condition: Any | None  # None: labels are not looked at
     penalties: dict[str, Any]
     augment: Any | None
     metrics: dict[str, Any]

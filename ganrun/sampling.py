@@ -6,7 +6,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ganrun.randomness import reseed
+from ganrun.data.dataset import Split
+from ganrun.randomness import generator, reseed
 from ganrun.run import Latent
 
 CHUNK = 250  # samples at a time: bounds the memory
@@ -31,13 +32,25 @@ def fixed_latents(latent: Latent, num: int, device: torch.device, seed: int) -> 
     return latent(num, device)
 
 
-def generate(G: nn.Module, z: Tensor) -> Tensor:
-    """G(z) on the CPU, float32, (len(z), *shape); in eval mode, so a sample does not depend on the others."""
+def generate(G: nn.Module, z: Tensor, y: Tensor | None = None) -> Tensor:
+    """G(z, y) on the CPU, float32, (len(z), *shape); in eval mode, so a sample does not depend on the others."""
+    size = CHUNK if z.shape[1] > 1 else 100 * CHUNK
+    zs = z.split(size)
+    ys = [None] * len(zs) if y is None else y.to(z.device).split(size)
     with evaluating(G):
-        return torch.cat([G(part).float().cpu() for part in z.split(CHUNK if z.shape[1] > 1 else 100 * CHUNK)])
+        return torch.cat([G(*part).float().cpu() for part in zip(zs, ys, strict=True)])
 
 
-def draw(G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int) -> Tensor:
-    """`num` samples on the CPU, (num, *shape): a function of the weights and the seed. Sets the random state."""
+def draw(G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int, y: Tensor | None = None) -> Tensor:
+    """`num` samples on the CPU, (num, *shape), of classes y (num,) where G is conditional.
+
+    A function of the weights, the seed and y. Sets the random state.
+    """
     reseed(device, seed, "samples")
-    return generate(G, latent(num, device))
+    return generate(G, latent(num, device), y)
+
+
+def labels_like(split: Split, num: int, seed: int) -> Tensor:
+    """`num` labels, as frequent as in `split`: a function of the seed."""
+    assert split.y is not None, "only conditional runs ask for labels"
+    return split.y.cpu()[torch.randint(len(split), (num,), generator=generator(seed, "labels"))]

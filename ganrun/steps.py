@@ -21,21 +21,38 @@ Grads = tuple[Tensor | None, ...]
 SINGULAR_VECTORS = ("._u", "._v")  # how torch names the buffers of a spectral norm
 
 
+class Verdict(NamedTuple):
+    """What D says of a batch, in float32: logits (B,), and class logits (B, K) where it names classes too."""
+
+    logits: Tensor
+    classes: Tensor | None = None
+
+
 class DUpdate(NamedTuple):
-    """What one update of D saw and did. Logits are (B,)."""
+    """What one update of D saw and did. Logits are (B,); `terms`, by tag, are what was added to the loss."""
 
     loss: Tensor
     real_logits: Tensor
     fake_logits: Tensor
-    penalties: dict[str, Tensor]
+    terms: dict[str, Tensor]
     grads: Grads
+
+    def values(self) -> dict[str, Tensor]:
+        """What is logged, by TensorBoard tag."""
+        logits = {"logits/real": self.real_logits.mean(), "logits/fake": self.fake_logits.mean()}
+        return {"loss/d": self.loss, **self.terms, **logits, "grad_norm/d": norm(self.grads)}
 
 
 class GUpdate(NamedTuple):
     """What one update of G did."""
 
     loss: Tensor
+    terms: dict[str, Tensor]
     grads: Grads
+
+    def values(self) -> dict[str, Tensor]:
+        """What is logged, by TensorBoard tag."""
+        return {"loss/g": self.loss, **self.terms, "grad_norm/g": norm(self.grads)}
 
 
 class Game:
@@ -50,6 +67,10 @@ class Game:
         self.g_counters, self.d_counters = counting_layers(run.G), counting_layers(run.D)
         self.g_needs_real = getattr(run.loss, "g_needs_real", False)
         self.matches_features = hasattr(run.loss, "g_feature_loss")
+        self.classifies = getattr(run.condition, "classifies", False)
+        y = run.dataset.train.y if run.condition is not None else None
+        self.labels = None if y is None else y.to(run.device)  # (N,)
+        self.noise = self._noise(0)
         self.average = Average(run.averaged, run.G, run.options.ema) if run.averaged is not None else None
 
     def step(self, step: int) -> tuple[DUpdate, GUpdate]:
@@ -57,13 +78,15 @@ class Game:
         run, options = self.run, self.run.options
         set_rate(run.d_optimizer, run.d_schedule(step, options.steps))
         set_rate(run.g_optimizer, run.g_schedule(step, options.steps))
+        self.noise = self._noise(step)
+        batch = options.pretrain_d + step * options.n_critic
         if options.update == "simultaneous":
-            d, g = self.both_update(step)
+            d, g = self.both_update(batch)
         else:
             for k in range(options.n_critic):
-                d = self.d_update(step * options.n_critic + k)
+                d = self.d_update(batch + k)
             for _ in range(options.n_gen):
-                g = self.g_update(step * options.n_critic)
+                g = self.g_update(batch)
         if self.average is not None:
             self.average.update()
         return d, g
@@ -71,53 +94,53 @@ class Game:
     def d_update(self, batch: int) -> DUpdate:
         """One update of D, on real batch number `batch` and fresh fakes. G stays as it is, to the byte."""
         run = self.run
-        real, y = run.batches[batch]
+        real, y = self._batch(batch)
         with self._precision():
             with torch.no_grad(), frozen(self.g_counters):
-                fake = self._shown(run.G(self._latents()))
+                fake = self._shown(run.G(self._latents(), y))
                 real = self._shown(real)
-            real_logits, fake_logits = self._judge(real, fake)
-        loss, penalties, total = self._d_loss(batch, real, fake, y, real_logits, fake_logits)
+            of_real, of_fake = self._judge(real, fake, y)
+        loss, terms, total = self._d_loss(batch, real, fake, y, of_real, of_fake)
         if run.augment is not None:
-            run.augment.observe(real_logits)
+            run.augment.observe(of_real.logits)
         grads = torch.autograd.grad(total, self.d_params, allow_unused=True)
         self._move_d(grads)
-        return DUpdate(loss, real_logits, fake_logits, penalties, grads)
+        return DUpdate(loss, of_real.logits, of_fake.logits, terms, grads)
 
     def g_update(self, batch: int) -> GUpdate:
-        """One update of G, on fresh latents. D stays as it is, to the byte."""
-        run = self.run
+        """One update of G, on fresh latents and labels; real batch number `batch` is looked at if the loss asks for it.
+
+        D stays as it is, to the byte.
+        """
         with self._precision(), frozen(self.d_counters):
-            fake = self._shown(run.G(self._latents()))
-            if self.matches_features:
-                loss = self._g_feature_loss(fake, self._shown(run.batches[batch][0]))
-            elif self.g_needs_real:
-                real_logits, fake_logits = self._judge(self._shown(run.batches[batch][0]), fake)
-                loss = run.loss.g_loss(fake_logits, real_logits)
+            if self.g_needs_real or self.matches_features:
+                real, y = self._batch(batch)
+                real = self._shown(real)
             else:
-                loss = run.loss.g_loss(run.D(fake).float(), None)
-        grads = torch.autograd.grad(loss, self.g_params, allow_unused=True)
+                real, y = None, self._labels()
+            fake = self._shown(self.run.G(self._latents(), y))
+            loss, terms, total = self._g_loss(real, fake, y)
+        grads = torch.autograd.grad(total, self.g_params, allow_unused=True)
         move(self.g_step, self.g_params, grads)
-        return GUpdate(loss, grads)
+        return GUpdate(loss, terms, grads)
 
     def both_update(self, batch: int) -> tuple[DUpdate, GUpdate]:
         """Both gradients at the same parameters, from the same fakes and dropout masks; then both are applied."""
         run = self.run
-        real, y = run.batches[batch]
+        real, y = self._batch(batch)
         with self._precision():
-            real, fake = self._shown(real), self._shown(run.G(self._latents()))
-            real_logits, fake_logits = self._judge(real, fake)
-            g_loss = (
-                self._g_feature_loss(fake, real) if self.matches_features else run.loss.g_loss(fake_logits, real_logits)
-            )
-        loss, penalties, total = self._d_loss(batch, real, fake.detach(), y, real_logits, fake_logits)
+            real, fake = self._shown(real), self._shown(run.G(self._latents(), y))
+            of_real, of_fake = self._judge(real, fake, y)
+            g_loss, g_terms, g_total = self._g_loss(real, fake, y, (of_real, of_fake))
+        d_loss, d_terms, d_total = self._d_loss(batch, real, fake.detach(), y, of_real, of_fake)
         if run.augment is not None:
-            run.augment.observe(real_logits)
-        d_grads = torch.autograd.grad(total, self.d_params, retain_graph=True, allow_unused=True)
-        g_grads = torch.autograd.grad(g_loss, self.g_params, allow_unused=True)
+            run.augment.observe(of_real.logits)
+        d_grads = torch.autograd.grad(d_total, self.d_params, retain_graph=True, allow_unused=True)
+        g_grads = torch.autograd.grad(g_total, self.g_params, allow_unused=True)
         self._move_d(d_grads)
         move(self.g_step, self.g_params, g_grads)
-        return DUpdate(loss, real_logits, fake_logits, penalties, d_grads), GUpdate(g_loss, g_grads)
+        d = DUpdate(d_loss, of_real.logits, of_fake.logits, d_terms, d_grads)
+        return d, GUpdate(g_loss, g_terms, g_grads)
 
     def _precision(self) -> AbstractContextManager:
         """A new context each time: weights cast to bf16 under no_grad must not be reused where gradients are."""
@@ -128,29 +151,78 @@ class Game:
     def _latents(self) -> Tensor:
         return self.run.latent(self.run.options.batch_size, self.run.device)
 
+    def _batch(self, batch: int) -> tuple[Tensor, Tensor | None]:
+        """Real batch number `batch`, and where the run is conditional its labels, which the fakes are to share."""
+        real, y = self.run.batches[batch]
+        return real, None if self.labels is None else y
+
+    def _labels(self) -> Tensor | None:
+        """Labels (B,) as frequent as in the training data, where the run is conditional."""
+        if self.labels is None:
+            return None
+        return self.labels[torch.randint(len(self.labels), (self.run.options.batch_size,), device=self.run.device)]
+
+    def _noise(self, step: int) -> float:
+        """The deviation of the instance noise at `step`, in the data's units: a line that falls to 0."""
+        options = self.run.options
+        left = 1 - step / (options.instance_noise_until or options.steps)
+        return options.instance_noise * self.run.dataset.spec.std * max(left, 0.0)
+
     def _shown(self, x: Tensor) -> Tensor:
         """What D is shown of samples, real or fake."""
-        return x if self.run.augment is None else self.run.augment(x)
+        x = x if self.run.augment is None else self.run.augment(x)
+        return x + self.noise * torch.randn_like(x) if self.noise else x
 
-    def _judge(self, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
-        """D's logits of both, float32: in one pass where D treats samples independently, else each by itself."""
-        if self.shared_pass:
-            real_logits, fake_logits = self.run.D(torch.cat([real, fake])).float().split(len(real))
-            return real_logits, fake_logits
-        return self.run.D(real).float(), self.run.D(fake).float()
-
-    def _g_feature_loss(self, fake: Tensor, real: Tensor) -> Tensor:
+    def _ask(self, x: Tensor, y: Tensor | None) -> Verdict:
         D: Any = self.run.D
-        with torch.no_grad():
-            real_features = D.features(real).float()
-        return self.run.loss.g_feature_loss(D.features(fake).float(), real_features)
+        if self.classifies:
+            logits, classes = D.judge(x)
+            return Verdict(logits.float(), classes.float())
+        return Verdict(D(x, y).float())
+
+    def _judge(self, real: Tensor, fake: Tensor, y: Tensor | None) -> tuple[Verdict, Verdict]:
+        """D's verdicts on both: in one pass where D treats samples independently, else each by itself."""
+        if not self.shared_pass:
+            return self._ask(real, y), self._ask(fake, y)
+        logits, classes = self._ask(torch.cat([real, fake]), None if y is None else torch.cat([y, y]))
+        n = len(real)
+        if classes is None:
+            return Verdict(logits[:n]), Verdict(logits[n:])
+        return Verdict(logits[:n], classes[:n]), Verdict(logits[n:], classes[n:])
+
+    def _g_loss(
+        self, real: Any, fake: Tensor, y: Any, verdicts: tuple[Any, Any] = (None, None)
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """The loss, what is added to it, and what is to be descended. `verdicts`, where D has been asked already."""
+        D: Any = self.run.D
+        loss, condition = self.run.loss, self.run.condition
+        of_real, of_fake = verdicts
+        if of_fake is None and self.g_needs_real:
+            of_real, of_fake = self._judge(real, fake, y)
+        elif of_fake is None and (self.classifies or not self.matches_features):
+            of_fake = self._ask(fake, y)
+        if self.matches_features:
+            with torch.no_grad():
+                real_features = D.features(real, y).float()
+            value = loss.g_feature_loss(D.features(fake, y).float(), real_features)
+        else:
+            value = loss.g_loss(of_fake.logits, of_real.logits if of_real else None)
+        if condition is None or not self.classifies:
+            return value, {}, value
+        term = condition.g_term(of_fake.classes, y)
+        return value, {"loss/g_class": term}, value + term
 
     def _d_loss(
-        self, batch: int, real: Tensor, fake: Tensor, y: Tensor | None, real_logits: Tensor, fake_logits: Tensor
+        self, batch: int, real: Tensor, fake: Tensor, y: Tensor | None, of_real: Verdict, of_fake: Verdict
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """The loss, the penalties' terms where update number `batch` is their turn, and what is to be descended."""
-        loss = total = self.run.loss.d_loss(real_logits, fake_logits)
+        """The loss, what is added to it (penalties where update `batch` is their turn), and what is to be descended."""
+        real_logits, fake_logits = of_real.logits, of_fake.logits
+        loss = total = self.run.loss.d_loss(*self._labelled(real_logits, fake_logits))
         terms: dict[str, Tensor] = {}
+        condition = self.run.condition
+        if condition is not None and self.classifies:
+            terms["loss/d_class"] = condition.d_term(of_real.classes, of_fake.classes, y)
+            total = total + terms["loss/d_class"]
         for name, penalty in self.run.penalties.items():
             every = getattr(penalty, "every", 1)
             if batch % every:
@@ -161,9 +233,16 @@ class Game:
                 with frozen(self.d_counters):  # D's statistics have seen this batch already
                     term = penalty.term(self.run.D, real, fake, y)
             if term is not None:
-                terms[name] = term
+                terms[f"penalty/{name}"] = term
                 total = total + every * term
         return loss, terms, total
+
+    def _labelled(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """What D is taught to call real and fake: label noise exchanges a pair with that probability."""
+        if not self.run.options.label_noise:
+            return real_logits, fake_logits
+        wrong = torch.rand_like(real_logits) < self.run.options.label_noise
+        return torch.where(wrong, fake_logits, real_logits), torch.where(wrong, real_logits, fake_logits)
 
     def _move_d(self, grads: Grads) -> None:
         move(self.d_step, self.d_params, grads)
@@ -172,17 +251,9 @@ class Game:
                 penalty.project(self.run.D)
 
 
-def scalars(d: DUpdate, g: GUpdate) -> dict[str, float]:
-    """The logged values of a step, by TensorBoard tag. This is where the device is waited for."""
-    values = {
-        "loss/d": d.loss,
-        "loss/g": g.loss,
-        **{f"penalty/{name}": term for name, term in d.penalties.items()},
-        "logits/real": d.real_logits.mean(),
-        "logits/fake": d.fake_logits.mean(),
-        "grad_norm/d": norm(d.grads),
-        "grad_norm/g": norm(g.grads),
-    }
+def scalars(*updates: DUpdate | GUpdate) -> dict[str, float]:
+    """The logged values of a step's updates, by TensorBoard tag. This is where the device is waited for."""
+    values = {tag: value for update in updates for tag, value in update.values().items()}
     numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
     return dict(zip(values, numbers, strict=True))
 

@@ -100,7 +100,7 @@ class Net(nn.Module):
         self.weight = nn.Parameter(torch.ones(1))
         self.function = forward
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.function(x)
 
 

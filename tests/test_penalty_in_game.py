@@ -9,7 +9,7 @@ from conftest import run_of
 from test_conf import write_folder
 
 from ganrun.penalty import R1
-from ganrun.steps import Game, scalars
+from ganrun.steps import Game, Verdict
 
 
 @pytest.mark.parametrize("name", ["gradient_penalty", "zero_centered", "r1", "r2", "dragan"])
@@ -32,12 +32,12 @@ def test_lazy_penalties_come_every_k_updates_times_k_with_rescaled_rates() -> No
     assert run.d_optimizer.defaults["betas"] == pytest.approx((0.5**c, 0.999**c))
     assert run.g_optimizer.defaults["betas"] == (0.5, 0.999)
     game = Game(run)
-    taken = [batch for batch in range(9) if "r1" in game.d_update(batch).penalties]
+    taken = [batch for batch in range(9) if "penalty/r1" in game.d_update(batch).terms]
     assert taken == [0, 4, 8]
     real, fake = torch.randn(4, 1) + 69, torch.randn(4, 1) + 69
-    logits = run.D(real), run.D(fake)
+    logits = Verdict(run.D(real)), Verdict(run.D(fake))
     loss, terms, total = game._d_loss(4, real, fake, None, *logits)
-    assert total.item() == pytest.approx(loss.item() + 4 * terms["r1"].item(), rel=1e-5)
+    assert total.item() == pytest.approx(loss.item() + 4 * terms["penalty/r1"].item(), rel=1e-5)
     with pytest.raises(ValueError, match="every=0: must be at least 1"):
         R1(every=0)
 
@@ -46,7 +46,7 @@ def test_several_penalties_add_up() -> None:
     run = run_of("penalty=[r1,lecam,orthogonal]")
     assert list(run.penalties) == ["r1", "lecam", "orthogonal"]
     d, _ = Game(run).step(0)
-    assert set(d.penalties) == {"r1", "lecam", "orthogonal"}
+    assert set(d.terms) == {"penalty/r1", "penalty/lecam", "penalty/orthogonal"}
 
 
 def test_lecams_anchors_are_in_the_checkpoint() -> None:
@@ -63,4 +63,4 @@ def test_a_penalty_of_the_users_own_needs_no_more_than_a_term(tmp_path: Path) ->
     run = run_of()
     run.penalties["own"] = Own()
     d, _ = Game(run).step(0)
-    assert d.penalties["own"] > 0
+    assert d.terms["penalty/own"] > 0

@@ -122,9 +122,9 @@ def test_a_shared_pass_gives_the_logits_of_separate_ones() -> None:
     game = Game(run)
     real, fake = torch.randn(8, 1) + 69, torch.randn(8, 1) + 60
     assert game.shared_pass
-    together = game._judge(real, fake)
+    together = game._judge(real, fake, None)
     game.shared_pass = False
-    torch.testing.assert_close(together, game._judge(real, fake))
+    torch.testing.assert_close(together, game._judge(real, fake, None))
 
 
 def test_average_moves_floats_and_copies_counters() -> None:

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_minibatch
+from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_labels, with_minibatch
 from ganrun.data.dataset import DataSpec
 
 NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
@@ -24,20 +24,23 @@ class Generator(nn.Module):
     """z (B, z_dim) -> images (B, C, R, R) in [-1, 1]: transposed convolutions k4 s2, batch norm, ReLU, tanh.
 
     width: channels of the last hidden layer; each earlier one has twice as many, 8 * width at most.
+    label_dim: classes that y (B,) tells apart and that stand one-hot beside z; 0: y is not looked at.
     Raises ValueError for data that are not square images of a side that fits (`_stages`).
     """
 
     output_range = (-1.0, 1.0)
 
-    def __init__(self, spec: DataSpec, z_dim: int, width: int = 64, spectral_norm: bool = False) -> None:
+    def __init__(
+        self, spec: DataSpec, z_dim: int, width: int = 64, spectral_norm: bool = False, label_dim: int = 0
+    ) -> None:
         super().__init__()
+        self.label_dim = label_dim
         start, stages = _stages(spec)
         if width < 1:
             raise ValueError(f"width={width}: must be at least 1.")
-        self.z_dim = z_dim
         widths = [width * min(2**k, 8) for k in reversed(range(stages))]  # from the latent to the image
         layers: list[nn.Module] = [
-            nn.ConvTranspose2d(z_dim, widths[0], start, bias=False),  # 1 -> start
+            nn.ConvTranspose2d(z_dim + label_dim, widths[0], start, bias=False),  # 1 -> start
             nn.BatchNorm2d(widths[0]),
             nn.ReLU(inplace=True),
         ]
@@ -54,13 +57,14 @@ class Generator(nn.Module):
             apply_spectral_norm(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.layers(z.view(-1, self.z_dim, 1, 1))  # (B, C, R, R)
+        return self.layers(with_labels(z, y, self.label_dim)[:, :, None, None])  # (B, C, R, R)
 
 
 class Discriminator(nn.Module):
     """Images (B, C, R, R) -> logits (B,): convolutions k4 s2 with LeakyReLU .2, batch norm in all but the first.
 
     norm: layer, over all of a sample's values, or none, for penalties that need every sample to be judged by itself.
+    label_dim: classes that y (B,) tells apart and that are constant channels beside x; 0: y is not looked at.
     """
 
     def __init__(
@@ -70,14 +74,16 @@ class Discriminator(nn.Module):
         norm: Literal["batch", "layer", "none"] = "batch",
         spectral_norm: bool = False,
         minibatch: Minibatch = "none",
+        label_dim: int = 0,
     ) -> None:
         super().__init__()
+        self.label_dim = label_dim
         start, stages = _stages(spec)
         if width < 1:
             raise ValueError(f"width={width}: must be at least 1.")
         widths = [width * min(2**k, 8) for k in range(stages)]
         layers: list[nn.Module] = [
-            nn.Conv2d(spec.shape[0], widths[0], 4, stride=2, padding=1),
+            nn.Conv2d(spec.shape[0] + label_dim, widths[0], 4, stride=2, padding=1),
             nn.LeakyReLU(0.2, inplace=True),
         ]
         for n_in, n_out in pairwise(widths):
@@ -95,7 +101,7 @@ class Discriminator(nn.Module):
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The last hidden layer, (B, 8 * width at most, start, start)."""
-        return self.layers(x)
+        return self.layers(with_labels(x, y, self.label_dim))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.output(self.features(x, y)).flatten()  # (B,)

@@ -8,11 +8,26 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
 Minibatch = Literal["none", "stddev", "discrimination"]
+
+
+def with_labels(x: Tensor, y: Tensor | None, label_dim: int) -> Tensor:
+    """x (B, F) or (B, C, H, W), and beside it y (B,) as one-hot features or constant channels; label_dim=0: x alone.
+
+    >>> with_labels(torch.tensor([[7.0]]), torch.tensor([1]), 3)
+    tensor([[7., 0., 1., 0.]])
+    """
+    if not label_dim:
+        return x
+    if y is None:
+        raise ValueError("condition: this network was built for labels, and was given none.")
+    one_hot = F.one_hot(y, label_dim).to(x.dtype).view(len(x), label_dim, *[1] * (x.dim() - 2))
+    return torch.cat([x, one_hot.expand(-1, -1, *x.shape[2:])], 1)
 
 
 class MinibatchDiscrimination(nn.Module):

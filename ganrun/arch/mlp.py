@@ -6,7 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_minibatch
+from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_labels, with_minibatch
 from ganrun.data.dataset import DataSpec
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -22,7 +22,8 @@ class Generator(nn.Module):
     """z (B, z_dim) -> samples (B, *spec.shape), in the data's units.
 
     Vectors are mean + std * output, so that a fresh network stands near the data whatever its units are;
-    bounded data (images) pass a tanh that is scaled to `spec.value_range`.
+    bounded data (images) pass a tanh that is scaled to `spec.value_range`. label_dim: classes that y (B,) tells apart
+    and that stand one-hot beside z; 0: y is not looked at.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class Generator(nn.Module):
         batch_norm: bool = False,
         dropout: float = 0.0,
         spectral_norm: bool = False,
+        label_dim: int = 0,
     ) -> None:
         super().__init__()
+        self.label_dim = label_dim
         self.center: Tensor
         self.scale: Tensor
         self.shape, self.output_range = spec.shape, spec.value_range
-        self.layers = _layers([z_dim, *hidden, spec.numel], activation, batch_norm, dropout)
+        self.layers = _layers([z_dim + label_dim, *hidden, spec.numel], activation, batch_norm, dropout)
         low, high = spec.value_range or (spec.mean - spec.std, spec.mean + spec.std)
         self.register_buffer("center", torch.tensor((low + high) / 2))
         self.register_buffer("scale", torch.tensor((high - low) / 2))
@@ -47,7 +50,7 @@ class Generator(nn.Module):
             apply_spectral_norm(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        h = self.layers(z)  # (B, numel)
+        h = self.layers(with_labels(z, y, self.label_dim))  # (B, numel)
         if self.output_range is not None:
             h = h.tanh()
         x = torch.addcmul(self.center, h, self.scale)
@@ -55,7 +58,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Samples (B, *spec.shape) -> logits (B,). The input is standardized by the data's mean and deviation."""
+    """Samples (B, *spec.shape) -> logits (B,). The input is standardized by the data's mean and deviation.
+
+    label_dim: classes that y (B,) tells apart and that stand one-hot beside the input; 0: y is not looked at.
+    """
 
     def __init__(
         self,
@@ -66,11 +72,13 @@ class Discriminator(nn.Module):
         dropout: float = 0.0,
         spectral_norm: bool = False,
         minibatch: Minibatch = "none",
+        label_dim: int = 0,
     ) -> None:
         super().__init__()
+        self.label_dim = label_dim
         self.scale: Tensor
         self.shift: Tensor
-        sizes = [spec.numel, *hidden]
+        sizes = [spec.numel + label_dim, *hidden]
         self.layers = nn.Sequential(*_layers([*sizes, 1], activation, batch_norm, dropout)[:-1])
         self.output = with_minibatch(minibatch, (sizes[-1],), lambda features: nn.Linear(features, 1))
         self.register_buffer("scale", torch.tensor(1 / spec.std))
@@ -80,7 +88,8 @@ class Discriminator(nn.Module):
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The last hidden layer, (B, hidden[-1])."""
-        return self.layers(torch.addcmul(self.shift, x.flatten(1), self.scale))
+        standard = torch.addcmul(self.shift, x.flatten(1), self.scale)
+        return self.layers(with_labels(standard, y, self.label_dim))
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.output(self.features(x, y)).squeeze(1)  # (B,)

@@ -1,0 +1,221 @@
+"""What the two networks are told of a sample's class."""
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
+
+from ganrun.data.dataset import DataSpec
+
+
+class Condition:
+    """Labels y (B,) for both players: G makes a sample of class y, and D judges x as one of class y.
+
+    generator: `concat`, the one-hot label beside z (CGAN, Mirza and Osindero 2014, arXiv:1411.1784), or `batch_norm`,
+    whose gain and bias each class has for itself (`ConditionalBatchNorm`).
+    discriminator: `concat`, the one-hot label beside x, for images as constant channels; `classifier`
+    (`AuxiliaryClassifier`, which is not shown the label); or `projection` (`Projection`).
+    weight: of the classification losses, which are added to those of both players.
+    Differs from the papers in that the fakes which D sees have the labels of the real examples of the same batch, so
+    that penalties can go from one to the other. Raises ValueError for data without labels, and for networks that
+    have no place for them.
+    """
+
+    def __init__(
+        self,
+        generator: Literal["concat", "batch_norm"],
+        discriminator: Literal["concat", "classifier", "projection"],
+        weight: float = 1.0,
+    ) -> None:
+        if not weight >= 0:
+            raise ValueError(f"weight={weight}: must be at least 0 (0 leaves the classes out of the losses).")
+        self.generator, self.discriminator, self.weight = generator, discriminator, weight
+        self.classifies = discriminator == "classifier"
+
+    def check(self, spec: DataSpec) -> None:
+        if not spec.num_classes:
+            raise ValueError(
+                "condition: these data have no labels; use data that have, as data=digits, mnist, cifar10, or a folder "
+                "with one sub-folder a class, or condition=none."
+            )
+
+    def label_dims(self, spec: DataSpec) -> tuple[int, int]:
+        """How many inputs for labels G and D have: the fact `label_dim` that they are built with."""
+        return (
+            spec.num_classes if self.generator == "concat" else 0,
+            spec.num_classes if self.discriminator == "concat" else 0,
+        )
+
+    def complete_generator(self, G: nn.Module, spec: DataSpec) -> nn.Module:
+        """G, a fresh network, with what it needs for labels: G(z, y)."""
+        if self.generator == "concat":
+            return _takes_labels("generator", G, spec.num_classes)
+        return ConditionedByBatchNorm(G, spec.num_classes)
+
+    def complete_discriminator(self, D: nn.Module, spec: DataSpec) -> nn.Module:
+        """D, a fresh network, with what it needs for labels: D(x, y)."""
+        if self.discriminator == "concat":
+            return _takes_labels("discriminator", D, spec.num_classes)
+        head = Projection if self.discriminator == "projection" else AuxiliaryClassifier
+        return head(D, spec)
+
+    def d_term(self, real_classes: Tensor, fake_classes: Tensor, y: Tensor) -> Tensor:
+        """What an auxiliary classifier adds to D's loss. Odena, Olah and Shlens 2017, L_C. Class logits are (B, K)."""
+        return self.weight * (F.cross_entropy(real_classes, y) + F.cross_entropy(fake_classes, y))
+
+    def g_term(self, fake_classes: Tensor, y: Tensor) -> Tensor:
+        """What an auxiliary classifier adds to G's loss: its samples are to be recognized."""
+        return self.weight * F.cross_entropy(fake_classes, y)
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch normalization with a gain and a bias for each class. Dumoulin et al. 2017, arXiv:1610.07629, section 2.2.
+
+    h = gain[y] * (x - mean) / sqrt(var + eps) + bias[y], with one mean and var over all classes. x: (B, C, ...).
+    Made from a layer that it replaces: every class starts with that layer's gain and bias. y is set before each use.
+
+    >>> layer = ConditionalBatchNorm(nn.BatchNorm1d(1), num_classes=2)
+    >>> with torch.no_grad():
+    ...     _ = layer.gain.weight.copy_(torch.tensor([[1.0], [10.0]]))
+    >>> layer.y = torch.tensor([0, 1])
+    >>> [round(h, 3) for h in layer(torch.tensor([[4.0], [6.0]])).flatten().tolist()]
+    [-1.0, 10.0]
+    """
+
+    def __init__(self, norm: _BatchNorm, num_classes: int) -> None:
+        super().__init__()
+        channels = norm.num_features
+        self.norm = type(norm)(channels, eps=norm.eps, momentum=norm.momentum, affine=False)
+        gain = torch.ones(channels) if norm.weight is None else norm.weight.detach()
+        bias = torch.zeros(channels) if norm.bias is None else norm.bias.detach()
+        self.gain = nn.Embedding.from_pretrained(gain.repeat(num_classes, 1), freeze=False)
+        self.bias = nn.Embedding.from_pretrained(bias.repeat(num_classes, 1), freeze=False)
+        self.y: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.norm(x)
+        shape = (*h.shape[:2], *[1] * (h.dim() - 2))
+        gain, bias = (part(self.y).to(h.dtype).view(shape) for part in (self.gain, self.bias))
+        return torch.addcmul(bias, h, gain)
+
+
+class ConditionedByBatchNorm(nn.Module):
+    """A generator whose batch normalizations all become `ConditionalBatchNorm`s: G(z, y)."""
+
+    def __init__(self, net: nn.Module, num_classes: int) -> None:
+        super().__init__()
+        self.net = net
+        self.output_range = getattr(net, "output_range", None)
+        self.norms = [_swap(net, name, num_classes) for name, layer in list(net.named_modules())
+                      if isinstance(layer, _BatchNorm)]  # fmt: skip
+        if not self.norms:
+            raise ValueError(
+                "condition.generator=batch_norm: this arch's generator has no batch normalization; "
+                "use condition.generator=concat, or an arch that has, as arch=dcgan."
+            )
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is None:
+            raise ValueError("condition.generator=batch_norm: G needs labels, and was given none.")
+        for norm in self.norms:
+            norm.y = y
+        try:
+            return self.net(z)
+        finally:
+            for norm in self.norms:
+                norm.y = None
+
+
+class _Headed(nn.Module):
+    """A discriminator with a head on the features before its output layer."""
+
+    def __init__(self, net: Any, spec: DataSpec) -> None:
+        super().__init__()
+        if not (hasattr(net, "features") and isinstance(getattr(net, "output", None), nn.Module)):
+            raise ValueError(
+                "condition.discriminator: this arch's discriminator has no method `features` and no layer `output`, "
+                "D(x) = output(features(x)), between which classes are told; use condition=concat."
+            )
+        self.net = net
+
+    def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.net.features(x)
+
+
+class Projection(_Headed):
+    """D(x, y) = output(features(x)) + <embed(y), h>. Miyato and Koyama 2018, arXiv:1802.05637, Eq. 3.
+
+    h (B, F) is the features, summed over space where they are maps. `embed` is normalized spectrally where D is.
+    Raises ValueError for a D without `features` and `output`.
+    """
+
+    def __init__(self, net: Any, spec: DataSpec) -> None:
+        super().__init__(net, spec)
+        self.embed = nn.Embedding(spec.num_classes, _features_of(net, spec).shape[1])
+        nn.init.xavier_uniform_(self.embed.weight)
+        _normalize_as(net, self.embed)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        if y is None:
+            raise ValueError("condition.discriminator=projection: D needs labels, and was given none.")
+        features = self.net.features(x)
+        h = features.flatten(2).sum(2) if features.dim() > 2 else features  # (B, F)
+        return self.net.output(features).flatten() + (self.embed(y) * h).sum(1)  # (B,)
+
+
+class AuxiliaryClassifier(_Headed):
+    """AC-GAN: D that also names the class. Odena, Olah and Shlens 2017, arXiv:1610.09585.
+
+    A linear layer on the features gives class logits (B, K); D(x) itself does not depend on y.
+    Raises ValueError for a D without `features` and `output`.
+    """
+
+    def __init__(self, net: Any, spec: DataSpec) -> None:
+        super().__init__(net, spec)
+        self.classifier = nn.Linear(_features_of(net, spec).flatten(1).shape[1], spec.num_classes)
+        _normalize_as(net, self.classifier)
+
+    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B,) and class logits (B, K), from one pass."""
+        features = self.net.features(x)
+        return self.net.output(features).flatten(), self.classifier(features.flatten(1))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.net.output(self.net.features(x)).flatten()
+
+
+def _takes_labels(player: str, net: nn.Module, num_classes: int) -> nn.Module:
+    if getattr(net, "label_dim", 0) != num_classes:
+        raise ValueError(
+            f"condition.{player}=concat: this arch's {player} has no inputs for labels (an argument label_dim, which "
+            "it keeps); use another arch, as arch=mlp or dcgan, or another condition."
+        )
+    return net
+
+
+def _swap(net: nn.Module, name: str, num_classes: int) -> ConditionalBatchNorm:
+    """Replace the batch normalization of that name."""
+    parent, _, child = name.rpartition(".")
+    owner = net.get_submodule(parent)
+    norm = ConditionalBatchNorm(getattr(owner, child), num_classes)
+    setattr(owner, child, norm)
+    return norm
+
+
+@torch.no_grad()
+def _features_of(net: Any, spec: DataSpec) -> Tensor:
+    """The features of two samples, in eval mode, so that nothing changes."""
+    net.eval()
+    try:
+        return net.features(torch.zeros(2, *spec.shape, device=next(net.parameters()).device))
+    finally:
+        net.train()
+
+
+def _normalize_as(net: nn.Module, layer: nn.Module) -> None:
+    if any(is_parametrized(x, "weight") for x in net.modules()):
+        spectral_norm(layer)
