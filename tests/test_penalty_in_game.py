@@ -9,7 +9,7 @@ from conftest import run_of
 from test_conf import write_folder
 
 from ganrun.penalty import R1
-from ganrun.steps import Game, Verdict
+from ganrun.steps import Game, Verdict, scalars
 
 
 @pytest.mark.parametrize("name", ["gradient_penalty", "zero_centered", "r1", "r2", "dragan"])
