@@ -39,8 +39,8 @@ class Condition:
     def check(self, spec: DataSpec) -> None:
         if not spec.num_classes:
             raise ValueError(
-                "condition: these data have no labels; use data that have, as data=digits, mnist, cifar10, fer2013, or a folder "
-                "with one sub-folder a class, or condition=none."
+                "condition: these data have no labels; use data that have, as data=digits, mnist, cifar10, fer2013, "
+                "or a folder with one sub-folder a class, or condition=none."
             )
 
     def label_dims(self, spec: DataSpec) -> tuple[int, int]:

@@ -16,6 +16,9 @@ FILES = sorted(p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.glob
 NEEDS = {
     "penalty/weight_clip": ["loss=wgan"],
     "arch/dcgan": ["data=digits"],
+    "condition/concat": ["data=digits"],
+    "condition/acgan": ["data=digits"],
+    "condition/projection": ["data=digits"],
     "augment/diffaugment": ["data=digits"],
     "augment/ada": ["data=digits"],
 }

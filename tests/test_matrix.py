@@ -1,13 +1,15 @@
-"""Every loss with every penalty, on vectors and images: trains and resumes bit for bit, or is refused with a remedy."""
+"""Every loss, penalty, condition and kind of net together: trains and resumes bit for bit, or is refused with a remedy."""
 
+import copy
 import io
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import run_of
+from conftest import config_of, run_of
 from test_conf import write_folder
 
+from ganrun.build import build
 from ganrun.cli.search import CONF
 from ganrun.randomness import reseed
 from ganrun.run import Run
@@ -15,22 +17,25 @@ from ganrun.steps import Game
 
 LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
 PENALTIES = sorted(path.stem for path in (CONF / "penalty").glob("*.yaml"))
+CONDITIONS = sorted(path.stem for path in (CONF / "condition").glob("*.yaml"))
 NOT_WITH_MINIBATCH_LAYERS = {"gradient_penalty", "gradient_penalty_one_sided", "zero_centered", "dragan"}
 NOT_WITH_BATCH_NORM = {*NOT_WITH_MINIBATCH_LAYERS, "r1", "r2"}
 NETS = {
     "vectors": ["train.ema=0.9"],
+    "images, fully connected": ["arch=mlp", "arch.generator.hidden=[4]", "arch.discriminator.hidden=[4]"],
     "images": ["arch.discriminator.norm=none", "augment=ada", "augment.p=0.5", "train.update=simultaneous"],
     "images with batch norm": ["train.precision=bf16", "arch.discriminator.spectral_norm=true"],
-    "a minibatch layer": ["arch.discriminator.norm=layer", "arch.discriminator.minibatch=stddev"],
+    "a minibatch layer": ["arch.discriminator.norm=layer", "arch.discriminator.minibatch=stddev", "train.ema=0.9"],
 }
+DCGAN = ["arch.generator.width=2", "arch.discriminator.width=2"]
+NOISE = ["train.label_noise=0.1", "train.instance_noise=0.1"]
 
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     root = tmp_path_factory.mktemp("images")
     write_folder(root, 8)
-    return ["data=folder", f"data.root={root}", f"data.cache={root}/c", "data.size=16", "data.valid=0", "data.test=0",
-            "arch.generator.width=2", "arch.discriminator.width=2"]  # fmt: skip
+    return ["data=folder", f"data.root={root}", f"data.cache={root}/c", "data.size=16", "data.valid=0", "data.test=0"]
 
 
 def play(run: Run, start: int, stop: int) -> None:
@@ -50,23 +55,39 @@ def loaded(data: bytes) -> dict:
     return torch.load(io.BytesIO(data), weights_only=True)
 
 
+def refusal(penalty: str, condition: str, net: str) -> str | None:
+    """The sentence that a combination is refused with, or None where it is none to be refused."""
+    mixes = {"images with batch norm": NOT_WITH_BATCH_NORM, "a minibatch layer": NOT_WITH_MINIBATCH_LAYERS}
+    if condition != "none" and net == "vectors":
+        return "condition: these data have no labels; use data that have, .* or condition=none"
+    if condition == "projection" and net == "images, fully connected":
+        return "condition.generator=batch_norm: .* no batch normalization; use condition.generator=concat"
+    if penalty in mixes.get(net, ()):
+        return rf"penalty={penalty.removesuffix('_one_sided')}: D has .*; use"
+    return None
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("net", NETS)
+@pytest.mark.parametrize("condition", CONDITIONS)
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("loss", LOSSES)
-def test_trains_and_resumes_or_is_refused(loss: str, penalty: str, net: str, images: list[str], tmp_path: Path) -> None:
-    line = [f"loss={loss}", f"penalty={penalty}", "train.batch_size=4", "train.n_critic=1", *NETS[net]]
+def test_trains_and_resumes_or_is_refused(
+    loss: str, penalty: str, condition: str, net: str, images: list[str], tmp_path: Path
+) -> None:
+    line = [f"loss={loss}", f"penalty={penalty}", f"condition={condition}", *NETS[net], *NOISE]
+    line += ["train.batch_size=4", "train.n_critic=1", "train.threads=1", "train.device=cpu"]
     line += [] if net == "vectors" else images
-    mixes = {"images with batch norm": NOT_WITH_BATCH_NORM, "a minibatch layer": NOT_WITH_MINIBATCH_LAYERS}
-    if penalty in mixes.get(net, ()):
-        with pytest.raises(ValueError, match=rf"penalty={penalty.removesuffix('_one_sided')}: D has .*; use"):
+    line += [] if "arch=mlp" in line or net == "vectors" else DCGAN
+    if sentence := refusal(penalty, condition, net):
+        with pytest.raises(ValueError, match=sentence):
             run_of(*line)
         return
-    whole, parted = run_of(*line), run_of(*line)
-    play(whole, 0, 3)
-    play(parted, 0, 1)
-    resumed = run_of(*line)
-    resumed.load_state_dict(loaded(saved(parted)))
+    config = config_of(*line)
+    whole, resumed = build(copy.deepcopy(config)), build(config)
+    play(whole, 0, 1)
+    resumed.load_state_dict(loaded(saved(whole)))
+    play(whole, 1, 3)
     play(resumed, 1, 3)
     assert whole.is_finite()
     assert same(loaded(saved(whole)), loaded(saved(resumed)))

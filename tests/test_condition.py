@@ -1,0 +1,333 @@
+"""Labels reach both players as the papers say. Each test names the public mistake that it guards against."""
+
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import run_of
+from test_conf import write_folder
+from torch import Tensor, nn
+
+from ganrun.arch import mlp
+from ganrun.condition import AuxiliaryClassifier, Condition, ConditionalBatchNorm, ConditionedByBatchNorm, Projection
+from ganrun.data.dataset import DataSpec
+from ganrun.figures.pictures import Pictures
+from ganrun.randomness import reseed
+from ganrun.run import Run
+from ganrun.steps import Game, scalars
+
+CPU = torch.device("cpu")
+KINDS = ["concat", "acgan", "projection"]
+SMALL = ["data=digits", "arch.generator.width=4", "arch.discriminator.width=4", "train.batch_size=8"]
+SPEC = DataSpec((2,), classes=("a", "b", "c"))
+
+
+def conditional(kind: str, *overrides: str) -> Run:
+    return run_of(*SMALL, f"condition={kind}", *overrides)
+
+
+class Listener:
+    """Notes the labels that a network is given."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.labels: list[Tensor | None] = []
+        net.register_forward_pre_hook(lambda _, arguments: self.labels.append(arguments[1]))
+
+
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+def test_fakes_have_the_labels_that_d_is_told(update: str) -> None:
+    """Public mistake: D is told other labels with the fakes than those that G made them of."""
+    run = conditional("concat", f"train.update={update}", "arch.discriminator.norm=none")
+    game, G, D = Game(run), Listener(run.G), Listener(run.D)
+    reseed(CPU, 0, "step")
+    game.step(0)
+    y = run.batches[0][1]
+    assert torch.equal(G.labels[0], y)
+    assert torch.equal(D.labels[0], torch.cat([y, y]))
+    if update == "alternating":
+        assert torch.equal(G.labels[1], D.labels[1])  # of G's own update: fresh ones
+        assert not torch.equal(G.labels[1], y)
+
+
+def test_gs_labels_are_as_frequent_as_the_datas(tmp_path: Path) -> None:
+    """Public mistake: uniform labels for G on data whose classes are not: D then knows a fake by its class."""
+    write_folder(tmp_path / "photos", 40)
+    for k in range(0, 28, 2):
+        (tmp_path / "photos" / "dogs" / f"{k}.png").unlink()  # 6 dogs to 20 cats
+    run = run_of("data=folder", f"data.root={tmp_path}/photos", "data.size=16", "data.valid=0", "data.test=0",
+                 "condition=concat", "arch=mlp", "train.batch_size=2000")  # fmt: skip
+    assert run.dataset.spec.classes == ("cats", "dogs")
+    assert Game(run)._labels().float().mean() == pytest.approx(6 / 26, abs=0.04)
+
+
+def test_without_a_condition_labels_reach_nobody() -> None:
+    run = run_of(*SMALL)
+    game, G, D = Game(run), Listener(run.G), Listener(run.D)
+    game.step(0)
+    assert {*G.labels, *D.labels} == {None}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_shared_pass_gives_the_verdicts_of_separate_ones(kind: str) -> None:
+    run = conditional(kind, "arch.discriminator.norm=none")
+    game, (real, y), fake = Game(run), run.batches[0], torch.rand(8, 1, 8, 8)
+    assert game.shared_pass
+    together = game._judge(real, fake, y)
+    game.shared_pass = False
+    torch.testing.assert_close(together, game._judge(real, fake, y))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_label_matters_to_whom_it_should(kind: str) -> None:
+    """Public mistake: an argument y that no layer uses."""
+    run = conditional(kind)
+    game = Game(run)
+    for step in range(2):  # at first the classes of a conditional batch norm are all alike
+        game.step(step)
+    z, (x, y) = torch.randn(8, 100), run.batches[0]
+    run.G.eval(), run.D.eval()
+    assert not torch.equal(run.G(z, y), run.G(z, (y + 1) % 10))
+    assert torch.equal(run.D(x, y), run.D(x, (y + 1) % 10)) == (kind == "acgan")
+
+
+class Plain(nn.Module):
+    """D whose features are its input, and whose output is their sum over everything."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.output = Sum()
+
+    def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return x * self.output.one
+
+
+class Sum(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Parameter(torch.ones(()))
+
+    def forward(self, h: Tensor) -> Tensor:
+        return h.flatten(1).sum(1, keepdim=True)
+
+
+def test_projection_by_hand() -> None:
+    """D(x, y) = 2 + 1 + <embed(y), x>; maps are summed over space. Public mistake: their mean, or the first part lost."""
+    vectors = Projection(Plain(), SPEC)
+    with torch.no_grad():
+        vectors.embed.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 10.0], [0.0, -1.0]]))
+    x = torch.tensor([[2.0, 1.0]]).repeat(3, 1)
+    assert vectors(x, torch.tensor([0, 1, 2])).tolist() == [3.0, 15.0, 2.0]
+    maps = Projection(Plain(), DataSpec((2, 2, 2), classes=("a", "b", "c")))
+    with torch.no_grad():
+        maps.embed.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    x = torch.tensor([[[1.0, 2.0], [3.0, 4.0]], [[0.0, 0.0], [0.0, 5.0]]])[None].repeat(2, 1, 1, 1)
+    assert maps(x, torch.tensor([1, 2])).tolist() == [15.0 + 10.0, 15.0 + 5.0]
+
+
+def test_the_embedding_is_normalized_where_d_is() -> None:
+    """Public mistake: spectral norm on all layers but the embedding, which then grows without bound."""
+    for spectral_norm in (True, False):
+        D = mlp.Discriminator(SPEC, hidden=[4], spectral_norm=spectral_norm)
+        embed = Projection(D, SPEC).eval().embed
+        assert isinstance(embed.weight, Tensor)
+        if spectral_norm:
+            assert torch.linalg.matrix_norm(embed.weight, 2).item() == pytest.approx(1, abs=0.02)
+        assert hasattr(embed, "parametrizations") == spectral_norm
+
+
+def test_acgan_terms_by_hand() -> None:
+    """Undecided: log K for real, and for fake, in D's loss, log K in G's. Public mistake: halved, or reals alone."""
+    condition, y = Condition("concat", "classifier", weight=2), torch.tensor([0, 2])
+    undecided = torch.zeros(2, 3)
+    sure = torch.tensor([[50.0, 0, 0], [0, 0, 50.0]])
+    assert condition.d_term(undecided, undecided, y).item() == pytest.approx(2 * 2 * math.log(3))
+    assert condition.d_term(sure, undecided, y).item() == pytest.approx(2 * math.log(3))
+    assert condition.d_term(undecided, sure, y).item() == pytest.approx(2 * math.log(3))
+    assert condition.g_term(undecided, y).item() == pytest.approx(2 * math.log(3))
+    assert condition.g_term(-sure, y).item() == pytest.approx(2 * (50 + math.log(2)), rel=1e-6)
+
+
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("loss", ["nonsaturating", "rpgan", "feature_matching"])
+def test_both_players_of_an_acgan_want_classes_recognized(loss: str, update: str) -> None:
+    """Public mistake: G maximizes its class loss too, or never sees it. The terms are descended, and logged."""
+    run = conditional("acgan", f"loss={loss}", f"train.update={update}", "penalty=none", "train.n_critic=1")
+    game = Game(run)
+    reseed(CPU, 0, "step")
+    d, g = game.step(0)
+    assert set(scalars(d, g)) >= {"loss/d_class", "loss/g_class"}
+    assert g.terms["loss/g_class"].item() == pytest.approx(math.log(10), rel=0.5)
+    for step in range(1, 60):
+        last = game.step(step)
+    assert last[0].terms["loss/d_class"] < d.terms["loss/d_class"]
+    assert last[1].terms["loss/g_class"] < g.terms["loss/g_class"]
+
+
+def test_conditional_batch_norm_starts_as_the_layer_it_replaces() -> None:
+    """And keeps one mean and one variance for all classes. Public mistake: statistics of each class's few samples."""
+    plain = nn.BatchNorm2d(3, eps=0.5, momentum=0.3)
+    nn.init.normal_(plain.weight), nn.init.normal_(plain.bias)
+    layer = ConditionalBatchNorm(plain, num_classes=2)
+    x = torch.randn(8, 3, 4, 4)
+    layer.y = torch.tensor([0, 1] * 4)
+    torch.testing.assert_close(layer(x), plain(x))
+    torch.testing.assert_close(layer.norm.running_mean, plain.running_mean)
+    layer.eval(), plain.eval()
+    torch.testing.assert_close(layer(x), plain(x))
+    with torch.no_grad():
+        layer.gain.weight[1] *= 3
+        layer.bias.weight[1] *= 3
+    h = layer(x)
+    torch.testing.assert_close(h[0::2], plain(x)[0::2])
+    torch.testing.assert_close(h[1::2], 3 * plain(x)[1::2])
+
+
+def test_a_d_update_leaves_a_conditional_g_as_it_is() -> None:
+    run = conditional("projection")
+    before = [tensor.clone() for tensor in run.G.state_dict().values()]
+    Game(run).d_update(0)
+    assert all(torch.equal(a, b) for a, b in zip(before, run.G.state_dict().values(), strict=True))
+
+
+class Unlabelled(nn.Module):
+    """A network of the user's own that has no place for labels, nor features."""
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        self.layer = nn.Linear(2, 1)
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.layer(x).squeeze(1)
+
+
+def test_networks_without_a_place_for_labels_are_refused() -> None:
+    net = Unlabelled(SPEC)
+    with pytest.raises(ValueError, match=r"condition.discriminator=concat: .* no inputs for labels .*; use"):
+        Condition("concat", "concat").complete_discriminator(net, SPEC)
+    with pytest.raises(ValueError, match=r"condition.generator=concat: .* no inputs for labels .*; use"):
+        Condition("concat", "concat").complete_generator(net, SPEC)
+    for kind in ("classifier", "projection"):
+        with pytest.raises(ValueError, match=r"no method `features` .*; use condition=concat"):
+            Condition("concat", kind).complete_discriminator(net, SPEC)
+    with pytest.raises(ValueError, match=r"no batch normalization; use condition.generator=concat"):
+        ConditionedByBatchNorm(net, 3)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_data_without_labels_are_refused(kind: str, here, tmp_path: Path) -> None:
+    code, _, err = here(f"condition={kind}")
+    assert code == 2
+    assert "no labels" in err
+    assert "condition=none" in err
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_a_network_asked_without_labels_says_so() -> None:
+    for kind in ("concat", "projection"):
+        run = conditional(kind)
+        with pytest.raises(ValueError, match="was given none"):
+            run.G(torch.randn(2, 100))
+        with pytest.raises(ValueError, match="was given none"):
+            run.D(torch.zeros(2, 1, 8, 8))
+
+
+TWO_CLASSES = """
+import torch
+from ganrun.data.dataset import Dataset, DataSpec, Split
+
+def two_classes():
+    y = torch.arange(4000) % 2
+    x = torch.where(y == 0, -2.0, 2.0)[:, None] + 0.3 * torch.randn(4000, 2, generator=torch.Generator().manual_seed(0))
+    spec = DataSpec((2,), std=2.0, classes=("left", "right"))
+    return Dataset(spec, Split(x, y), Split(x[:10], y[:10]), Split(x[:10], y[:10]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_class_is_learned(kind: str, tmp_path: Path, here) -> None:
+    """By the command line, on data of one's own: class 0 lies at -2, class 1 at 2. Without labels they would mix."""
+    (tmp_path / "two_classes.py").write_text(TWO_CLASSES)
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "conf" / "data" / "two.yaml").write_text("_target_: two_classes.two_classes\n")
+    line = ["data=two", f"condition={kind}", "condition.generator=concat", "arch=mlp", "arch.z_dim=4",
+            "arch.generator.hidden=[32]", "arch.discriminator.hidden=[32]", "optimizer.lr=0.003",
+            "train.steps=500", "train.sample_every=0", "run_dir=r"]  # fmt: skip
+    assert here(*line)[0] == 0
+    assert here("sample", "run_dir=r", "num=400", "labels=[left,right]")[0] == 0
+    with np.load(next(Path("r/samples").glob("*.npz"))) as found:
+        x, y = found["samples"], found["labels"]
+    assert y.tolist() == [0, 1] * 200
+    assert x[y == 0].mean() == pytest.approx(-2, abs=0.6)
+    assert x[y == 1].mean() == pytest.approx(2, abs=0.6)
+
+
+def test_a_grid_has_a_row_for_each_class_and_a_column_for_each_latent() -> None:
+    run = conditional("concat")
+    pictures = Pictures(run)
+    assert pictures.y.view(10, 10).tolist() == [[k] * 10 for k in range(10)]
+    assert torch.equal(pictures.z.view(10, 10, -1)[0], pictures.z.view(10, 10, -1)[7])
+    assert pictures.draw("step 0").shape == (102, 102, 3)  # 10 images of 8 pixels, 2 between them
+
+
+def test_metrics_draw_labels_like_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ganrun import loop
+
+    class Count:
+        num = 500
+
+        def __call__(self, samples: Tensor, dataset: object) -> dict[str, float]:
+            return {"num": len(samples)}
+
+    run = conditional("concat")
+    run.metrics["count"] = Count()
+    heard = Listener(run.G)
+    assert loop.evaluate(run) == {"num": 500}
+    assert len(torch.cat(heard.labels).unique()) == 10
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("[10]", r"labels: 10 is no class of this run; they are 0, 1"),
+        ("[-1]", r"labels: -1 is no class"),
+        ("[]", r"labels=\[\]: name at least one class"),
+        ("cat", r"labels: cat is no class"),
+    ],
+)
+def test_labels_that_are_no_classes(labels: str, message: str, here, tmp_path: Path) -> None:
+    line = [*SMALL, "condition=concat", "train.steps=1", "train.sample_every=0", "run_dir=r"]
+    assert here(*line)[0] == 0
+    code, _, err = here("sample", "run_dir=r", f"labels={labels}")
+    assert code == 2
+    assert re.search(message, err)
+
+
+def test_labels_for_a_run_without_classes_are_refused(here, tmp_path: Path) -> None:
+    assert here(*SMALL, "train.steps=1", "train.sample_every=0", "run_dir=r")[0] == 0
+    code, _, err = here("sample", "run_dir=r", "labels=[1]")
+    assert code == 2
+    assert "train one with condition=concat" in err
+
+
+def test_pngs_of_a_conditional_run_are_a_labelled_folder_again(here, tmp_path: Path) -> None:
+    assert here(*SMALL, "condition=concat", "train.steps=1", "train.sample_every=0", "run_dir=r")[0] == 0
+    assert here("sample", "run_dir=r", "labels=[3,7]", "num=5", "format=png", "out=o")[0] == 0
+    (folder,) = [path for path in Path("o").iterdir() if path.is_dir()]
+    assert sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*.png")) == [
+        "3/000000.png", "3/000002.png", "3/000004.png", "7/000001.png", "7/000003.png",
+    ]  # fmt: skip
+    run = run_of("data=folder", f"data.root={folder}", "data.size=8", "data.channels=1", "data.valid=0", "data.test=0")
+    assert run.dataset.spec.classes == ("3", "7")
+
+
+def test_the_auxiliary_classifier_is_asked_once() -> None:
+    """One pass gives logits and classes; D(x) alone is the same."""
+    D = AuxiliaryClassifier(mlp.Discriminator(SPEC, hidden=[4]), SPEC)
+    x = torch.randn(5, 2)
+    logits, classes = D.judge(x)
+    assert torch.equal(logits, D(x))
+    assert classes.shape == (5, 3)
