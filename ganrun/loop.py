@@ -31,7 +31,7 @@ class Diverged(Exception):
 
 @dataclass
 class Position:
-    """Where a run stands: `step` is the number of steps done, `seconds` the time they took."""
+    """Where a run stands: `step` counts those done, negative while D is pre-trained; `seconds` is what they took."""
 
     step: int = 0
     seconds: float = 0.0
@@ -48,7 +48,7 @@ def train(
     board = Dashboard(run_dir.path)
     progress = Progress(at.step, run.options.steps)
     try:
-        if at.step == 0:
+        if state is None:
             board.config(config)
         play(run, run_dir, config, board, progress, at, stop)
         metrics = evaluate(run) if at.step == run.options.steps else {}
@@ -65,11 +65,12 @@ def train(
 
 def resume(run: Run, run_dir: RunDir, state: State | None, at: Position) -> None:
     """Load the state, if any, and forget what was logged after it, and what is logged at the end in any case."""
+    at.step = -run.options.pretrain_d
     if state:
         run.load_state_dict(state)
         at.step, at.seconds = state["step"], state["seconds"]
         log.info("resuming at step %s of %s", f"{at.step:,}", f"{run.options.steps:,}")
-    logged, at_end = at.step if state else -1 - run.options.pretrain_d, at.step == run.options.steps
+    logged, at_end = at.step if state else at.step - 1, at.step == run.options.steps
     run_dir.rewind(logged, drop_metrics=at_end)
     dashboard.rewind(run_dir.path, logged, drop_metrics=at_end)
 
@@ -113,25 +114,23 @@ def play(
         if pictures.possible:
             keep(pictures.draw(f"step {at.step:,}"), f"step_{at.step:08d}", pictures.tag, at.step)
 
-    def pretrain() -> bool:
-        """Train D alone, in steps that count up to 0. Returns whether it came to its end."""
-        start = -options.pretrain_d
+    def record(values: dict[str, float]) -> None:
+        check_finite(values, at.step)
+        run_dir.log_metrics({"step": at.step, "nimg": nimg(run, at.step), **values})
+        board.scalars(values, at.step)
+
+    def pretrain() -> None:
+        """D alone, in steps that count up to 0."""
         if options.sample_every and pictures.possible:
-            keep(pictures.draw("before pre-training"), "before_pretraining", pictures.tag, start)
-        for step in range(start, 0):
-            reseed(run.device, run.seed, "pretrain", step)
-            moves = game.d_update(step - start)
-            if options.log_every and (step % options.log_every == 0 or step == -1):
-                values = scalars(moves)
-                check_finite(values, step)
-                run_dir.log_metrics({"step": step, "nimg": nimg(run, step), **values})
-                board.scalars(values, step)
-            if stop():
-                return False
-        log.info("D had %s updates before the game", f"{options.pretrain_d:,}")
-        if options.sample_every:
+            keep(pictures.draw("before pre-training"), "before_pretraining", pictures.tag, at.step)
+        while at.step < 0 and not stop():
+            reseed(run.device, run.seed, "pretrain", at.step)
+            moves = game.d_update(options.pretrain_d + at.step)
+            at.step += 1
+            if options.log_every and at.step % options.log_every == 0:
+                record(scalars(moves))
+        if at.step == 0 and options.sample_every:
             keep(pictures.verdicts(f"D after {options.pretrain_d:,} updates alone"), "pretrained_d", "figure/d", 0)
-        return True
 
     def save() -> None:
         if not run.is_finite():
@@ -144,8 +143,11 @@ def play(
 
     if options.sample_every and not pictures.possible:
         log.warning("samples of shape %s cannot be shown as a picture.", run.dataset.spec.shape)
-    if at.step == 0 and options.pretrain_d and not pretrain():
-        return
+    if at.step < 0:
+        pretrain()
+        if at.step < 0:
+            return
+        log.info("D had %s updates before the game", f"{options.pretrain_d:,}")
     if at.step == 0 and options.sample_every:
         show()
     last_logged, last_time = at.step, time.perf_counter()
@@ -156,14 +158,12 @@ def play(
         at.seconds = time.perf_counter() - began
         if due(options.log_every):
             values = scalars(*moves)
-            check_finite(values, at.step)
             if (p := getattr(run.augment, "p", None)) is not None:
                 values["augment/p"] = float(p)
             now = time.perf_counter()
             values["time/steps_per_sec"] = (at.step - last_logged) / (now - last_time)
             last_logged, last_time = at.step, now
-            run_dir.log_metrics({"step": at.step, "nimg": nimg(run, at.step), **values})
-            board.scalars(values, at.step)
+            record(values)
             progress.update(at.step, values)
         if due(options.sample_every):
             show()

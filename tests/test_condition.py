@@ -114,7 +114,7 @@ class Sum(nn.Module):
 
 
 def test_projection_by_hand() -> None:
-    """D(x, y) = 2 + 1 + <embed(y), x>; maps are summed over space. Public mistake: their mean, or the first part lost."""
+    """D(x, y) = 2 + 1 + <embed(y), x>; maps are summed over space. Public mistake: their mean."""
     vectors = Projection(Plain(), SPEC)
     with torch.no_grad():
         vectors.embed.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 10.0], [0.0, -1.0]]))
@@ -154,16 +154,16 @@ def test_acgan_terms_by_hand() -> None:
 @pytest.mark.parametrize("loss", ["nonsaturating", "rpgan", "feature_matching"])
 def test_both_players_of_an_acgan_want_classes_recognized(loss: str, update: str) -> None:
     """Public mistake: G maximizes its class loss too, or never sees it. The terms are descended, and logged."""
-    run = conditional("acgan", f"loss={loss}", f"train.update={update}", "penalty=none", "train.n_critic=1")
+    run = conditional("acgan", f"loss={loss}", f"train.update={update}", "penalty=none", "train.n_critic=1",
+                      "train.batch_size=32", "optimizer.lr=0.002")  # fmt: skip
     game = Game(run)
     reseed(CPU, 0, "step")
     d, g = game.step(0)
     assert set(scalars(d, g)) >= {"loss/d_class", "loss/g_class"}
     assert g.terms["loss/g_class"].item() == pytest.approx(math.log(10), rel=0.5)
-    for step in range(1, 60):
-        last = game.step(step)
-    assert last[0].terms["loss/d_class"] < d.terms["loss/d_class"]
-    assert last[1].terms["loss/g_class"] < g.terms["loss/g_class"]
+    last = [game.step(step) for step in range(1, 160)][-20:]
+    assert sum(d.terms["loss/d_class"] for d, _ in last) / 20 < 0.8 * d.terms["loss/d_class"]
+    assert sum(g.terms["loss/g_class"] for _, g in last) / 20 < 0.8 * g.terms["loss/g_class"]
 
 
 def test_conditional_batch_norm_starts_as_the_layer_it_replaces() -> None:

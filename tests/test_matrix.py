@@ -1,4 +1,4 @@
-"""Every loss, penalty, condition and kind of net together: trains and resumes bit for bit, or is refused with a remedy."""
+"""Every loss, penalty, condition and net together: trains and resumes bit for bit, or is refused with a remedy."""
 
 import copy
 import io

@@ -77,7 +77,7 @@ def record(run: Run, run_dir: RunDir, config: Config, state: State | None, inter
     result = {
         "status": status,
         "error": error,
-        "steps": at.step,
+        "steps": max(at.step, 0),
         "nimg": nimg(run, at.step),
         "wall_time": round(at.seconds, 3),
         "metrics": metrics,
