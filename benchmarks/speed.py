@@ -1,7 +1,8 @@
 """What the loop costs, what bf16 gains, start-up and memory; written to benchmarks/speed.json.
 
-The loop: dcgan, CIFAR-10's size, batch 64, logging, pictures and checkpoints on, against a loop written by hand with
-the same networks, optimizer and data, in turns within one process. Data are random bytes: only the time counts.
+The loop: dcgan at CIFAR-10's size, and wgan_gp on an MLP at MNIST's, batch 64, logging, pictures and checkpoints on,
+against a loop written by hand with the same networks, optimizer and data, in turns within one process. Data are random
+bytes: only the time counts. And what options cost that are switched off, where a step is shortest: on the heights.
 """
 
 import itertools
@@ -21,21 +22,28 @@ import yaml
 from machine import describe
 from torch.nn.functional import softplus
 
-from ganrun.arch import dcgan
+from ganrun.arch import dcgan, mlp
 from ganrun.build import build
 from ganrun.data.dataset import Dataset, DataSpec, Split
 from ganrun.loop import Position, train
+from ganrun.randomness import reseed
 from ganrun.records.run_dir import RunDir
+from ganrun.steps import Game
 
 OUT = Path(__file__).with_suffix(".json")
 SPEC = DataSpec((3, 32, 32), (-1.0, 1.0), std=0.5)
+DIGITS = DataSpec((1, 28, 28), (-1.0, 1.0), std=0.6)
 BATCH, TURN, TURNS = 64, 50, 5  # steps of each loop before the next has its turn, and how often
 
 
-def noise(num: int = 20000) -> Dataset:
+def noise(spec: DataSpec = SPEC, num: int = 20000) -> Dataset:
     """Random images of CIFAR-10's size, as a data option: `data._target_=speed.noise`."""
-    x = torch.randint(0, 256, (num, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    return Dataset(SPEC, Split(x), Split(x[:0]), Split(x[:0]))
+    x = torch.randint(0, 256, (num, *spec.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    return Dataset(spec, Split(x), Split(x[:0]), Split(x[:0]))
+
+
+def noise_digits() -> Dataset:
+    return noise(DIGITS)
 
 
 def bare_loop(bf16: bool, channels_last: bool) -> Iterator[None]:
@@ -69,44 +77,109 @@ def bare_loop(bf16: bool, channels_last: bool) -> Iterator[None]:
         yield
 
 
+def bare_wgan_gp() -> Iterator[None]:
+    """WGAN-GP on the same MLP, as one writes it who knows how to: five updates of the critic, then one of G."""
+    G, D = mlp.Generator(DIGITS, z_dim=100), mlp.Discriminator(DIGITS)
+    g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), 1e-4, (0.0, 0.9), fused=True) for n in (G, D))
+    images = noise_digits().train.x
+    while True:
+        for _ in range(5):
+            real = images[torch.randint(0, len(images), (BATCH,))].float().div_(127.5).sub_(1)
+            with torch.no_grad():
+                fake = G(torch.randn(BATCH, 100))
+            of_real, of_fake = D(torch.cat([real, fake])).chunk(2)
+            mixed = torch.lerp(fake, real, torch.rand(BATCH, 1, 1, 1)).requires_grad_()
+            (slope,) = torch.autograd.grad(D(mixed).sum(), mixed, create_graph=True)
+            penalty = (slope.flatten(1).square().sum(1).add(1e-12).sqrt() - 1).square().mean()
+            d_optimizer.zero_grad()
+            (of_fake.mean() - of_real.mean() + 10 * penalty).backward()
+            d_optimizer.step()
+        D.requires_grad_(False)
+        g_loss = -D(G(torch.randn(BATCH, 100))).mean()
+        g_optimizer.zero_grad()
+        g_loss.backward()
+        g_optimizer.step()
+        D.requires_grad_(True)
+        yield
+
+
 class Turns:
     """The `stop` check of ganrun's loop, called after each of its steps: after TURN of them the others have theirs."""
 
-    def __init__(self, others: dict[str, Iterator[None]]) -> None:
-        self.others, self.calls = others, 0
+    def __init__(self, others: dict[str, Iterator[None]], steps: int = TURN) -> None:
+        self.others, self.calls, self.steps = others, 0, steps
         self.rates: dict[str, list[float]] = {name: [] for name in ("ganrun", *others)}
         self.start = time.perf_counter()
 
     def __call__(self) -> bool:
         self.calls += 1
-        if self.calls % TURN:
+        if self.calls % self.steps:
             return False
-        self.rates["ganrun"].append(TURN / (time.perf_counter() - self.start))
+        self.rates["ganrun"].append(self.steps / (time.perf_counter() - self.start))
         for name, loop in self.others.items():
             start = time.perf_counter()
-            for _ in itertools.islice(loop, TURN):
+            for _ in itertools.islice(loop, self.steps):
                 pass
-            self.rates[name].append(TURN / (time.perf_counter() - start))
+            self.rates[name].append(self.steps / (time.perf_counter() - start))
         print({name: round(r[-1], 2) for name, r in self.rates.items()}, flush=True)
         self.start = time.perf_counter()
-        return self.calls == TURN * (TURNS + 1)
+        return self.calls == self.steps * (TURNS + 1)
 
 
-def config_of(precision: str) -> dict[str, Any]:
+def config_of(*line: str) -> dict[str, Any]:
     """Logging every 10 steps, pictures and checkpoints as by default, for more steps than there will be."""
-    line = ["data=cifar10", f"train.precision={precision}", "train.steps=1000000", "train.log_every=10", "--cfg", "job"]
+    line = (*line, "train.steps=1000000", "train.log_every=10", "--cfg", "job")
     done = subprocess.run([sys.executable, "-m", "ganrun", *line], capture_output=True, text=True, check=True)
-    return yaml.safe_load(done.stdout) | {"data": {"_target_": "speed.noise"}}
+    return yaml.safe_load(done.stdout)
+
+
+def rates_of(config: dict[str, Any], turns: Turns) -> dict[str, list[float]]:
+    """Steps per second of each loop, turn by turn; the first turn, which warms up, left out."""
+    with tempfile.TemporaryDirectory() as folder, RunDir(Path(folder)) as run_dir:
+        train(build(config), run_dir, config, None, turns, Position())
+    return {name: found[1:] for name, found in turns.rates.items()}
+
+
+def wgan_gp_cost() -> dict[str, float]:
+    config = config_of("data=mnist", "arch=mlp", "loss=wgan_gp") | {"data": {"_target_": "speed.noise_digits"}}
+    rates = rates_of(config, Turns({"bare": bare_wgan_gp()}))
+    return {
+        "ganrun wgan_gp on an MLP, steps/s": round(statistics.median(rates["ganrun"]), 2),
+        "ganrun wgan_gp on an MLP / bare": ratio(rates["ganrun"], rates["bare"]),
+    }
+
+
+def steps_of(config: dict[str, Any]) -> Iterator[None]:
+    """The steps of a run alone, without logging."""
+    run = build(config)
+    game = Game(run)
+    for step in itertools.count():
+        reseed(run.device, run.seed, "step", step)
+        game.step(step)
+        yield
+
+
+def cost_of_what_is_off() -> dict[str, float]:
+    """The heights, without options, against the same with every penalty and noise there, and switched off."""
+    plain = ["loss=nonsaturating", "metric=none", "train.sample_every=0"]
+    off = ["penalty=[r1,r2,gradient_penalty,lecam,consistency,orthogonal]", "penalty.r1.gamma=0", "penalty.r2.gamma=0"]
+    off += [f"penalty.{name}.weight=0" for name in ("gradient_penalty", "lecam", "consistency", "orthogonal")]
+    loops = {name: steps_of(config_of(*line)) for name, line in (("plain", plain), ("off", [*plain, *off]))}
+    rates: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(4 * TURNS + 1):
+        for name, loop in loops.items():
+            start = time.perf_counter()
+            for _ in itertools.islice(loop, 10 * TURN):
+                pass
+            rates[name].append(10 * TURN / (time.perf_counter() - start))
+    return {"heights with six penalties at weight 0 / without": ratio(rates["off"][1:], rates["plain"][1:])}
 
 
 def loop_cost(precision: str) -> dict[str, float]:
     bare = f"bare {precision} channels_last"
     others = {bare: bare_loop(precision == "bf16", True), "bare fp32 NCHW": bare_loop(False, False)}
-    config = config_of(precision)
-    run, turns = build(config), Turns(others)
-    with tempfile.TemporaryDirectory() as folder, RunDir(Path(folder)) as run_dir:
-        train(run, run_dir, config, None, turns, Position())
-    rates = {name: found[1:] for name, found in turns.rates.items()}  # the first turn warms up
+    config = config_of("data=cifar10", f"train.precision={precision}") | {"data": {"_target_": "speed.noise"}}
+    rates = rates_of(config, Turns(others))
     return {f"{name} ({precision} turns), steps/s": round(statistics.median(r), 2) for name, r in rates.items()} | {
         f"ganrun {precision} / {bare}": ratio(rates["ganrun"], rates[bare]),
         f"ganrun {precision} / bare fp32 NCHW": ratio(rates["ganrun"], rates["bare fp32 NCHW"]),
@@ -146,6 +219,8 @@ def main() -> None:
     figures = {
         "start to first step of heights, s": start_up(),
         "peak memory of a CIFAR-10 run, GiB": peak_memory(),
+        **cost_of_what_is_off(),
+        **wgan_gp_cost(),
         **loop_cost("fp32"),
         **loop_cost("bf16"),
     }

@@ -67,6 +67,7 @@ class Game:
         self.g_counters, self.d_counters = counting_layers(run.G), counting_layers(run.D)
         self.g_needs_real = getattr(run.loss, "g_needs_real", False)
         self.matches_features = hasattr(run.loss, "g_feature_loss")
+        self.penalties = {name: p for name, p in run.penalties.items() if not getattr(p, "is_off", bool)()}
         self.classifies = getattr(run.condition, "classifies", False)
         y = run.dataset.train.y if run.condition is not None else None
         self.labels = None if y is None else y.to(run.device)  # (N,)
@@ -223,7 +224,7 @@ class Game:
         if condition is not None and self.classifies:
             terms["loss/d_class"] = condition.d_term(of_real.classes, of_fake.classes, y)
             total = total + terms["loss/d_class"]
-        for name, penalty in self.run.penalties.items():
+        for name, penalty in self.penalties.items():
             every = getattr(penalty, "every", 1)
             if batch % every:
                 continue
