@@ -1,4 +1,4 @@
-"""Losses and penalties against closed forms, two-sided."""
+"""Losses against closed forms, two-sided."""
 
 import math
 from collections.abc import Callable
@@ -20,7 +20,6 @@ from ganrun.loss import (
     RelativisticAverage,
     Wasserstein,
 )
-from ganrun.penalty import WeightClip
 from ganrun.steps import Game, scalars
 
 A, B = torch.tensor([0.3, -1.2, 2.0]), torch.tensor([-0.5, 0.1, 4.0])  # real and fake logits
@@ -315,33 +314,3 @@ def test_losses_train_on_images(name: str, update: str) -> None:
     assert values["grad_norm/g"] > 0
     after = [*run.G.parameters(), *run.D.parameters()]
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-
-
-def test_clipping_bounds_weights_but_no_norm_layer() -> None:
-    """Clipping batch norm's scales to 0.01 switches those layers off: CIFAR-10's FID goes from 43 to 107."""
-    D = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.Linear(4, 1))
-    with torch.no_grad():
-        for weight in D.parameters():
-            weight.copy_(torch.linspace(-1, 1, weight.numel()).view_as(weight))
-    before = [p.clone() for layer in D[1:4] for p in layer.parameters()]
-    WeightClip(bound=0.01).project(D)
-    for layer in (D[0], D[4]):
-        for weight in layer.parameters():
-            assert weight.abs().max() <= 0.01
-    assert D[0].weight.max().item() == pytest.approx(0.01)
-    assert all(torch.equal(a, b) for a, b in zip(before, [p for x in D[1:4] for p in x.parameters()], strict=True))
-
-
-def test_clipping_follows_every_critic_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = run_of("loss=wgan", "train.n_critic=3", "optimizer.lr=0.1")
-    largest: list[Tensor] = []
-    forward = type(run.D).forward
-    monkeypatch.setattr(
-        type(run.D), "forward",
-        lambda self, x, y=None: largest.append(max(p.abs().max() for p in self.parameters())) or forward(self, x),
-    )  # fmt: skip
-    game = Game(run)
-    game.step(0)
-    game.step(1)
-    assert all(value <= 0.01 for value in largest[1:])
-    assert len(largest) == 2 * (3 + 1)

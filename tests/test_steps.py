@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import run_of
 from torch import Tensor, nn
+from toys import Bilinear, Dirac
 
 from ganrun.randomness import reseed
 from ganrun.steps import Average, Game, scalars, treats_samples_independently
@@ -59,28 +60,6 @@ def test_d_steps_use_different_batches_and_fresh_latents(monkeypatch: pytest.Mon
     assert batches == [0, 1, 2, 3, 4, 5]
     assert len(latents) == 2 * (3 + 2)
     assert len({z[0].item() for z in latents}) == len(latents)
-
-
-class Bilinear(nn.Module):
-    """D(x) = psi * x on one-dimensional samples."""
-
-    def __init__(self, psi: float) -> None:
-        super().__init__()
-        self.psi = nn.Parameter(torch.tensor(psi))
-
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return (self.psi * x).squeeze(1)
-
-
-class Dirac(nn.Module):
-    """G(z) = theta."""
-
-    def __init__(self, theta: float) -> None:
-        super().__init__()
-        self.theta = nn.Parameter(torch.tensor(theta))
-
-    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.theta.expand(len(z), 1)
 
 
 @pytest.mark.parametrize(("update", "theta"), [("alternating", 1.29), ("simultaneous", 1.3)])
