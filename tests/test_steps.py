@@ -7,7 +7,6 @@ import pytest
 import torch
 from conftest import run_of
 from torch import Tensor, nn
-from toys import Bilinear, Dirac
 
 from ganrun.randomness import reseed
 from ganrun.steps import Average, Game, scalars, treats_samples_independently
@@ -60,23 +59,6 @@ def test_d_steps_use_different_batches_and_fresh_latents(monkeypatch: pytest.Mon
     assert batches == [0, 1, 2, 3, 4, 5]
     assert len(latents) == 2 * (3 + 2)
     assert len({z[0].item() for z in latents}) == len(latents)
-
-
-@pytest.mark.parametrize(("update", "theta"), [("alternating", 1.29), ("simultaneous", 1.3)])
-def test_alternating_and_simultaneous_by_hand(update: str, theta: float) -> None:
-    """One step of loss=wgan on D(x) = psi x, G(z) = theta, real data at 0, rate 0.1, from psi = 3, theta = 1.
-
-    D descends psi * theta - psi * 0: psi' = 3 - 0.1 * 1 = 2.9. G descends -psi * theta: theta' = theta + 0.1 psi.
-    Alternating sees the new psi: theta' = 1 + 0.1 * 2.9 = 1.29; simultaneous the old: 1 + 0.1 * 3 = 1.3.
-    """
-    run = run_of("loss=wgan", "penalty=none", "optimizer=sgd", "optimizer.lr=0.1", f"train.update={update}",
-                 "train.n_critic=1", "data=gaussian", "data.std=1e-9", "data.mean=0", "train.ema=0")  # fmt: skip
-    D, G = Bilinear(3.0), Dirac(1.0)
-    optimizers = [torch.optim.SGD(net.parameters(), lr=0.1) for net in (G, D)]
-    run = run.__class__(**{**run.__dict__, "G": G, "D": D, "g_optimizer": optimizers[0], "d_optimizer": optimizers[1]})
-    Game(run).step(0)
-    assert D.psi.item() == pytest.approx(2.9, abs=1e-5)
-    assert G.theta.item() == pytest.approx(theta, abs=1e-5)
 
 
 def test_batch_size_one_and_larger_than_the_data() -> None:
