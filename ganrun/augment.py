@@ -112,10 +112,12 @@ class ADA(_Augmentation):
     over the n real images of these updates: r is 0 while D guesses and 1 when it has learned the images by heart.
 
     Differs from the paper: sampling is bilinear, without its wavelet low-pass filter, and beyond the edge an image
-    is reflected about its border pixels however far it moves; x-flip is off unless asked for.
+    is reflected about its border pixels however far it moves; x-flip is off unless asked for, and so are the turns
+    of gray images. As p nears 1 what is turned at random can no longer be told from the data, and G makes such images.
 
     target: of r. speed_kimg: thousands of real images in which p may go from 0 to 1. p: to start from.
-    transforms: which ones, of TRANSFORMS (default: all). flip: x-flip too; not for digits or letters.
+    transforms: which ones, of TRANSFORMS. None: all, but with one channel none of TURNS, by which a 6 is a 9.
+    flip: x-flip too; not for digits or letters.
     hue and saturation need 3 channels and are left out with one. p and its counters are buffers: a state_dict has them.
 
     >>> ada = ADA(target=0.6, speed_kimg=1, every=1)
@@ -144,10 +146,11 @@ class ADA(_Augmentation):
             raise ValueError(f"augment.every={every}: must be at least 1; the paper's is 4.")
         if not 0 <= p <= 1:
             raise ValueError(f"augment.p={p}: must lie in [0, 1]; the paper starts from 0.")
-        transforms = TRANSFORMS if transforms is None else transforms
-        _check_names("transforms", transforms, TRANSFORMS)
+        chosen = TRANSFORMS if transforms is None else transforms
+        _check_names("transforms", chosen, TRANSFORMS)
         self.target, self.speed_kimg, self.every = target, speed_kimg, every
-        self.transforms = {*transforms, "flip"} if flip else {*transforms}
+        self.transforms = {*chosen, "flip"} if flip else {*chosen}
+        self.gray_transforms = self.transforms.difference(TURNS if transforms is None else ())
         self.p: Tensor
         self.signs: Tensor
         self.seen: Tensor
@@ -182,10 +185,11 @@ class ADA(_Augmentation):
 
     def _draw(self, x: Tensor, steps: Sequence[tuple[str, Draw]], size: int) -> tuple[Tensor, Tensor | None]:
         """The product of the drawn matrices, the first rightmost, and which samples it changes (None: none can)."""
+        transforms = self.transforms if x.shape[1] > 1 else self.gray_transforms
         nothing = torch.eye(size, device=x.device, dtype=x.dtype)
         product, touched = nothing.expand(len(x), size, size), None
         for name, draw in steps:
-            if name in self.transforms:
+            if name in transforms:
                 # The two rotations are one transformation: p is the probability of either.
                 p = 1 - (1 - self.p).sqrt() if name == "rotate" else self.p
                 on = torch.rand(len(x), device=x.device) < p
@@ -289,6 +293,7 @@ GEOMETRY: list[tuple[str, Draw]] = [
 GRAYS: list[tuple[str, Draw]] = [("brightness", brightness), ("contrast", contrast), ("luma_flip", luma_flip)]
 COLORS: list[tuple[str, Draw]] = [*GRAYS, ("hue", hue), ("saturation", saturation)]
 TRANSFORMS = tuple(dict.fromkeys(name for name, _ in (*BLITS, *GEOMETRY, *COLORS) if name != "flip"))
+TURNS = ("rotate90", "rotate")
 
 
 def _affine(

@@ -125,23 +125,6 @@ def test_average_copies_singular_vectors() -> None:
         assert torch.equal(vector, run.G.state_dict()[name])
 
 
-def test_augmentation_is_shown_real_and_fake_by_both_players(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Augmenting the real images alone: G then learns to make augmented ones."""
-    run = run_of("data=digits", "augment=ada", "augment.p=0.5", "augment.every=1", "train.batch_size=8")
-    seen: list[int] = []
-    transform = run.augment.transform
-    monkeypatch.setattr(run.augment, "transform", lambda x: seen.append(x.requires_grad) or transform(x))
-    game = Game(run)
-    game.d_update(0)
-    assert seen == [False, False]
-    before = run.augment.state_dict()["p"].clone()
-    game.g_update(0)
-    assert seen == [False, False, True]  # the fake of the G step alone carries a gradient
-    assert torch.equal(run.augment.state_dict()["p"], before)
-    assert before != 0.5  # D's logits moved it
-    assert "augment" in run.state_dict()
-
-
 @pytest.mark.parametrize("minibatch", ["stddev", "discrimination"])
 @pytest.mark.parametrize("data", ["heights", "digits"])
 def test_minibatch_layers_fit_every_d_and_part_real_from_fake(minibatch: str, data: str) -> None:
