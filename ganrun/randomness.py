@@ -1,6 +1,8 @@
 """Randomness as a function of position: no random state is ever saved, and none is carried from step to step."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -26,6 +28,22 @@ def reseed(device: torch.device, seed: int, purpose: str, position: int = 0) -> 
         torch.cuda.manual_seed_all(number)
     elif device.type == "mps":
         torch.mps.manual_seed(number)
+
+
+@contextmanager
+def seeded(device: torch.device, seed: int, purpose: str, position: int = 0) -> Iterator[None]:
+    """`reseed`, and afterwards torch's global random state as it was: for what is drawn beside the training."""
+    on_cpu = torch.get_rng_state()
+    on_cuda = torch.cuda.get_rng_state_all() if device.type == "cuda" else []
+    on_mps = torch.mps.get_rng_state() if device.type == "mps" else None
+    reseed(device, seed, purpose, position)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(on_cpu)
+        torch.cuda.set_rng_state_all(on_cuda)
+        if on_mps is not None:
+            torch.mps.set_rng_state(on_mps)
 
 
 def generator(seed: int, purpose: str, position: int = 0) -> torch.Generator:

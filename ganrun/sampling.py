@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.data.dataset import Split
-from ganrun.randomness import generator, reseed
+from ganrun.randomness import generator, seeded
 from ganrun.run import Latent
 
 CHUNK = 250  # samples at a time: bounds the memory
@@ -28,8 +28,8 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 def fixed_latents(latent: Latent, num: int, device: torch.device, seed: int) -> Tensor:
     """The `num` latents (num, dim) that every picture of a run is drawn from."""
-    reseed(device, seed, "fixed_z")
-    return latent(num, device)
+    with seeded(device, seed, "fixed_z"):
+        return latent(num, device)
 
 
 def generate(G: nn.Module, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -44,10 +44,10 @@ def generate(G: nn.Module, z: Tensor, y: Tensor | None = None) -> Tensor:
 def draw(G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int, y: Tensor | None = None) -> Tensor:
     """`num` samples on the CPU, (num, *shape), of classes y (num,) where G is conditional.
 
-    A function of the weights, the seed and y. Sets the random state.
+    A function of the weights, the seed and y.
     """
-    reseed(device, seed, "samples")
-    return generate(G, latent(num, device), y)
+    with seeded(device, seed, "samples"):
+        return generate(G, latent(num, device), y)
 
 
 def labels_like(split: Split, num: int, seed: int) -> Tensor:

@@ -302,10 +302,15 @@ def test_a_loss_brings_its_papers_recipe(
 
 @pytest.mark.parametrize("name", ["half_weighted", "lsgan", "hinge", "rpgan", "ragan"])
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
-def test_losses_train_on_images(name: str, update: str) -> None:
+@pytest.mark.parametrize(
+    "net",
+    [["arch.generator.width=4", "arch.discriminator.width=4"], ["arch=mlp", "+arch.discriminator.batch_norm=true"]],
+    ids=["dcgan", "batch norm in D"],
+)
+def test_losses_train_on_images(net: list[str], name: str, update: str) -> None:
     """With real logits for G where it needs them, in either order of play; D's batch norm included."""
     run = run_of(
-        f"loss={name}", "data=digits", "penalty=none", "arch.generator.width=4", "arch.discriminator.width=4",
+        f"loss={name}", "data=digits", "penalty=none", *net,
         "train.batch_size=4", "train.n_critic=1", f"train.update={update}",
     )  # fmt: skip
     before = [p.detach().clone() for p in [*run.G.parameters(), *run.D.parameters()]]

@@ -24,7 +24,7 @@ def same(a: list[Tensor], b: list[Tensor]) -> bool:
 
 @pytest.mark.parametrize("arch", ["mlp_small", "heights", "batch_norm_in_both", "spectral_norm_in_both"])
 def test_a_player_leaves_the_other_as_it_is(arch: str) -> None:
-    """Leftover gradients: `zero_grad` on the wrong net, or D's batch-norm statistics moved by the G step."""
+    """Public mistakes: `zero_grad` on the wrong net; G's statistics moved by the D step, or D's by the G step."""
     if arch == "spectral_norm_in_both":
         choice = ["arch.generator.spectral_norm=true", "arch.discriminator.spectral_norm=true"]
     elif arch == "batch_norm_in_both":
@@ -46,7 +46,7 @@ def test_a_player_leaves_the_other_as_it_is(arch: str) -> None:
 
 
 def test_d_steps_use_different_batches_and_fresh_latents(monkeypatch: pytest.MonkeyPatch) -> None:
-    """k steps on one batch, or one z for all of them and for G: found in several public WGANs."""
+    """Public mistakes, in several WGANs: k steps on one batch; one z for all of them, and for G."""
     run = run_of("loss=wgan", "train.n_critic=3", "train.n_gen=2", "train.batch_size=16")
     game = Game(run)
     batches, latents = [], []
@@ -61,12 +61,77 @@ def test_d_steps_use_different_batches_and_fresh_latents(monkeypatch: pytest.Mon
     assert len({z[0].item() for z in latents}) == len(latents)
 
 
-def test_batch_size_one_and_larger_than_the_data() -> None:
-    """A last partial batch that crashes batch norm, or that counts for more than it should."""
-    for size in (1, 2500):
-        run = run_of("data=gaussian", "data.num=1000", f"train.batch_size={size}")
-        values = scalars(*Game(run).step(0))
-        assert all(math.isfinite(v) for v in values.values())
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("loss", ["nonsaturating", "rpgan"])
+def test_an_update_is_free_of_leftovers(loss: str, update: str) -> None:
+    """Public mistake: no zero_grad between the players, so that D's next update has G's gradient in it.
+
+    D's first update is the same, bit for bit, whether G has moved before it or not, and so is G's after D's.
+    """
+
+    def deltas(order: str) -> dict[str, list[Tensor]]:
+        run = run_of(f"loss={loss}", "penalty=none", "arch=mlp_small", "optimizer=momentum", f"train.update={update}")
+        game, start = Game(run), copy.deepcopy(run.state_dict())
+        after = {}
+        for step, player in enumerate(order):
+            reseed(CPU, 0, player)
+            if update == "simultaneous" and player == "D":
+                game.both_update(0)
+            else:
+                (game.d_update if player == "D" else game.g_update)(0)
+            after[player] = state_of(run.D if player == "D" else run.G)
+            if step == 0:
+                run.load_state_dict(copy.deepcopy(start))
+        return after
+
+    first, second = deltas("DG"), deltas("GD")
+    assert same(first["D"], second["D"])
+    assert same(first["G"], second["G"])
+
+
+@pytest.mark.parametrize("num", [10, 12])
+def test_batches_go_on_over_epochs_and_a_resume(num: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """n_critic counts over the whole run. Public mistakes: `if i % n_critic` with i anew in each epoch, or resume.
+
+    10 examples make 2.5 batches of 4: epochs end within a step, and within a batch.
+    """
+    line = ["data=gaussian", f"data.num={num}", "train.n_critic=3", "train.batch_size=4", "loss=nonsaturating"]
+    run = run_of(*line)
+    shown: list[Tensor] = []
+    judge = Game._judge
+
+    def watched(game: Game, real: Tensor, fake: Tensor) -> tuple[Tensor, Tensor]:
+        shown.append(real)
+        return judge(game, real, fake)
+
+    monkeypatch.setattr(Game, "_judge", watched)
+    game = Game(run)
+    for step in range(5):
+        game.step(step)
+    assert len(shown) == 5 * 3  # and G moved 5 times, whatever the epochs
+    stream = torch.cat(shown).flatten()
+    examples = run.dataset.train.x.flatten().sort().values
+    for epoch in stream[: len(stream) // num * num].split(num):
+        torch.testing.assert_close(epoch.sort().values, examples, rtol=0, atol=0)
+    resumed = run_of(*line)
+    resumed.load_state_dict(copy.deepcopy(run.state_dict()))
+    shown.clear()
+    Game(resumed).step(2)
+    assert torch.equal(torch.cat(shown).flatten(), stream[2 * 12 : 3 * 12])
+
+
+@pytest.mark.parametrize("data", ["gaussian", "digits"])
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+@pytest.mark.parametrize("size", [1, 5, 2500])
+def test_batch_size_one_and_larger_than_the_data(size: int, update: str, data: str) -> None:
+    """Public mistakes: a last partial batch that crashes batch norm, or that counts for more than it should."""
+    num = ["data.num=1000"] if data == "gaussian" else ["arch.generator.width=2", "arch.discriminator.width=2"]
+    run = run_of(f"data={data}", *num, f"train.batch_size={size}", f"train.update={update}")
+    game = Game(run)
+    for step in range(2):
+        d, g = game.step(step)
+        assert len(d.real_logits) == len(d.fake_logits) == size  # every batch is full
+        assert all(math.isfinite(value) for value in scalars(d, g).values())
 
 
 def test_real_and_fake_share_a_pass_only_where_samples_are_independent() -> None:
@@ -76,6 +141,29 @@ def test_real_and_fake_share_a_pass_only_where_samples_are_independent() -> None
     own = nn.Linear(1, 1)
     own.mixes_samples = True
     assert not treats_samples_independently(own)
+
+
+@pytest.mark.parametrize("update", ["alternating", "simultaneous"])
+def test_real_and_fake_pass_ds_batch_norm_separately(update: str) -> None:
+    """Public mistake: D(cat(real, fake)), where batch norm sees two kinds at once and gives the fakes away."""
+    net = ["data=digits", "arch=mlp", "+arch.discriminator.batch_norm=true"]
+    run = run_of(*net, "train.batch_size=8", f"train.update={update}")
+    assert any(isinstance(layer, nn.BatchNorm1d) for layer in run.D.modules())
+    passes: list[Tensor] = []
+    game, before = Game(run), copy.deepcopy(run.D)
+    run.D.register_forward_pre_hook(lambda module, inputs: passes.append(inputs[0].detach().clone()))
+    d, _ = game.step(0)
+    real = run.batches[0][0]
+    assert [len(x) for x in passes] == [8] * (3 if update == "alternating" else 2)
+    assert torch.equal(passes[0], real)
+    assert not (passes[1][:, None] == real).flatten(2).all(2).any()
+    with torch.no_grad():
+        torch.testing.assert_close(d.real_logits.detach(), before(passes[0]))
+        torch.testing.assert_close(d.fake_logits.detach(), before(passes[1]))
+    for layer, now in zip(before.modules(), run.D.modules(), strict=True):
+        if isinstance(layer, nn.BatchNorm1d):  # each kind moved the statistics once; G's step did not
+            assert now.num_batches_tracked == layer.num_batches_tracked == 2
+            torch.testing.assert_close(now.running_mean, layer.running_mean)
 
 
 def test_a_shared_pass_gives_the_logits_of_separate_ones() -> None:
@@ -89,7 +177,7 @@ def test_a_shared_pass_gives_the_logits_of_separate_ones() -> None:
 
 
 def test_average_moves_floats_and_copies_counters() -> None:
-    """`num_batches_tracked` averaged to a fraction and truncated, or buffers never averaged at all."""
+    """Public mistakes: `num_batches_tracked` averaged and truncated; buffers that are never averaged at all."""
     net = nn.BatchNorm1d(1)
     averaged = copy.deepcopy(net).requires_grad_(False)
     average = Average(averaged, net, decay=0.75)
@@ -101,6 +189,33 @@ def test_average_moves_floats_and_copies_counters() -> None:
     assert averaged.weight.item() == pytest.approx(0.75 * 1 + 0.25 * 5)
     assert averaged.running_mean.item() == pytest.approx(1.0)
     assert averaged.num_batches_tracked.item() == 7
+
+
+def test_average_is_saved_and_goes_on_from_there() -> None:
+    """Public mistake: a resume starts the average anew, from the weights of that moment or from the first ones."""
+    line = [
+        "data=digits",
+        "train.ema=0.9",
+        "train.batch_size=8",
+        "arch.generator.width=2",
+        "arch.discriminator.width=2",
+    ]
+    run, resumed = run_of(*line), run_of(*line)
+    game = Game(run)
+    for step in range(3):
+        game.step(step)
+    buffers = {name for name, _ in run.averaged.named_buffers()}
+    assert any("running_mean" in name for name in buffers)
+    assert not same(state_of(run.averaged), state_of(run.G))
+    resumed.load_state_dict(copy.deepcopy(run.state_dict()))
+    assert same(state_of(run.averaged), state_of(resumed.averaged))
+    for r in (run, resumed):
+        reseed(CPU, 0, "step", 3)
+        Game(r).step(3)
+    assert same(state_of(run.averaged), state_of(resumed.averaged))
+    tracked = {name: value.item() for name, value in run.averaged.state_dict().items() if "num_batches" in name}
+    assert set(tracked.values()) == {4}  # as many as G's: its own steps alone count
+    assert run.sampler is run.averaged
 
 
 def test_average_counts_tied_weights_once() -> None:
