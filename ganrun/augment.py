@@ -105,7 +105,7 @@ POLICIES: dict[str, Callable[[Tensor], Tensor]] = {"color": color, "translation"
 
 
 class ADA(_Augmentation):
-    """Adaptive discriminator augmentation. Karras et al. 2020, arXiv:2006.06676, section 3 and appendix B ("bgc").
+    """Adaptive discriminator augmentation. Karras et al. 2020, arXiv:2006.06676 ("bgc").
 
     Each transformation is applied to each sample with probability p. Every `every` updates of D
         p <- clip(p + sign(r - target) * n / (1000 * speed_kimg), 0, 1),  r = mean of sign(D(real)),

@@ -87,7 +87,7 @@ class HalfWeighted(NonSaturating):
 
 
 class LeastSquares:
-    """Least-squares GAN. Mao et al. 2017, arXiv:1611.04076, equation 2 (with equation 9's targets by default).
+    """Least-squares GAN. Mao et al. 2017, arXiv:1611.04076.
 
     D descends 1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2, G descends 1/2 E (D(G(z)) - c)^2, on raw outputs.
     a, b: D's targets on fake and on real samples; c: the output that G wants. b - c = 1 with b - a = 2, as in
@@ -109,7 +109,7 @@ class LeastSquares:
 
 
 class Wasserstein:
-    """Wasserstein GAN. Arjovsky et al. 2017, arXiv:1701.07875, equation 2 and Algorithm 1.
+    """Wasserstein GAN. Arjovsky et al. 2017, arXiv:1701.07875, Algorithm 1.
 
     The critic descends E f(G(z)) - E f(x), G descends -E f(G(z)); f has to be kept Lipschitz by a penalty.
 
@@ -165,7 +165,7 @@ class Relativistic:
 
 
 class RelativisticAverage(Relativistic):
-    """The relativistic average game, RaSGAN. Jolicoeur-Martineau 2018, arXiv:1807.00734, section 4.
+    """The relativistic average game, RaSGAN. Jolicoeur-Martineau 2018, arXiv:1807.00734.
 
     D descends -E log sigmoid(D(x) - mean D(G(z))) - E log(1 - sigmoid(D(G(z)) - mean D(x))), G descends the same
     with real and fake exchanged: each sample is held against the mean of the others, and not against a partner.

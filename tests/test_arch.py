@@ -130,7 +130,7 @@ def test_a_misfit_is_refused_at_start(message: str, generator: Callable, discrim
 
 
 def test_a_wrong_output_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A sigmoid G on data in [-1, 1]: it trains, and never makes black."""
+    """Public mistake: a sigmoid G on data in [-1, 1]: it trains, and never makes black."""
     monkeypatch.setattr(dcgan.Generator, "output_range", (0.0, 1.0))
     with pytest.raises(ValueError, match="makes values in"):
         run_of("data=digits")

@@ -70,6 +70,7 @@ def test_facts_are_those_of_what_d_sees() -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 25])
 def test_every_epoch_shows_each_example_once_and_every_batch_is_full(batch_size: int) -> None:
+    """Public mistakes: a last partial batch that counts for more; one that is left out."""
     split = Split(torch.arange(10.0)[:, None], torch.arange(10))
     batches = Batches(split, DataSpec((1,)), batch_size, seed=0, device=CPU)
     drawn = [batches[i] for i in range(20)]

@@ -89,14 +89,14 @@ def test_g_losses() -> None:
     ],
 )
 def test_losses_against_an_undecided_d(name: str, d: float, g: float) -> None:
-    """A one-sided test (loss - log 4 < 0.01) passes for any loss that is too small, as one of public code did."""
+    """Public mistake: a one-sided test (loss - log 4 < 0.01), which any loss that is too small passes."""
     undecided = torch.zeros(4)
     assert LOSSES[name].d_loss(undecided, undecided).item() == pytest.approx(d, abs=1e-6)
     assert LOSSES[name].g_loss(undecided, undecided).item() == pytest.approx(g, abs=1e-6)
 
 
 def test_least_squares_by_hand() -> None:
-    """Exchanged targets, or a missing 1/2, are seen only where a, b and c all differ."""
+    """Public mistakes: exchanged targets; a missing 1/2. They are seen only where a, b and c all differ."""
     loss = LeastSquares(a=-1, b=2, c=0.5)
     # real: (0.3 - 2)^2 + (-1.2 - 2)^2 + (2 - 2)^2 = 2.89 + 10.24; fake: (-0.5 + 1)^2 + (0.1 + 1)^2 + 5^2
     assert loss.d_loss(A, B).item() == pytest.approx((13.13 + 26.46) / 6, abs=1e-6)
@@ -113,7 +113,7 @@ def test_hinge_by_hand() -> None:
 
 
 def test_hinge_stops_d_beyond_the_margin_but_never_g() -> None:
-    """relu(1 - D(G(z))) for G lets it rest where D is fooled by 1; the papers have no hinge there."""
+    """Public mistake: relu(1 - D(G(z))) for G, which lets it rest where D is fooled by 1."""
     assert gradient(Hinge().d_loss, 1.5, -1.5) == [0, 0]
     assert gradient(Hinge().d_loss, 0.5, -0.5) == [-1, 1]
     assert gradient(Hinge().g_loss, 50.0) == gradient(Hinge().g_loss, -50.0) == [-1]
@@ -148,7 +148,7 @@ def test_relativistic_losses_see_differences_alone(loss: Relativistic) -> None:
 
 
 def test_only_the_average_forgets_who_is_paired_with_whom() -> None:
-    """The two go by one name in public code. The order of a batch matters to pairs alone."""
+    """Public mistake: the two go by one name. The order of a batch matters to pairs alone."""
     other = B.roll(1)
     assert RelativisticAverage().d_loss(A, other).item() == pytest.approx(RelativisticAverage().d_loss(A, B).item())
     assert abs(Relativistic().d_loss(A, other) - Relativistic().d_loss(A, B)).item() > 0.1
@@ -156,7 +156,7 @@ def test_only_the_average_forgets_who_is_paired_with_whom() -> None:
 
 
 def test_the_means_of_the_average_are_part_of_the_gradient() -> None:
-    """Where they are detached, D gets half of its gradient. A single pair: both terms are softplus(f - r)."""
+    """Public mistake: detached means, half of D's gradient. A single pair: both terms are softplus(f - r)."""
     real, fake = gradient(RelativisticAverage().d_loss, 0.0, 0.0)
     assert (real, fake) == pytest.approx((-1, 1))
 
@@ -178,7 +178,7 @@ def test_losses_say_what_they_are() -> None:
 @each_loss
 @pytest.mark.parametrize("logit", [-1e4, 1e4])
 def test_losses_and_gradients_are_finite_for_any_logit(loss: Any, logit: float) -> None:
-    """log(sigmoid(x)) is -inf from -104 on: losses have to be computed from the logits."""
+    """Public mistake: log(sigmoid(x)), which is -inf from -104 on: losses have to be computed from the logits."""
     for sign in (1, -1):
         x = torch.full((3,), logit, requires_grad=True)
         other = torch.full((3,), sign * logit, requires_grad=True)
@@ -190,7 +190,7 @@ def test_losses_and_gradients_are_finite_for_any_logit(loss: Any, logit: float) 
 
 @pytest.mark.parametrize("nonsaturating", [NonSaturating(), HalfWeighted()])
 def test_the_saturating_gradient_vanishes_and_the_other_does_not(nonsaturating: NonSaturating) -> None:
-    """As D(G(z)) -> 0: to 0 and to -1. Code that calls the one the other learns nothing from a D that is sure."""
+    """As D(G(z)) -> 0: to 0 and to -1. Public mistake: the one under the name of the other, or of -log D."""
     for logit in (-30.0, -300.0):  # D is sure that the sample is fake
         assert gradient(Minimax().g_loss, logit) == pytest.approx([0], abs=1e-9)
         assert gradient(nonsaturating.g_loss, logit) == pytest.approx([-1], abs=1e-9)
@@ -208,7 +208,7 @@ def test_gradients_agree_with_finite_differences(loss: Any) -> None:
 
 @pytest.mark.parametrize("kind", SMOOTHED)
 def test_smoothing_moves_ds_target_on_reals_alone(kind: type) -> None:
-    """Public code smooths the fakes' targets too, which holds G where it is wrong. Salimans et al. 2016, section 3.4.
+    """Public mistake: smoothed targets of fakes, which hold G where it is wrong. Salimans et al. 2016, section 3.4.
 
     The optimum on reals is logit(real_label).
     """
@@ -245,7 +245,7 @@ def test_real_label_has_bounds(kind: type, real_label: float) -> None:
 
 
 def test_feature_matching_by_hand() -> None:
-    """Means over the batch first, and the sum over features: not the mean distance of single samples."""
+    """Public mistake: the mean distance of single samples, where the means over the batch come first."""
     fake = torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[2.0, 1.0], [0.0, 1.0]]])  # means 1 1 1 2
     real = torch.tensor([[[3.0, 1.0], [1.0, 0.0]], [[1.0, 3.0], [1.0, 0.0]], [[5.0, 2.0], [1.0, 0.0]]])  # 3 2 1 0
     loss: Any = FeatureMatching()
@@ -255,7 +255,7 @@ def test_feature_matching_by_hand() -> None:
 
 
 def test_feature_matching_detaches_the_real_features() -> None:
-    """Public code leaves them attached, so that the step that matches features pulls at the real ones as well."""
+    """Public mistake: real features left attached, so that the step pulls at them as well."""
     fake, real = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
     FeatureMatching().g_feature_loss(fake, real).backward()
     assert fake.grad is not None
@@ -291,7 +291,7 @@ def test_feature_matching_agrees_with_finite_differences() -> None:
 def test_a_loss_brings_its_papers_recipe(
     name: str, data: str, rate: float, betas: list[float], schedule: str, n_critic: int, penalties: list[str]
 ) -> None:
-    """Whatever the data set would choose. Fields patched into a chosen optimizer put Adam's betas inside RMSprop."""
+    """Whatever the data set would choose. Public mistake: patched fields, which leave Adam's betas in RMSprop."""
     config = config_of(f"loss={name}", f"data={data}")
     optimizer = config["optimizer"]
     assert (optimizer["_target_"], optimizer["lr"], optimizer["betas"]) == ("torch.optim.Adam", rate, betas)

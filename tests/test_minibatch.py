@@ -20,7 +20,7 @@ def discrimination(weights: list) -> MinibatchDiscrimination:
 
 
 def test_discrimination_sums_closeness_to_the_other_samples_only() -> None:
-    """A public mistake leaves the sample itself in the sum, which adds 1 to every output (RECIPES, trap 9)."""
+    """Public mistake: the sample itself is in the sum, which adds 1 to every output."""
     layer = discrimination([[[1.0, 0.0], [0.5, 0.0]], [[0.0, 2.0], [0.0, 0.0]]])  # (2 features, 2 outputs, kernel 2)
     f = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     # Output 0: M = (f0, 2 f1), distances 1, 2, 3. Output 1: M = (f0 / 2, 0), distances 1/2, 0, 1/2.
@@ -131,7 +131,7 @@ LAYERS = {
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_sigma_is_one(name: str) -> None:
-    """A public mistake takes sigma of a transposed convolution over the wrong dimension (RECIPES, trap 8)."""
+    """Public mistake: sigma of a transposed convolution with its inputs for its outputs."""
     torch.manual_seed(0)
     make, shape = LAYERS[name]
     layer = make()
@@ -157,6 +157,7 @@ def vectors(net: nn.Module) -> dict[str, Tensor]:
 
 
 def test_power_iteration_runs_in_train_mode_only() -> None:
+    """Public mistake: a power iteration at every use, so that evaluation changes the network."""
     torch.manual_seed(0)
     net = apply_spectral_norm(nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 1)))
     net[0].parametrizations.weight.original.data.normal_()  # the vectors no longer fit, so an iteration shows
@@ -168,6 +169,7 @@ def test_power_iteration_runs_in_train_mode_only() -> None:
 
 
 def test_spectral_norm_is_in_the_state_dict_and_goes_on_from_it() -> None:
+    """Public mistake: singular vectors as plain attributes, which a resume draws anew."""
     torch.manual_seed(0)
     net, other = (apply_spectral_norm(nn.Sequential(nn.Linear(20, 30), nn.Conv1d(30, 2, 1))) for _ in range(2))
     assert len(vectors(net)) == 4  # u and v of two layers

@@ -14,7 +14,7 @@ from ganrun.steps import Game, Verdict, scalars
 
 @pytest.mark.parametrize("name", ["gradient_penalty", "zero_centered", "r1", "r2", "dragan"])
 def test_batch_norm_in_d_is_refused_and_the_remedy_works(name: str, tmp_path: Path) -> None:
-    """WGAN-GP with batch norm in the critic: the gradient at a sample then is one of the whole batch."""
+    """Public mistake: WGAN-GP with batch norm in the critic: the gradient at a sample is one of the whole batch."""
     small = ["data=folder", f"data.root={tmp_path}", "data.size=16", "arch.discriminator.width=4", "train.batch_size=4"]
     write_folder(tmp_path)
     with pytest.raises(ValueError, match=rf"penalty={name}: D has batch normalization.*arch.discriminator.norm=none"):
@@ -25,7 +25,7 @@ def test_batch_norm_in_d_is_refused_and_the_remedy_works(name: str, tmp_path: Pa
 
 
 def test_lazy_penalties_come_every_k_updates_times_k_with_rescaled_rates() -> None:
-    """The weight not multiplied, Adam's rates not rescaled, or the count begun anew at every epoch or resume."""
+    """Public mistakes: the weight not multiplied; Adam's rates not rescaled; the count begun anew at a resume."""
     run = run_of("penalty=r1", "penalty.r1.every=4", "optimizer=adam", "train.n_critic=3", "train.ema=0")
     c = 4 / 5
     assert run.d_optimizer.defaults["lr"] == pytest.approx(2e-4 * c)
@@ -50,6 +50,7 @@ def test_several_penalties_add_up() -> None:
 
 
 def test_lecams_anchors_are_in_the_checkpoint() -> None:
+    """Public mistake: adaptive state that a resume forgets."""
     run = run_of("penalty=lecam")
     Game(run).step(0)
     assert run.state_dict()["penalty/lecam"]["started"]

@@ -55,7 +55,7 @@ def test_orthogonal_with_groups_and_spectral_norm() -> None:
 
 
 def test_clipping_bounds_weights_but_no_norm_layer() -> None:
-    """Clipping batch norm's scales to 0.01 switches those layers off: CIFAR-10's FID goes from 43 to 107."""
+    """Public mistake: clipping batch norm's scales to 0.01, which switches those layers off."""
     D = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.Linear(4, 1))
     with torch.no_grad():
         for weight in D.parameters():
@@ -70,6 +70,7 @@ def test_clipping_bounds_weights_but_no_norm_layer() -> None:
 
 
 def test_clipping_follows_every_critic_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public mistake: clipping once a G step, after the last of k critic steps, or before them."""
     run = run_of("loss=wgan", "train.n_critic=3", "optimizer.lr=0.1")
     largest: list[Tensor] = []
     forward = type(run.D).forward

@@ -135,7 +135,7 @@ def test_batch_size_one_and_larger_than_the_data(size: int, update: str, data: s
 
 
 def test_real_and_fake_share_a_pass_only_where_samples_are_independent() -> None:
-    """D's batch norm over real and fake together tells them apart by the batch, and lets statistics leak."""
+    """Public mistake: one pass of both through batch norm, or another layer that looks across the batch."""
     assert treats_samples_independently(nn.Sequential(nn.Linear(1, 2), nn.LayerNorm(2), nn.InstanceNorm2d(2)))
     assert not treats_samples_independently(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2)))
     own = nn.Linear(1, 1)

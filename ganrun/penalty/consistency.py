@@ -10,7 +10,7 @@ from ganrun.penalty.base import Penalty, not_negative
 class Consistency(Penalty):
     """CR: weight * E_real[(D(x) - D(T(x)))^2]. Zhang et al. 2020 (CR-GAN), arXiv:1910.12027.
 
-    bCR adds fake_weight * E_fake[(D(x) - D(T(x)))^2]. Zhao et al. 2020, arXiv:2002.04724, Algorithm 1.
+    bCR adds fake_weight * E_fake[(D(x) - D(T(x)))^2]. Zhao et al. 2020, arXiv:2002.04724.
     T is drawn for each sample. Images (B, C, H, W) are moved by whole pixels, up to `translation` along either axis,
     with `fill` (in the data's units) at the border, and with `flip` mirrored half of the time: not for digits.
     Vectors (B, n) get Gaussian noise of `noise` times each component's deviation in the batch, none if that is one

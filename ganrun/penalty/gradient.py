@@ -165,7 +165,7 @@ class R1(Penalty):
 
 
 class R2(R1):
-    """R2: gamma / 2 * E_fake[||grad D(x)||^2]. Mescheder et al. 2018, arXiv:1801.04406, Eq. 10. Else as `R1`."""
+    """R2: gamma / 2 * E_fake[||grad D(x)||^2]. Mescheder et al. 2018, arXiv:1801.04406. Else as `R1`."""
 
     name: ClassVar[str] = "r2"
 

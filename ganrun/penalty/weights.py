@@ -38,13 +38,14 @@ class WeightClip(Penalty):
 
 
 class Orthogonal(Penalty):
-    """weight * sum over layers of ||W W^T * (1 - I)||_F^2. Brock et al. 2019 (BigGAN), arXiv:1809.11096, Eq. 3.
+    """weight * sum over layers of ||W W^T * (1 - I)||_F^2. Brock et al. 2019 (BigGAN), arXiv:1809.11096.
 
-    The rows of W, (out, in * kernel), are the output channels (units) of a convolution (linear layer): each pair of
-    them is drawn towards a right angle, within a group where the layer has groups; their lengths are left free.
-    Biases, norm layers and embeddings do not count; a layer that is used twice counts once. Under spectral norm W is
-    the weight before its division, as in the authors' code. That code adds 2 (W W^T * (1 - I)) W to the gradient,
-    half of this form's 4 (...): its 1e-4 is 5e-5 here. BigGAN uses it in G; here it is for D.
+    The rows of W, (out, in * kernel), are the output channels (units) of a convolution (linear layer), which the paper
+    has as columns: each pair of them is drawn towards a right angle, within a group where the layer has groups; their
+    lengths are left free. Biases, norm layers and embeddings do not count; a layer that is used twice counts once.
+    Under spectral norm W is the weight before its division, as in the authors' code. That code adds
+    2 (W W^T * (1 - I)) W to the gradient, half of this form's 4 (...): its 1e-4 is 5e-5 here. BigGAN uses it in G;
+    here it is for D.
 
     >>> D = nn.Linear(2, 2)
     >>> _ = D.weight.data.copy_(torch.tensor([[1.0, 2.0], [3.0, 0.0]]))  # the rows' product is 3, and counts twice
