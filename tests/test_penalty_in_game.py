@@ -9,6 +9,7 @@ from conftest import run_of
 from test_conf import write_folder
 
 from ganrun.penalty import R1
+from ganrun.randomness import reseed
 from ganrun.steps import Game, Verdict, scalars
 
 
@@ -40,6 +41,20 @@ def test_lazy_penalties_come_every_k_updates_times_k_with_rescaled_rates() -> No
     assert total.item() == pytest.approx(loss.item() + 4 * terms["penalty/r1"].item(), rel=1e-5)
     with pytest.raises(ValueError, match="every=0: must be at least 1"):
         R1(every=0)
+
+
+@pytest.mark.parametrize("layers", ["+arch.discriminator.batch_norm=true", "arch.discriminator.spectral_norm=true"])
+def test_penalties_do_not_move_what_d_counts(layers: str) -> None:
+    """Public mistake: every pass for a penalty moves batch norm's statistics, or iterates the spectral norm, again."""
+    buffers = []
+    for penalty in ("none", "consistency"):
+        run = run_of("arch=mlp_small", layers, f"penalty={penalty}", "train.batch_size=8")
+        reseed(torch.device("cpu"), 0, "step")
+        Game(run).d_update(0)
+        buffers.append(dict(run.D.named_buffers()))
+    assert len(buffers[0]) > 2
+    for name, value in buffers[0].items():
+        assert torch.equal(value, buffers[1][name]), name
 
 
 def test_several_penalties_add_up() -> None:
