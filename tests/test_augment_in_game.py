@@ -12,7 +12,6 @@ from ganrun.data.dataset import Dataset
 from ganrun.figures.pictures import Pictures
 from ganrun.loop import evaluate
 from ganrun.penalty import Consistency
-from ganrun.run import Run
 from ganrun.steps import Game
 
 
@@ -118,5 +117,10 @@ def test_images_are_mirrored_and_turned_where_that_is_asked_for() -> None:
 
 
 def test_a_gray_run_is_upright_by_default() -> None:
-    run: Run = run_of("data=digits", "augment=ada")
+    """Public mistake: RandomHorizontalFlip among the transforms of every data set."""
+    run = run_of("data=digits", "augment=ada", "penalty=[consistency,balanced_consistency]")
     assert run.augment.gray_transforms.isdisjoint({*TURNS, "flip"})
+    assert not any(penalty.flip for penalty in run.penalties.values())
+    batch, _ = run.batches[0]
+    examples = run.dataset.spec.decode(run.dataset.train.x)
+    assert (batch[:, None] == examples).flatten(2).all(2).any(1).all()  # each is an example as it stands in the file
