@@ -1,11 +1,13 @@
 """Faces: every form of a data set gives the same examples, and what is wrong with a copy is said in one sentence."""
 
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from test_conf import write_fer2013
+from test_conf import write_fer2013, write_idx
 
 from ganrun.data.dataset import Dataset, Split
 from ganrun.data.faces import EXPRESSIONS, fer2013
@@ -102,13 +104,70 @@ def test_what_is_wrong_with_idx_files_is_said(tmp_path: Path) -> None:
 
 
 def test_idx_files_of_another_size_are_refused(tmp_path: Path) -> None:
-    from test_conf import write_idx
-
     raw = tmp_path / "FER2013Idx" / "raw"
     raw.mkdir(parents=True)
     write_idx(raw, {"train": 7, "t10k": 14}, side=28, num_classes=7)
     with pytest.raises(ValueError, match="its images are 28 x 28, not 48 x 48"):
         fer2013(str(tmp_path), verify=False)
+
+
+# ---- folds
+
+
+def contents(split: Split) -> list[bytes]:
+    return [x.numpy().tobytes() for x in split.x]
+
+
+def assert_folds(load: Callable[[int], Dataset], sizes: list[int]) -> None:
+    """Five divisions: in each every example is once, and over all of them every example is tested once."""
+    tested: list[bytes] = []
+    for fold in range(5):
+        data = load(fold)
+        found = [contents(split) for split in splits(data)]
+        assert [len(split) for split in found] == sizes
+        assert not set(found[0]) & set(found[1])
+        assert not set(found[0]) & set(found[2])
+        assert not set(found[1]) & set(found[2])
+        tested += found[2]
+        assert data.spec.mean == pytest.approx(data.spec.decode(data.train.x).mean().item(), abs=1e-5)
+    assert sorted(tested) == sorted(found[0] + found[1] + found[2])
+    for wrong in (-1, 5):
+        with pytest.raises(ValueError, match=f"data.fold={wrong}: must be 0, 1, 2, 3 or 4"):
+            load(wrong)
+
+
+def test_folds_of_fer2013(tmp_path: Path) -> None:
+    write_fer2013(tmp_path, train=60, held_out=20)
+    assert_folds(lambda fold: fer2013(str(tmp_path), verify=False, fold=fold), [70, 10, 20])
+
+
+def test_folds_of_fer2013_depend_on_content_and_not_on_order(tmp_path: Path) -> None:
+    write_fer2013(tmp_path, train=60, held_out=20)
+    data = fer2013(str(tmp_path), verify=False)
+    last = torch.arange(59, -1, -1)
+    write_csv(tmp_path / "csv" / "fer2013.csv", Dataset(data.spec, data.train[last], data.test, data.valid))
+    tested = [fer2013(str(root), verify=False, fold=0).test for root in (tmp_path, tmp_path / "csv")]
+    assert set(contents(tested[0])) == set(contents(tested[1]))
+    assert contents(tested[0]) != contents(data.train[:20])
+
+
+def test_folds_of_fer2013_keep_labels_and_divide_no_copies(tmp_path: Path) -> None:
+    """Images that say their label in their first pixel, each one five times."""
+    write_fer2013(tmp_path, train=60, held_out=20)
+    for name in ("train", "t10k"):
+        path = tmp_path / "FER2013Idx" / "raw" / f"{name}-images-idx3-ubyte"
+        head, images = path.read_bytes()[:16], np.frombuffer(path.read_bytes()[16:], np.uint8).copy().reshape(-1, 2304)
+        images[:] = (np.arange(len(images)) % 7)[:, None]  # as labels are
+        images[:, 1] = np.arange(len(images)) % 4
+        path.write_bytes(head + images.tobytes())
+    data = fer2013(str(tmp_path), verify=False, fold=2)
+    found = [set(contents(split)) for split in splits(data)]
+    assert sum(map(len, found)) == len(set.union(*found)) == 28
+    for split in splits(data):
+        assert torch.equal(split.x[:, 0, 0, 0].long(), split.y)
+
+
+# ---- the real ones
 
 
 def test_real_fer2013(shared_data: Path) -> None:
@@ -122,3 +181,21 @@ def test_real_fer2013(shared_data: Path) -> None:
     assert data.train.x[0, 0, 0, :5].tolist() == [70, 80, 82, 72, 58]
     assert data.train.x.double().mean().item() == pytest.approx(129.474, abs=1e-3)
     assert hashlib.md5(data.train.x.numpy().tobytes()).hexdigest() == "9113dfd7d2f920e1a887927d30ed610e"
+
+
+def test_real_folds_of_fer2013(shared_data: Path) -> None:
+    data = fer2013(str(shared_data), fold=1)
+    assert [len(s) for s in splits(data)] == [25142, 3580, 7165]
+    train, valid, test = (set(contents(s)) for s in splits(data))
+    assert (len(train & test), len(train & valid), len(valid & test)) == (0, 0, 0)
+    assert len(train | valid | test) == 34034
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEADS)
+def test_real_csv_files_of_fer2013(name: str, shared_data: Path, tmp_path: Path) -> None:
+    """Written from the idx files they have the published md5s, and are read as the same."""
+    data = fer2013(str(shared_data))
+    write_csv(tmp_path / "fer2013" / name, data)
+    assert_same(fer2013(str(tmp_path)), data)
+    (tmp_path / "fer2013" / name).unlink()  # 301 MB

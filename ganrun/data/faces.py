@@ -1,6 +1,7 @@
-"""Faces of 48x48 gray pixels: FER2013."""
+"""Faces of 48x48 gray pixels: FER2013. And five folds of a data set, as TFD has them."""
 
 import csv
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from ganrun.data.dataset import Dataset, Split, image_spec
 from ganrun.data.published import check_md5s
 
-SIDE = 48
+SIDE, FOLDS = 48, 5
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 USAGES = ("Training", "PublicTest", "PrivateTest")
 
@@ -27,24 +28,53 @@ FER2013_IDX = {
 }
 
 
-def fer2013(root: str, verify: bool = True) -> Dataset:
+def fer2013(root: str, verify: bool = True, fold: int | None = None) -> Dataset:
     """FER2013, 48x48 gray, seven expressions: 28,709 to train, 3,589 for validation (PublicTest), 3,589 to test
     (PrivateTest), in the published order. Goodfellow et al. 2013.
+
+    Of the published test images 288 are also among those to train, pixel for pixel. With `fold` in 0..4, all 35,887 are
+    divided anew (`by_fold`), by a hash of their content, so that no image and its copy are divided.
 
     Read from the first that `root` holds: FER2013Idx/raw (MNIST's format: the training files hold Training, the t10k
     files PublicTest, then PrivateTest), fer2013.csv or icml_face_data.csv, in `root` or root/fer2013.
     Raises ValueError where there is none, where one is damaged, or where its md5 is another and `verify` is set.
     """
+    check_fold(fold)
     files, read = _find_fer2013(Path(root))
     check_md5s("FER2013", root, files, verify)
     try:
-        train, valid, test = read(list(files))
+        splits = read(list(files))
     except Exception as error:  # a damaged file: torchvision's reader raises what it meets, of any type
         reason = str(error) or "it is damaged"
         raise ValueError(
             f"data.root={root}: FER2013 there cannot be read ({reason}); remove it, or use a copy."
         ) from error
+    if fold is not None:
+        every = Split(torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits if s.y is not None]))
+        splits = by_fold(every, _parts_by_content(every.x), fold)
+    train, valid, test = splits
     return Dataset(image_spec(train.x, EXPRESSIONS), train, valid, test)
+
+
+def check_fold(fold: int | None) -> None:
+    if fold not in (None, *range(FOLDS)):
+        raise ValueError(f"data.fold={fold}: must be 0, 1, 2, 3 or 4.")
+
+
+def by_fold(data: Split, parts: Tensor, fold: int) -> list[Split]:
+    """The training, validation and test split of one of five folds, from each example's part (N,) in 0..9.
+
+    Two parts are tested, so that each example is in just one fold, the next part is for validation, and seven to train.
+    """
+    test, valid = parts // 2 == fold, parts == (2 * fold + 2) % (2 * FOLDS)
+    return [data[~(test | valid)], data[valid], data[test]]
+
+
+def _parts_by_content(x: Tensor) -> Tensor:
+    """A part (N,) in 0..9 for each image: in which tenth its md5 is, of the md5s of all contents in order."""
+    digests = [hashlib.md5(image.tobytes(), usedforsecurity=False).digest() for image in x.numpy()]
+    rank = {digest: i for i, digest in enumerate(sorted(set(digests)))}
+    return torch.tensor([rank[digest] * 2 * FOLDS // len(rank) for digest in digests])
 
 
 def _find_fer2013(root: Path) -> tuple[dict[Path, str], Callable[[list[Path]], list[Split]]]:
