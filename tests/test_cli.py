@@ -52,6 +52,8 @@ SLIPS = [
     ("data=cifar10 data.download=false", "no CIFAR-10 there"),
     ("data=fer2013", "data.root=data: no FER2013 there"),
     ("data=fer2013 data.fold=5", "data.fold=5: must be 0, 1, 2, 3 or 4."),
+    ("data=olivetti data.download=false", "data.root=data: no Olivetti faces there"),
+    ("data=olivetti data.held_out=person", "data.held_out=person: must be one of people, images."),
     ("train.n_critic=2 train.update=simultaneous", "train.update=simultaneous: takes one step of each player"),
     ("sample", "run_dir: has to be given"),
     ("sample runn_dir=3", "runn_dir=3: no such setting; did you mean run_dir?"),

@@ -3,14 +3,17 @@
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import torch
-from test_conf import write_fer2013, write_idx
+from test_conf import write_fer2013, write_idx, write_olivetti
 
 from ganrun.data.dataset import Dataset, Split
 from ganrun.data.faces import EXPRESSIONS, fer2013
+from ganrun.data.olivetti import olivetti
 
 HEADS = {"fer2013.csv": "emotion,pixels,Usage", "icml_face_data.csv": "emotion, Usage, pixels"}
 
@@ -167,6 +170,88 @@ def test_folds_of_fer2013_keep_labels_and_divide_no_copies(tmp_path: Path) -> No
         assert torch.equal(split.x[:, 0, 0, 0].long(), split.y)
 
 
+# ---- Olivetti
+
+
+def people(split: Split) -> list[int]:
+    return (split.x[:, 0, 20, 20] // 6).tolist()
+
+
+def write_people(root: Path) -> None:
+    """Faces as gray as 6 times the number of their person, plus 3, but for the least and the greatest value."""
+    write_olivetti(root)
+    faces = np.repeat(np.arange(40) * 6 + 3, 10).astype(np.uint8)[:, None].repeat(4096, 1)
+    faces[0, :2] = 0, 242
+    joblib.dump(faces, root / "olivetti" / "olivetti_py3.pkz")
+
+
+def test_folds_of_olivetti(tmp_path: Path) -> None:
+    write_olivetti(tmp_path)
+    for held_out in ("people", "images"):
+        assert_folds(lambda fold, h=held_out: olivetti(str(tmp_path), False, False, h, fold), [280, 40, 80])
+
+
+def test_no_image_of_a_held_out_person_is_trained_on(tmp_path: Path) -> None:
+    write_people(tmp_path)
+    for fold in range(5):
+        data = olivetti(str(tmp_path), download=False, verify=False, fold=fold)
+        seen = [set(people(split)) for split in splits(data)]
+        assert [len(s) for s in seen] == [28, 4, 8]
+        assert set.union(*seen) == set(range(40))
+        assert data.train.y is None
+        assert data.spec.classes == ()
+
+
+def test_people_are_classes_where_images_are_held_out(tmp_path: Path) -> None:
+    write_people(tmp_path)
+    data = olivetti(str(tmp_path), download=False, verify=False, held_out="images", fold=3)
+    assert data.spec.num_classes == 40
+    for split, each in zip(splits(data), (7, 1, 2), strict=True):
+        assert split.y.bincount().tolist() == [each] * 40
+        assert split.y.tolist() == people(split)
+
+
+def test_olivetti_is_read_upright_and_in_scikit_learns_two_places(tmp_path: Path) -> None:
+    write_olivetti(tmp_path)
+    faces = np.zeros((400, 64, 64), np.uint8)
+    faces[:, :16] = 242  # in MATLAB's order the first axis is the horizontal one
+    for folder in ("a", "b/olivetti"):
+        (tmp_path / folder).mkdir(parents=True)
+        joblib.dump(faces.reshape(400, 4096), tmp_path / folder / "olivetti_py3.pkz")
+    for root in ("a", "b"):
+        x = olivetti(str(tmp_path / root), download=False, verify=False).train.x[:, 0]
+        assert x.shape[1:] == (48, 48)
+        assert (x[:, :, :10] == 242).all()
+        assert (x[:, :, 14:] == 0).all()
+
+
+def test_what_is_wrong_with_olivetti_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^data.root=.*: no Olivetti faces there .* Run once with data.download=true"):
+        olivetti(str(tmp_path), download=False)
+    assert not any(tmp_path.iterdir())
+    write_olivetti(tmp_path)
+    with pytest.raises(ValueError, match="the md5 of their pixels differs"):
+        olivetti(str(tmp_path))
+    path = tmp_path / "olivetti" / "olivetti_py3.pkz"
+    whole = path.read_bytes()
+    for damaged in (b"", b"no pickle", whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"^data.root=.*olivetti_py3.pkz cannot be read \(.+\); remove it"):
+            olivetti(str(tmp_path), verify=False)
+    joblib.dump(np.zeros((300, 4096), np.uint8), path)
+    with pytest.raises(ValueError, match=r"cannot be read"):
+        olivetti(str(tmp_path), verify=False)
+
+
+def test_a_failed_download_of_olivetti_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr("sklearn.datasets._olivetti_faces._fetch_remote", fail)
+    with pytest.raises(ValueError, match=r"the download failed \(no route to host\)"):
+        olivetti(str(tmp_path))
+
+
 # ---- the real ones
 
 
@@ -189,6 +274,14 @@ def test_real_folds_of_fer2013(shared_data: Path) -> None:
     train, valid, test = (set(contents(s)) for s in splits(data))
     assert (len(train & test), len(train & valid), len(valid & test)) == (0, 0, 0)
     assert len(train | valid | test) == 34034
+
+
+def test_real_olivetti(shared_data: Path) -> None:
+    data = olivetti(str(shared_data), download=False)
+    assert [len(s) for s in splits(data)] == [280, 40, 80]
+    every = np.concatenate([s.x.numpy() for s in splits(data)])
+    assert every.mean() == pytest.approx(132.384, abs=0.05)  # that of the originals; the filter keeps means
+    assert data.test.x[0, 0, 24, 20:25].tolist() == pytest.approx([163, 165, 165, 174, 181], abs=1)
 
 
 @pytest.mark.slow
