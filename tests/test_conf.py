@@ -2,6 +2,7 @@
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from conftest import config_of, run_of
 from PIL import Image
+from scipy.io import savemat
 
 from ganrun.cli.search import CONF
 from ganrun.steps import Game, scalars
@@ -67,6 +69,22 @@ def write_olivetti(root: Path) -> None:
     joblib.dump(faces, root / "olivetti" / "olivetti_py3.pkz", compress=1)
 
 
+def write_tfd(root: Path, **changes: Any) -> dict[str, Any]:
+    """TFD in miniature: 30 images without a label, then 50 with one, in five folds of 35, 5 and 10."""
+    root.mkdir(parents=True, exist_ok=True)
+    label = np.arange(50)
+    parts = [np.select([label // 10 == fold, label // 5 == (2 * fold + 2) % 10], [3, 2], 1) for fold in range(5)]
+    fields = {
+        "images": np.random.default_rng(0).integers(0, 256, (80, 48, 48), np.uint8),
+        "folds": np.concatenate([np.zeros((30, 5)), np.stack(parts, 1)]).astype(np.uint8),
+        "labs_ex": np.concatenate([np.full(30, -1), label % 7 + 1])[:, None].astype(np.int16),
+        "labs_id": np.concatenate([np.full(30, -1), label // 5])[:, None].astype(np.int16),
+    } | changes
+    fields = {name: value for name, value in fields.items() if value is not None}
+    savemat(root / "TFD_48x48.mat", fields, do_compression=True)
+    return fields
+
+
 def write_folder(root: Path, n: int = 12) -> None:
     rng = np.random.default_rng(0)
     for k in range(n):
@@ -91,6 +109,8 @@ def overrides_for(name: str, tmp_path: Path) -> list[str]:
     if option == "olivetti":
         write_olivetti(root)
         chosen += ["data.verify=false"]
+    if option == "tfd":
+        write_tfd(root)
     if option in ("folder", "faces"):
         write_folder(root)
     if option == "folder":

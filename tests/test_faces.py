@@ -9,11 +9,12 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from test_conf import write_fer2013, write_idx, write_olivetti
+from test_conf import write_fer2013, write_idx, write_olivetti, write_tfd
 
 from ganrun.data.dataset import Dataset, Split
 from ganrun.data.faces import EXPRESSIONS, fer2013
 from ganrun.data.olivetti import olivetti
+from ganrun.data.tfd import tfd
 
 HEADS = {"fer2013.csv": "emotion,pixels,Usage", "icml_face_data.csv": "emotion, Usage, pixels"}
 
@@ -250,6 +251,80 @@ def test_a_failed_download_of_olivetti_is_one_sentence(tmp_path: Path, monkeypat
     monkeypatch.setattr("sklearn.datasets._olivetti_faces._fetch_remote", fail)
     with pytest.raises(ValueError, match=r"the download failed \(no route to host\)"):
         olivetti(str(tmp_path))
+
+
+# ---- TFD
+
+
+@pytest.mark.parametrize("fold", range(5))
+def test_tfd_trains_on_unlabeled_images_or_on_the_folds_own(fold: int, tmp_path: Path) -> None:
+    fields = write_tfd(tmp_path)
+    stored = [image.tobytes() for image in fields["images"]]
+    expected = {
+        name: [image for image, part in zip(stored, fields["folds"][:, fold], strict=True) if part == number]
+        for number, name in enumerate(("unlabeled", "train", "valid", "test"))
+    }
+    assert [len(images) for images in expected.values()] == [30, 35, 5, 10]
+    free, labeled = tfd(str(tmp_path), fold), tfd(str(tmp_path), fold, train="labeled")
+    assert contents(free.train) == expected["unlabeled"]
+    assert contents(labeled.train) == expected["train"]
+    for data in (free, labeled):
+        assert contents(data.valid) == expected["valid"]
+        assert contents(data.test) == expected["test"]
+        assert data.train.x.is_contiguous()
+    assert (free.spec.classes, free.train.y, free.valid.y) == ((), None, None)
+    assert labeled.spec.classes == EXPRESSIONS
+    assert labeled.test.y.tolist() == (fields["labs_ex"][fields["folds"][:, fold] == 3, 0] - 1).tolist()
+
+
+def test_tfd_may_lie_in_a_folder_of_its_own(tmp_path: Path) -> None:
+    write_tfd(tmp_path / "TFD")
+    assert len(tfd(str(tmp_path)).train) == 30
+
+
+FOLDS_OF = np.zeros((80, 5), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": None}, "has no field images"),
+        ({"folds": None}, "has no field folds"),
+        ({"labs_ex": None}, "has no field labs_ex"),
+        ({"images": np.zeros((80, 96, 96), np.uint8)}, "holds images 80 x 96 x 96, not N x 48 x 48"),
+        ({"images": np.zeros((80, 2304), np.uint8)}, "holds images 80 x 2304, not N x 48 x 48"),
+        ({"images": np.zeros((80, 48, 48))}, "holds images of float64, not uint8; in MATLAB"),
+        ({"folds": np.zeros((80, 4))}, "holds folds 80 x 4, not 80 x 5"),
+        ({"folds": np.zeros((79, 5))}, "holds folds 79 x 5, not 80 x 5"),
+        ({"folds": np.zeros((80, 5))}, "has no 1 in column 0 of folds"),
+        ({"labs_ex": np.zeros((79, 1))}, "holds labs_ex 79 x 1, not 80 x 1"),
+        ({"labs_ex": np.zeros((80, 1))}, "a labeled image whose labs_ex is not in 1..7"),
+    ],
+)
+def test_what_is_wrong_with_tfd_is_said(changes: dict, message: str, tmp_path: Path) -> None:
+    write_tfd(tmp_path, **changes)
+    with pytest.raises(ValueError, match=f"^data.root=.*: TFD_48x48.mat there .*{message}") as caught:
+        tfd(str(tmp_path), train="labeled")
+    assert str(caught.value).count("\n") == 0
+
+
+def test_a_file_that_is_no_tfd_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no TFD there .* not public; .* data=fer2013, data=olivetti or data=faces"):
+        tfd(str(tmp_path))
+    with pytest.raises(ValueError, match=r"data.fold=5: must be 0, 1, 2, 3 or 4\."):
+        tfd(str(tmp_path), fold=5)
+    write_tfd(tmp_path)
+    path = tmp_path / "TFD_48x48.mat"
+    whole = path.read_bytes()
+    for damaged in (b"", b"no MATLAB file" * 99, whole[:200], whole[: len(whole) // 2]):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"TFD_48x48.mat there (cannot be read \(.+\)|has no field images); use"):
+            tfd(str(tmp_path))
+    hdf5 = b"\x89HDF\r\n\x1a\n" + bytes(500)
+    for newer in (hdf5, b"MATLAB 7.3 MAT-file, Platform: GLNXA64".ljust(512) + hdf5):
+        path.write_bytes(newer)
+        with pytest.raises(ValueError, match=r"is in MATLAB's version 7.3 \(HDF5\); save it with MATLAB's option -v7"):
+            tfd(str(tmp_path))
 
 
 # ---- the real ones

@@ -28,6 +28,7 @@ ONLY_IN = {
     "tensorboard": {"records/dashboard.py"},
     "torchvision": {"data", "figures"},
     "sklearn": {"data"},
+    "scipy": {"data"},
 }
 
 
