@@ -56,6 +56,7 @@ SLIPS = [
     ("data=olivetti data.held_out=person", "data.held_out=person: must be one of people, images."),
     ("data=tfd", "data.root=data: no TFD there"),
     ("data=tfd data.train=all", "data.train=all: must be one of unlabeled, labeled."),
+    ("data=faces", "data.root=data: no such folder"),
     ("train.n_critic=2 train.update=simultaneous", "train.update=simultaneous: takes one step of each player"),
     ("sample", "run_dir: has to be given"),
     ("sample runn_dir=3", "runn_dir=3: no such setting; did you mean run_dir?"),

@@ -9,6 +9,8 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from conftest import run_of
+from PIL import Image
 from test_conf import write_fer2013, write_idx, write_olivetti, write_tfd
 
 from ganrun.data.dataset import Dataset, Split
@@ -325,6 +327,19 @@ def test_a_file_that_is_no_tfd_is_refused(tmp_path: Path) -> None:
         path.write_bytes(newer)
         with pytest.raises(ValueError, match=r"is in MATLAB's version 7.3 \(HDF5\); save it with MATLAB's option -v7"):
             tfd(str(tmp_path))
+
+
+# ---- any faces
+
+
+def test_a_folder_of_faces_becomes_as_tfd(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    wide = np.zeros((60, 100, 3), np.uint8)
+    wide[:, 20:80] = 0, 255, 0  # the centered square
+    Image.fromarray(wide).save(tmp_path / "d" / "wide.png")
+    x = run_of("data=faces", f"data.root={tmp_path / 'd'}", "data.valid=0", "data.test=0", "arch=mlp").dataset.train.x
+    assert x.shape == (1, 1, 48, 48)
+    assert ((x.float() - 150).abs() < 6).all()  # 0.587 of 255, the luma of green; the filter blurs the cut a little
 
 
 # ---- the real ones
