@@ -18,7 +18,7 @@ from ganrun.records.dashboard import Dashboard
 from ganrun.records.run_dir import RunDir
 from ganrun.run import Run
 from ganrun.sampling import draw, labels_like
-from ganrun.steps import Game, scalars
+from ganrun.steps import DUpdate, Game, GUpdate, scalars
 
 log = logging.getLogger("ganrun")
 
@@ -50,13 +50,14 @@ def train(
     try:
         if state is None:
             board.config(config)
-        play(run, run_dir, config, board, progress, at, stop)
-        metrics = evaluate(run) if at.step == run.options.steps else {}
+        Training(run, run_dir, config, board, progress, at).play(stop)
+        if at.step < run.options.steps:
+            return {}
+        metrics = evaluate(run)
         if metrics:
             run_dir.log_metrics({"step": at.step, **{f"metric/{k}": v for k, v in metrics.items()}})
             board.scalars({f"metric/{key}": value for key, value in metrics.items()}, at.step)
-        if at.step == run.options.steps:
-            board.hparams(config, metrics)
+        board.hparams(config, metrics)
         return metrics
     finally:
         progress.close()
@@ -90,88 +91,96 @@ def data_facts(run: Run) -> dict[str, Any]:
     return asdict(run.dataset.spec) | {"num_train": len(run.dataset.train)}
 
 
-def play(
-    run: Run,
-    run_dir: RunDir,
-    config: Config,
-    board: Dashboard,
-    progress: Progress,
-    at: Position,
-    stop: Callable[[], bool],
-) -> None:
-    """Algorithm 1, and what has to be done between its steps. Moves `at`."""
-    options, game, pictures = run.options, Game(run), Pictures(run)
-    began = time.perf_counter() - at.seconds
+class Training:
+    """Algorithm 1, and what has to be done between its steps."""
 
-    def due(every: int) -> bool:
-        return bool(every) and (at.step % every == 0 or at.step == options.steps)
+    def __init__(
+        self, run: Run, run_dir: RunDir, config: Config, board: Dashboard, progress: Progress, at: Position
+    ) -> None:
+        self.run, self.options, self.run_dir, self.config = run, run.options, run_dir, config
+        self.board, self.progress, self.at = board, progress, at
+        self.game, self.pictures = Game(run), Pictures(run)
+        self.last_logged, self.last_time = at.step, time.perf_counter()
+        if self.options.sample_every and not self.pictures.possible:
+            log.warning("samples of shape %s cannot be shown as a picture.", run.dataset.spec.shape)
 
-    def keep(image: np.ndarray, name: str, tag: str, step: int) -> None:
-        save_png(image, run_dir.samples / f"{name}.png")
-        board.image(tag, image, step)
-
-    def show() -> None:
-        if pictures.possible:
-            keep(pictures.draw(f"step {at.step:,}"), f"step_{at.step:08d}", pictures.tag, at.step)
-
-    def record(values: dict[str, float]) -> None:
-        check_finite(values, at.step)
-        run_dir.log_metrics({"step": at.step, "nimg": nimg(run, at.step), **values})
-        board.scalars(values, at.step)
-
-    def pretrain() -> None:
-        """D alone, in steps that count up to 0."""
-        if options.sample_every and pictures.possible:
-            keep(pictures.draw("before pre-training"), "before_pretraining", pictures.tag, at.step)
-        while at.step < 0 and not stop():
-            reseed(run.device, run.seed, "pretrain", at.step)
-            moves = game.d_update(options.pretrain_d + at.step)
-            at.step += 1
-            if options.log_every and at.step % options.log_every == 0:
-                record(scalars(moves))
-        if at.step == 0 and options.sample_every:
-            keep(pictures.verdicts(f"D after {options.pretrain_d:,} updates alone"), "pretrained_d", "figure/d", 0)
-
-    def save() -> None:
-        if not run.is_finite():
-            raise Diverged(f"step {at.step}: a weight is not a finite number.")
-        board.flush()
-        run_dir.sync()
-        state = {"format": 1, "step": at.step, "nimg": nimg(run, at.step), "seconds": at.seconds}
-        state |= {"config": config, "spec": asdict(run.dataset.spec), "data": data_facts(run)} | run.state_dict()
-        checkpoint.save(run_dir.checkpoints, state, options.keep_checkpoints, options.keep_every)
-
-    if options.sample_every and not pictures.possible:
-        log.warning("samples of shape %s cannot be shown as a picture.", run.dataset.spec.shape)
-    if at.step < 0:
-        pretrain()
+    def play(self, stop: Callable[[], bool]) -> None:
+        """To the last step, or until `stop()`. Moves `at`."""
+        at, options = self.at, self.options
+        began = time.perf_counter() - at.seconds
         if at.step < 0:
-            return
-        log.info("D had %s updates before the game", f"{options.pretrain_d:,}")
-    if at.step == 0 and options.sample_every:
-        show()
-    last_logged, last_time = at.step, time.perf_counter()
-    while at.step < options.steps:
-        reseed(run.device, run.seed, "step", at.step)
-        moves = game.step(at.step)
-        at.step += 1
-        at.seconds = time.perf_counter() - began
-        if due(options.log_every):
-            values = scalars(*moves)
-            if (p := getattr(run.augment, "p", None)) is not None:
-                values["augment/p"] = float(p)
-            now = time.perf_counter()
-            values["time/steps_per_sec"] = (at.step - last_logged) / (now - last_time)
-            last_logged, last_time = at.step, now
-            record(values)
-            progress.update(at.step, values)
-        if due(options.sample_every):
-            show()
-        stopping = stop()
-        if due(options.checkpoint_every) or at.step == options.steps or stopping:
-            save()
-        if stopping:
-            return
+            self.pretrain(stop)
+        if at.step == 0 and options.sample_every:
+            self.show(f"step_{at.step:08d}", "step 0")
+        while 0 <= at.step < options.steps:
+            reseed(self.run.device, self.run.seed, "step", at.step)
+            moves = self.game.step(at.step)
+            at.step += 1
+            at.seconds = time.perf_counter() - began
+            if self.due(options.log_every):
+                self.log(moves)
+            if self.due(options.sample_every):
+                self.show(f"step_{at.step:08d}", f"step {at.step:,}")
+            stopping = stop()
+            if self.due(options.checkpoint_every) or at.step == options.steps or stopping:
+                self.save()
+            if stopping:
+                return
+
+    def pretrain(self, stop: Callable[[], bool]) -> None:
+        """D alone, in steps that count up to 0, or until `stop()`."""
+        at, alone = self.at, self.options.pretrain_d
+        if self.options.sample_every:
+            self.show("before_pretraining", "before pre-training")
+        while at.step < 0 and not stop():
+            reseed(self.run.device, self.run.seed, "pretrain", at.step)
+            move = self.game.d_update(alone + at.step)
+            at.step += 1
+            if self.options.log_every and at.step % self.options.log_every == 0:
+                self.record(scalars(move))
+        if at.step == 0:
+            log.info("D had %s updates before the game", f"{alone:,}")
+            if self.options.sample_every:
+                image = self.pictures.verdicts(f"D after {alone:,} updates alone")
+                self.keep(image, "pretrained_d", "figure/pretrained_d")
+
+    def due(self, every: int) -> bool:
+        return bool(every) and (self.at.step % every == 0 or self.at.step == self.options.steps)
+
+    def log(self, moves: tuple[DUpdate, GUpdate]) -> None:
+        values = scalars(*moves)
+        if (p := getattr(self.run.augment, "p", None)) is not None:
+            values["augment/p"] = float(p)
+        now = time.perf_counter()
+        values["time/steps_per_sec"] = (self.at.step - self.last_logged) / (now - self.last_time)
+        self.last_logged, self.last_time = self.at.step, now
+        self.record(values)
+        self.progress.update(self.at.step, values)
+
+    def record(self, values: dict[str, float]) -> None:
+        check_finite(values, self.at.step)
+        self.run_dir.log_metrics({"step": self.at.step, "nimg": nimg(self.run, self.at.step), **values})
+        self.board.scalars(values, self.at.step)
+
+    def show(self, name: str, title: str) -> None:
+        if self.pictures.possible:
+            self.keep(self.pictures.draw(title), name, self.pictures.tag)
+
+    def keep(self, image: np.ndarray, name: str, tag: str) -> None:
+        save_png(image, self.run_dir.samples / f"{name}.png")
+        self.board.image(tag, image, self.at.step)
+
+    def save(self) -> None:
+        if not self.run.is_finite():
+            raise Diverged(f"step {self.at.step}: a weight is not a finite number.")
+        self.board.flush()
+        self.run_dir.sync()
+        at, options = self.at, self.options
+        state: State = {"format": 1, "step": at.step, "nimg": nimg(self.run, at.step), "seconds": at.seconds}
+        state |= {"config": self.config, "spec": asdict(self.run.dataset.spec), "data": data_facts(self.run)}
+        checkpoint.save(
+            self.run_dir.checkpoints, state | self.run.state_dict(), options.keep_checkpoints, options.keep_every
+        )
 
 
 def nimg(run: Run, step: int) -> int:
