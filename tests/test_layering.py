@@ -12,7 +12,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 # From the ground up: what stands in a line may import what stands in it or in a line before.
 FLOORS = [
     ["ganrun", "names", "checks", "randomness", "eager", "progress"],
-    ["options", "data", "arch", "condition", "loss", "penalty", "augment", "schedule", "latent", "metric"],
+    ["options", "data", "arch", "condition", "loss", "penalty", "augment", "schedule", "latent", "metric", "theory"],
     ["run"],
     ["sampling", "steps", "records"],
     ["figures"],
