@@ -24,6 +24,7 @@ NEEDS = {
     "condition/projection": ["data=digits"],
     "augment/diffaugment": ["data=digits"],
     "augment/ada": ["data=digits"],
+    "metric/modes": ["data=ring"],
 }
 
 

@@ -1,0 +1,10 @@
+"""How a metric's key names its protocol."""
+
+
+def count(num: int) -> str:
+    """The number of samples at the end of a key.
+
+    >>> count(100000), count(2500)
+    ('100k', '2500')
+    """
+    return f"{num // 1000}k" if num and num % 1000 == 0 else str(num)
