@@ -190,7 +190,9 @@ def test_divergence_of_what_is_elsewhere_is_log_two() -> None:
 def test_divergence_of_one_dimension_is_that_of_the_distribution_metric() -> None:
     x = perfect(HEIGHTS, 5000) + 0.5
     whole = Distribution(bins=100)(x, HEIGHTS)["jsd_100bins_5k"]
+    assert Distribution(num=5000, bins=100)(torch.cat([x, x + 9]), HEIGHTS)["jsd_100bins_5k"] == whole
     assert Divergence(bins=100)(x, HEIGHTS) == {"jsd_100bins_5k": whole}
+    assert Divergence(num=5000, bins=100)(torch.cat([x, x + 9]), HEIGHTS) == {"jsd_100bins_5k": whole}
 
 
 # All of them
