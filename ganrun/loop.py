@@ -1,5 +1,6 @@
 """One run from start to end: when to log, to show, to save, and to stop."""
 
+import inspect
 import logging
 import math
 import time
@@ -17,7 +18,7 @@ from ganrun.records import checkpoint, dashboard
 from ganrun.records.dashboard import Dashboard
 from ganrun.records.run_dir import RunDir
 from ganrun.run import Run
-from ganrun.sampling import draw, labels_like
+from ganrun.sampling import draw, judge, labels_like
 from ganrun.steps import DUpdate, Game, GUpdate, scalars
 
 log = logging.getLogger("ganrun")
@@ -50,13 +51,11 @@ def train(
     try:
         if state is None:
             board.config(config)
-        Training(run, run_dir, config, board, progress, at).play(stop)
+        training = Training(run, run_dir, config, board, progress, at)
+        training.play(stop)
         if at.step < run.options.steps:
             return {}
-        metrics = evaluate(run)
-        if metrics:
-            run_dir.log_metrics({"step": at.step, **{f"metric/{k}": v for k, v in metrics.items()}})
-            board.scalars({f"metric/{key}": value for key, value in metrics.items()}, at.step)
+        metrics = training.measure()
         board.hparams(config, metrics)
         return metrics
     finally:
@@ -121,6 +120,8 @@ class Training:
                 self.log(moves)
             if self.due(options.sample_every):
                 self.show(f"step_{at.step:08d}", f"step {at.step:,}")
+            if self.due(options.metric_every) and at.step < options.steps:
+                self.measure()
             stopping = stop()
             if self.due(options.checkpoint_every) or at.step == options.steps or stopping:
                 self.save()
@@ -162,6 +163,15 @@ class Training:
         self.run_dir.log_metrics({"step": self.at.step, "nimg": nimg(self.run, self.at.step), **values})
         self.board.scalars(values, self.at.step)
 
+    def measure(self) -> dict[str, float]:
+        """All metrics, logged."""
+        metrics = evaluate(self.run)
+        if metrics:
+            tagged = {f"metric/{key}": value for key, value in metrics.items()}
+            self.run_dir.log_metrics({"step": self.at.step, **tagged})
+            self.board.scalars(tagged, self.at.step)
+        return metrics
+
     def show(self, name: str, title: str) -> None:
         if self.pictures.possible:
             self.keep(self.pictures.draw(title), name, self.pictures.tag)
@@ -196,10 +206,19 @@ def check_finite(values: dict[str, float], step: int) -> None:
 
 
 def evaluate(run: Run) -> dict[str, Any]:
-    """All metrics of the run, on samples that are a function of the weights and the seed."""
+    """All metrics of the run, on samples that are a function of the weights and the seed.
+
+    A metric is given, beside samples and dataset, what its signature names: `judge`, D's logits of samples, and whether
+    the loss is `logistic`.
+    """
     if not run.metrics:
         return {}
     num = max(metric.num for metric in run.metrics.values())
     y = None if run.condition is None else labels_like(run.dataset.train, num, run.seed)
     samples = draw(run.sampler, run.latent, num, run.device, run.seed, y)
-    return {key: value for metric in run.metrics.values() for key, value in metric(samples, run.dataset).items()}
+    facts = {"judge": lambda x: judge(run.D, x, run.device), "logistic": getattr(run.loss, "logistic", False)}
+    values: dict[str, Any] = {}
+    for metric in run.metrics.values():
+        named = inspect.signature(metric).parameters
+        values |= metric(samples, run.dataset, **{name: fact for name, fact in facts.items() if name in named})
+    return values

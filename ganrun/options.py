@@ -15,6 +15,7 @@ MINIMUM = {
     "threads": 0,
     "log_every": 0,
     "sample_every": 0,
+    "metric_every": 0,
     "checkpoint_every": 0,
     "keep_checkpoints": 1,
     "keep_every": 0,
@@ -40,6 +41,7 @@ class TrainOptions:
     threads: int
     log_every: int
     sample_every: int
+    metric_every: int
     checkpoint_every: int
     keep_checkpoints: int
     keep_every: int

@@ -50,6 +50,12 @@ def draw(G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int
         return generate(G, latent(num, device), y)
 
 
+def judge(D: nn.Module, x: Tensor, device: torch.device, y: Tensor | None = None) -> Tensor:
+    """D's logits of x (B, *shape), of classes y where D is conditional: (B,) on the CPU, float32, in eval mode."""
+    with evaluating(D):
+        return D(x.to(device), None if y is None else y.to(device)).float().cpu()
+
+
 def labels_like(split: Split, num: int, seed: int) -> Tensor:
     """`num` labels, as frequent as in `split`: a function of the seed."""
     assert split.y is not None, "only conditional runs ask for labels"

@@ -100,8 +100,8 @@ def say_result(run_dir: RunDir, result: dict[str, Any]) -> None:
     last = f"the last checkpoint is step {kept[-1]:,}" if kept else "there is no checkpoint yet"
     again = f"ganrun resume run_dir={shlex.quote(str(run_dir.path))}"
     if status == "finished":
-        metrics = "".join(f"  {key} {value:.4g}" for key, value in result["metrics"].items())
-        log.info("finished: %s in %.1f s%s", steps, result["wall_time"], metrics)
+        log.info("finished: %s in %.1f s", steps, result["wall_time"])
+        say_metrics(result["metrics"])
         say_where(run_dir)
     elif status == "interrupted":
         log.info("interrupted after %s; %s; continue with `%s`.", steps, last, again)
@@ -115,6 +115,14 @@ def say_result(run_dir: RunDir, result: dict[str, Any]) -> None:
             "failed after %s: %s; %s; the traceback stands in %s; continue with `%s`.",
             steps, result["error"], last, run_dir.log_file, again,
         )  # fmt: skip
+
+
+def say_metrics(metrics: dict[str, float]) -> None:
+    """One line each; what `NAME_true` says stands beside NAME, whatever the number of samples in its key."""
+    for key, value in metrics.items():
+        truth = metrics.get(f"{key.rpartition('_')[0]}_true")
+        if not key.endswith("_true"):
+            log.info("  %-28s %.4g%s", key, value, "" if truth is None else f"  (true: {truth:.4g})")
 
 
 def say_where(run_dir: RunDir) -> None:

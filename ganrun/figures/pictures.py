@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ganrun.run import Run
-from ganrun.sampling import evaluating, fixed_latents, generate, labels_like
+from ganrun.sampling import fixed_latents, generate, judge, labels_like
 
 GRID = 64  # images in a grid
 COLUMNS, ROWS = 10, 16  # of a grid with a row for each class, and the most of them
@@ -73,10 +73,7 @@ class Pictures:
         return getattr(self.run.loss, "logistic", False)
 
     def _judge(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """D's logits of x in eval mode, (B,), on the CPU."""
-        D, device = self.run.D, self.run.device
-        with evaluating(D):
-            return D(x.to(device), None if y is None else y.to(device)).float().cpu()
+        return judge(self.run.D, x, self.run.device, y)
 
 
 def save_png(image: np.ndarray, path: Path) -> None:

@@ -1,0 +1,57 @@
+"""Where a run stands in the theory of Goodfellow et al. 2014: the value of the game, and what it would be at best."""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from ganrun.data.dataset import Dataset
+from ganrun.metric.keys import count
+from ganrun.theory import LOG4, Cells, jensen_shannon_distance, optimal_value, value, wasserstein
+
+BINS = {1: 200, 2: 128}  # along each dimension
+
+
+class Theory:
+    """The game's value beside its optimum, from D and `num` samples of G, where the density of the data is known.
+
+    Of a logistic loss, in nats (Equation 1, Proposition 1, Theorem 1; see `ganrun.theory`):
+    - value: V(D, G) of the learned D, the expectation over the data by integration;
+    - value_of_optimal_d: V(D*, G) = -log 4 + 2 JSD, which it cannot pass, but for the estimate's error;
+    - value_at_equilibrium: -log 4, where G has the density of the data;
+    - js_distance: sqrt(JSD), from 0 to .8326.
+    Of any other, in one dimension: w1, the true Wasserstein-1 distance in the data's units, and critic_w1, the critic's
+    estimate E_data[f] - E_g[f], which for a critic of Lipschitz constant K is at most K times that.
+    `check` raises ValueError for data without a known density in one or two dimensions.
+    """
+
+    def __init__(self, num: int = 20000) -> None:
+        if num < 2:
+            raise ValueError(f"num={num}: must be at least 2.")
+        self.num = num
+
+    def check(self, dataset: Dataset) -> None:
+        if dataset.distribution is None or dataset.spec.shape not in ((1,), (2,)):
+            raise ValueError("metric=theory: needs one- or two-dimensional data of known density; use metric=none.")
+
+    def __call__(
+        self, samples: Tensor, dataset: Dataset, judge: Callable[[Tensor], Tensor], logistic: bool
+    ) -> dict[str, float]:
+        """judge: x (n, d) -> D's logits (n,), in eval mode."""
+        truth = dataset.distribution
+        assert truth is not None, "check() comes first"
+        x, n = samples[: self.num], count(min(self.num, len(samples)))
+        cells = Cells.around(truth, BINS[dataset.spec.shape[0]])
+        mass = cells.mass(truth)
+        of_real, of_fake = judge(cells.centers().reshape(-1, cells.dim).float()), judge(x)
+        if logistic:
+            share = cells.share(x)
+            return {
+                f"value_{n}": value(of_real, of_fake, real_mass=mass),
+                f"value_of_optimal_d_{n}": optimal_value(mass, share),
+                "value_at_equilibrium": -LOG4,
+                f"js_distance_{n}": jensen_shannon_distance(mass, share),
+            }
+        if cells.dim > 1:
+            return {}
+        estimate = (mass * of_real.double()).sum() / mass.sum() - of_fake.double().mean()
+        return {f"w1_{n}": wasserstein(x, truth), f"critic_w1_{n}": estimate.item()}
