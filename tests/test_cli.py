@@ -102,6 +102,7 @@ def test_help_names_verbs_groups_and_options(here) -> None:
         assert word in text
 
 
+@pytest.mark.slow
 def test_the_users_own_options_and_modules(command: Command, tmp_path: Path) -> None:
     """README's two files, for each of data, arch and loss."""
     (tmp_path / "my_parts.py").write_text(
@@ -174,6 +175,7 @@ def test_completion_knows_verbs_groups_and_options(command: Command) -> None:
     assert "bash_completion" in command("-sc", "install=bash").stdout
 
 
+@pytest.mark.slow
 def test_sweep_runs_every_combination_and_again_only_what_is_missing(here, tmp_path: Path) -> None:
     line = ["-m", "loss=minimax,wgan", "seed=range(2)", "train.steps=3", "train.sample_every=0", "run_dir=sweep"]
     code, out, _ = here(*line)
@@ -187,6 +189,7 @@ def test_sweep_runs_every_combination_and_again_only_what_is_missing(here, tmp_p
     assert out.count("finished already") == 3
 
 
+@pytest.mark.slow
 def test_a_failed_job_does_not_end_a_sweep(here) -> None:
     code, out, err = here("-m", "data.std=0,1", "train.steps=3", "train.sample_every=0")
     assert code == 2
@@ -201,6 +204,7 @@ def test_paths_are_typed_as_they_are(here, tmp_path: Path) -> None:
     assert (tmp_path / "a b,c (1)" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_stops_no_training(tmp_path: Path) -> None:
     line = f"{sys.executable} -m ganrun train.steps=300 train.sample_every=0 run_dir=r | head -n 1"
     subprocess.run(line, shell=True, cwd=tmp_path, check=True, capture_output=True)
@@ -211,6 +215,7 @@ def test_a_reader_who_leaves_stops_no_training(tmp_path: Path) -> None:
     assert '"status": "finished"' in (tmp_path / "r" / "result.json").read_text()
 
 
+@pytest.mark.slow
 def test_sweeps_over_a_glob_and_over_names_that_differ_only_in_slashes(here, tmp_path: Path) -> None:
     short = ["train.steps=2", "train.sample_every=0"]
     assert here("-m", "loss=glob(w*n)", "run_dir=a", *short)[0] == 0
@@ -223,6 +228,7 @@ def test_version(here) -> None:
     assert here("--version")[1].startswith("ganrun ")
 
 
+@pytest.mark.slow
 def test_runs_from_a_read_only_folder_with_a_run_dir_elsewhere(command: Command, tmp_path: Path) -> None:
     folder = tmp_path / "locked"
     folder.mkdir()

@@ -150,6 +150,7 @@ def test_acgan_terms_by_hand() -> None:
     assert condition.g_term(-sure, y).item() == pytest.approx(2 * (50 + math.log(2)), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("loss", ["nonsaturating", "rpgan", "feature_matching"])
 def test_both_players_of_an_acgan_want_classes_recognized(loss: str, update: str) -> None:

@@ -62,6 +62,7 @@ def test_dirac_gan_orbits_without_a_penalty(loss: Any, slope: float) -> None:
     assert (path[-1] - path[0]) / 599 == pytest.approx((0.05 * slope) ** 2 / 2, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "slope", "kind", "gamma"),
     [

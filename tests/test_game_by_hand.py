@@ -106,6 +106,7 @@ def test_alternating_stays_on_its_ellipse() -> None:
     assert half_turns in (31, 32)  # 1000 steps turn it by acos(1 - h^2 / 2) each, 31.8 pi
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", ["r1", "r2"])
 @pytest.mark.parametrize("every", [1, 4])
 def test_the_dirac_gan_converges_with_r1_in_the_game(penalty: str, every: int) -> None:
@@ -122,6 +123,7 @@ def test_the_dirac_gan_converges_with_r1_in_the_game(penalty: str, every: int) -
     assert decay == pytest.approx(-gamma / 2, rel=0.05)
 
 
+@pytest.mark.slow
 def test_the_dirac_gan_orbits_without_a_penalty_in_the_game() -> None:
     """Alternating updates of the logistic game stay near the circle that they start on, and do not come to rest."""
     run = two_numbers("loss=nonsaturating", "penalty=none", psi=0.01, theta=0.01, rate=0.05)

@@ -89,6 +89,7 @@ def test_settings_that_cannot_work(setting: str, message: str) -> None:
         run_of(setting)
 
 
+@pytest.mark.slow
 def test_pretraining_moves_d_alone_on_batches_of_its_own(here, monkeypatch: pytest.MonkeyPatch) -> None:
     """The game begins with the batch after those that D has seen, and G as it was built."""
     from ganrun import loop
@@ -148,6 +149,7 @@ def test_a_run_that_is_stopped_while_d_is_trained_begins_again(here, monkeypatch
     assert events("loss/d") == rows
 
 
+@pytest.mark.slow
 def test_a_run_resumed_after_pretraining_keeps_its_curves(here) -> None:
     line = [*QUICK, "train.pretrain_d=3", "train.checkpoint_every=2", "train.keep_checkpoints=9", "train.steps=4"]
     assert here(*line)[0] == 0

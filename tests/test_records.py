@@ -80,6 +80,7 @@ def test_a_run_that_ended_but_for_its_result_says_nothing_twice(here, tmp_path: 
     assert tags.count("_hparams_/session_start_info") == 1
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_config_are_refused(here, tmp_path: Path) -> None:
     from test_conf import write_folder
 

@@ -113,6 +113,7 @@ def test_signals_save_and_are_recorded(number: int, code: int, tmp_path: Path) -
     assert_same_run(tmp_path / "whole", tmp_path / "stopped")
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(here, tmp_path: Path) -> None:
     line = ["train.steps=60", "train.checkpoint_every=20", "train.log_every=10", "train.sample_every=0"]
     assert here(*line, "run_dir=whole")[0] == 0
@@ -142,6 +143,7 @@ def test_a_changed_config_is_refused_and_its_keys_are_named(here) -> None:
     assert here(*line, "train.keep_checkpoints=5")[0] == 0
 
 
+@pytest.mark.slow
 def test_a_folder_of_someone_else_and_a_run_that_is_under_way_are_refused(here, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
@@ -221,6 +223,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
     assert_same_run(tmp_path / "whole", tmp_path / "r")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_other_ones(here, tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert here("data=digits", "train.steps=6", f"seed={seed}", f"run_dir={name}", "train.log_every=1")[0] == 0
@@ -230,6 +233,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_other_ones(here, tmp_path
     assert pictures[0] == pictures[1]
 
 
+@pytest.mark.slow
 def test_showing_and_saving_do_not_disturb_training(here, tmp_path: Path) -> None:
     for name, every in (("often", 3), ("never", 0)):
         line = [f"train.sample_every={every}", f"train.checkpoint_every={every}", f"run_dir={name}"]

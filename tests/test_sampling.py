@@ -128,6 +128,7 @@ def test_a_last_partial_chunk_is_drawn_as_well(num: int) -> None:
     assert draw(run.G, run.latent, num, CPU, seed=0).shape == (num, 1, 8, 8)
 
 
+@pytest.mark.slow
 def test_drawing_in_between_does_not_change_a_run(here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Public mistake: a run that is looked at more often is another run."""
     plain = Pictures.draw
