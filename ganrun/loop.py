@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ganrun import frames
 from ganrun.figures.pictures import Pictures, save_png
 from ganrun.names import Config
 from ganrun.progress import Progress
@@ -73,6 +74,7 @@ def resume(run: Run, run_dir: RunDir, state: State | None, at: Position) -> None
     logged, at_end = at.step if state else at.step - 1, at.step == run.options.steps
     run_dir.rewind(logged, drop_metrics=at_end)
     dashboard.rewind(run_dir.path, logged, drop_metrics=at_end)
+    frames.rewind(run_dir.path, logged)
 
 
 def check_same_data(run: Run, run_dir: RunDir, state: State) -> None:
@@ -111,6 +113,8 @@ class Training:
             self.pretrain(stop)
         if at.step == 0 and options.sample_every:
             self.show(f"step_{at.step:08d}", "step 0")
+        if at.step == 0:
+            self.frame()
         while 0 <= at.step < options.steps:
             reseed(self.run.device, self.run.seed, "step", at.step)
             moves = self.game.step(at.step)
@@ -122,6 +126,7 @@ class Training:
                 self.show(f"step_{at.step:08d}", f"step {at.step:,}")
             if self.due(options.metric_every) and at.step < options.steps:
                 self.measure()
+            self.frame()
             stopping = stop()
             if self.due(options.checkpoint_every) or at.step == options.steps or stopping:
                 self.save()
@@ -134,6 +139,7 @@ class Training:
         if self.options.sample_every:
             self.show("before_pretraining", "before pre-training")
         while at.step < 0 and not stop():
+            self.frame()
             reseed(self.run.device, self.run.seed, "pretrain", at.step)
             move = self.game.d_update(alone + at.step)
             at.step += 1
@@ -175,6 +181,13 @@ class Training:
     def show(self, name: str, title: str) -> None:
         if self.pictures.possible:
             self.keep(self.pictures.draw(title), name, self.pictures.tag)
+
+    def frame(self) -> None:
+        """Record what figures of this moment are drawn from: where it is due, at the start of each part, at the end."""
+        step, options = self.at.step, self.options
+        due = any(self.due(every) for every in (options.sample_every, options.frame_every))
+        if (due or step in (-options.pretrain_d, 0, options.steps)) and frames.possible(self.run):
+            frames.save(frames.capture(self.run, step), self.run_dir.path, options.pretrain_d)
 
     def keep(self, image: np.ndarray, name: str, tag: str) -> None:
         save_png(image, self.run_dir.samples / f"{name}.png")

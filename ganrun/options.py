@@ -16,6 +16,7 @@ MINIMUM = {
     "log_every": 0,
     "sample_every": 0,
     "metric_every": 0,
+    "frame_every": 0,
     "checkpoint_every": 0,
     "keep_checkpoints": 1,
     "keep_every": 0,
@@ -42,6 +43,7 @@ class TrainOptions:
     log_every: int
     sample_every: int
     metric_every: int
+    frame_every: int
     checkpoint_every: int
     keep_checkpoints: int
     keep_every: int

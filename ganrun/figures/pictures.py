@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganrun import frames
 from ganrun.run import Run
 from ganrun.sampling import fixed_latents, generate, judge, labels_like
 
@@ -27,29 +28,28 @@ class Pictures:
             self.columns, self.y = COLUMNS, torch.arange(rows).repeat_interleave(COLUMNS)
             self.z = fixed_latents(run.latent, COLUMNS, run.device, run.seed).repeat(rows, 1)
         else:
-            num = GRID if spec.is_image else 100_000 if self.possible else 1
-            self.z = fixed_latents(run.latent, num, run.device, run.seed)
+            self.num = GRID if spec.is_image else 100_000 if spec.shape == (1,) else 0
+            self.z = fixed_latents(run.latent, GRID if spec.is_image else 1, run.device, run.seed)
 
     @property
     def possible(self) -> bool:
-        """Images and one-dimensional data can be shown; vectors of several dimensions, or with classes, cannot."""
-        spec = self.run.dataset.spec
-        return spec.is_image or (spec.shape == (1,) and self.run.condition is None)
+        """Images can be shown, and data of one or two dimensions; longer vectors, or those with classes, cannot."""
+        return self.run.dataset.spec.is_image or frames.possible(self.run)
 
     def draw(self, moment: str) -> np.ndarray:
         """An image (H, W, 3) of uint8. moment: for the title, where there is one."""
-        samples = generate(self.run.sampler, self.z, self.y)
-        if self.run.dataset.spec.is_image:
-            from ganrun.figures.grid import grid
+        if not self.run.dataset.spec.is_image:
+            return self._vectors(moment, with_moments=True)
+        from ganrun.figures.grid import grid
 
-            return grid(self.run.dataset.spec.encode(samples), self.columns)
-        return self._density(samples, f"{moment}: generated mean {samples.mean():.2f}, std {samples.std():.2f}")
+        samples = generate(self.run.sampler, self.z, self.y)
+        return grid(self.run.dataset.spec.encode(samples), self.columns)
 
     def verdicts(self, title: str) -> np.ndarray:
-        """What D thinks: over one-dimensional data its surface, else how it judges real and generated examples."""
+        """What D thinks: over one or two dimensions its surface, else how it judges real and generated examples."""
         run = self.run
-        if run.dataset.spec.shape == (1,) and self.possible:
-            return self._density(generate(run.sampler, self.z), title)
+        if frames.possible(run):
+            return self._vectors(title)
         num = min(NUM_JUDGED, len(run.dataset.train))
         real = run.dataset.train[:num]
         y = None if run.condition is None else labels_like(run.dataset.train, num, run.seed)
@@ -61,12 +61,16 @@ class Pictures:
 
         return to_array(verdict_figure(of_real, self._judge(fake, y), self._logistic, title))
 
-    def _density(self, samples: Tensor, title: str) -> np.ndarray:
-        from ganrun.figures.density import axis_limits, density_figure, to_array
+    def _vectors(self, title: str, with_moments: bool = False) -> np.ndarray:
+        from ganrun.figures.density import density_figure, to_array
+        from ganrun.figures.plane import plane_figure
 
-        x = torch.linspace(*axis_limits(self.run.dataset), 500)
-        logits = self._judge(x[:, None], None)
-        return to_array(density_figure(self.run.dataset, samples, x, logits, self._logistic, title))
+        frame = frames.capture(self.run, 0, self.num)
+        if with_moments:
+            mean, std = (", ".join(f"{value:.2f}" for value in values) for values in (frame.mean, frame.std))
+            title += f": generated mean {mean}, std {std}"
+        draw = density_figure if len(frame.mean) == 1 else plane_figure
+        return to_array(draw(self.run.dataset, frame, title))
 
     @property
     def _logistic(self) -> bool:

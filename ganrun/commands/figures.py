@@ -1,0 +1,120 @@
+"""`ganrun figures run_dir=DIR`: draw a run from its directory alone."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from ganrun import frames
+from ganrun.build import load_data, make
+from ganrun.checks import check_arguments
+from ganrun.data.dataset import Dataset
+from ganrun.figures.album import Album, save_still
+from ganrun.figures.animation import ffmpeg, save_gif, save_mp4
+from ganrun.frames import Frame
+from ganrun.names import Config
+from ganrun.records.run_dir import RunDir
+
+log = logging.getLogger("ganrun")
+
+
+@dataclass(frozen=True)
+class FigureOptions:
+    """The settings of conf/figures.yaml."""
+
+    run_dir: str
+    out: str | None
+    format: Literal["png", "pdf", "svg"]
+    animation: bool
+    fps: int
+
+
+def main(config: Config, name: str = "") -> int:
+    """Write every figure that the run has the records for. Raises ValueError where it has none."""
+    check_arguments("", FigureOptions, config)
+    options = FigureOptions(**config)
+    if not 1 <= options.fps <= 50:
+        raise ValueError(f"fps={options.fps}: must lie between 1 and 50, which is as fast as a GIF can be.")
+    run_dir = RunDir(Path(options.run_dir))
+    album = open_album(run_dir)
+    if not (album.frames or album.rows or album.pictures):
+        raise ValueError(f"run_dir={run_dir.path}: has recorded nothing yet that could be drawn.")
+    out = Path(options.out) if options.out else run_dir.path / "figures"
+    out.mkdir(parents=True, exist_ok=True)
+    say_what_is_missing(album)
+    for stem, figure in album.stills():
+        path = out / f"{stem}.{options.format}"
+        save_still(figure, path)
+        log.info("figure     %s", path)
+    if options.animation:
+        animate(album, out, options.fps)
+    return 0
+
+
+def open_album(run_dir: RunDir) -> Album:
+    """What is recorded of a run. Its data are made again only where there are frames, whose data are small."""
+    config = run_dir.config()
+    recorded = frames.load_all(run_dir.path)
+    return Album(
+        frames=recorded,
+        dataset=data_of(config, recorded),
+        rows=list(run_dir.metrics()),
+        pictures=sorted(run_dir.samples.glob("step_*.png")),
+        steps=config["train"]["steps"],
+        pretrain_d=config["train"].get("pretrain_d", 0),
+        undecided=undecided(config),
+    )
+
+
+def data_of(config: Config, recorded: list[Frame]) -> Dataset | None:
+    if not recorded:
+        return None
+    try:
+        return load_data(config)
+    except ValueError as error:
+        log.warning("densities and panels are left out, because the data cannot be made again: %s", error)
+        return None
+
+
+def undecided(config: Config) -> tuple[float, float] | None:
+    """Both players' losses where every logit is 0, of a loss under which D then cannot tell."""
+    nothing = torch.zeros(2)
+    try:
+        loss = make("loss", config["loss"])
+        if not getattr(loss, "logistic", False):
+            return None
+        return float(loss.d_loss(nothing, nothing)), float(loss.g_loss(nothing, nothing))
+    except (ValueError, AttributeError, TypeError, RuntimeError):  # a loss of the user's that is not here any more
+        return None
+
+
+def say_what_is_missing(album: Album) -> None:
+    """A sentence for each figure that cannot be drawn."""
+    if not album.frames:
+        log.info("densities and panels are left out: frames/ is empty; it is filled for data of one or two dimensions.")
+    if not album.has("loss/d"):
+        log.info("losses are left out: metrics.jsonl has no loss/d yet; train.log_every says how often it is logged.")
+    if not (album.has("accuracy/real") and album.has("accuracy/fake")):
+        log.info("accuracy is left out: metrics.jsonl has no accuracy/real and accuracy/fake.")
+    if not album.metric_keys:
+        log.info("metrics are left out: metrics.jsonl has no metric at two steps or more, as a curve needs.")
+
+
+def animate(album: Album, out: Path, fps: int) -> None:
+    images = album.images()
+    if len(images) < 2:
+        log.info("animation is left out: the run has fewer than two frames, or pictures of samples.")
+        return
+    save_gif(images, out / "animation.gif", fps)
+    log.info("animation  %s", out / "animation.gif")
+    program = ffmpeg()
+    if program is None:
+        log.info("animation.mp4 is left out: no ffmpeg is found on the PATH.")
+        return
+    try:
+        save_mp4(images, out / "animation.mp4", fps, program)
+        log.info("animation  %s", out / "animation.mp4")
+    except OSError as error:
+        log.warning("%s", error)

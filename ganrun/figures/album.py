@@ -1,0 +1,141 @@
+"""All figures of one run: the stills, and the images of its animation."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ganrun.data.dataset import Dataset
+from ganrun.figures.curves import Rows, accuracy_figure, curve, loss_figure, metric_figure, metric_keys
+from ganrun.figures.density import critic_limits, density_figure, to_array, top_for
+from ganrun.figures.panels import MOST_SHARED, density_panels, plane_panels
+from ganrun.figures.plane import critic_levels, plane_figure
+from ganrun.frames import Frame
+
+DURING = (0.05, 0.25)  # of the run: the panels between the first one and the last; early on, most changes
+MOST = 300  # images in an animation
+HIGHEST = 6.0  # of the highest true density: where the axis of a single moment ends at most
+RESOLUTION = 160  # of stills, in dots per inch
+
+
+@dataclass(frozen=True)
+class Album:
+    """What a run directory holds that can be drawn.
+
+    frames: in order, of the data `dataset`, which may be None where there are no frames. rows: of metrics.jsonl.
+    pictures: of samples, in order. steps, pretrain_d: as the run was told. undecided: both players' losses while D
+    cannot tell, where it is logistic.
+    """
+
+    frames: Sequence[Frame]
+    dataset: Dataset | None
+    rows: Rows
+    pictures: Sequence[Path]
+    steps: int
+    pretrain_d: int
+    undecided: tuple[float, float] | None
+
+    def stills(self) -> Iterator[tuple[str, Figure]]:
+        """Each figure that can be drawn, with the name of its file."""
+        for name, frame in self.moments().items():
+            yield f"density_{name}", self.moment_figure(frame)
+        if self.frames and self.dataset:
+            chosen = self.panels()
+            draw = density_panels if len(chosen[0].low) == 1 else plane_panels
+            yield "panels", draw(self.dataset, chosen, [f"step {frame.step:,}" for frame in chosen])
+        if self.has("loss/d") and self.has("loss/g"):
+            yield "losses", loss_figure(self.rows, self.undecided, nats=self.undecided is not None)
+        if self.has("accuracy/real") and self.has("accuracy/fake"):
+            yield "accuracy", accuracy_figure(self.rows)
+        if self.metric_keys:
+            yield "metrics", metric_figure(self.rows, self.metric_keys, self.dataset.spec.unit if self.dataset else "")
+
+    def images(self) -> list[np.ndarray]:
+        """Those of the animation, (H, W, 3) of uint8: drawn from the frames, or the pictures of samples."""
+        if self.frames and self.dataset:
+            return self._drawn(self.dataset, thinned(self.frames))
+        return same_size([image for path in thinned(self.pictures) if (image := opened(path)) is not None])
+
+    @property
+    def metric_keys(self) -> list[str]:
+        """The metrics that were taken more than once."""
+        return metric_keys(self.rows)
+
+    def has(self, key: str) -> bool:
+        return len(curve(self.rows, key)[0]) > 0
+
+    def moments(self) -> dict[str, Frame]:
+        """The start, D trained alone, the middle and the end, as far as the run came."""
+        if not self.frames or not self.dataset:
+            return {}
+        first, last = self.frames[0], self.frames[-1]
+        found = {"start": first}
+        if first.step < 0 <= last.step:
+            found["pretrained"] = next(frame for frame in self.frames if frame.step >= 0)
+        inside = [frame for frame in self.frames if 0 < frame.step < last.step]
+        found |= {"middle": nearest(inside, last.step / 2)} if inside else {}
+        return found | ({"end": last} if last.step > 0 else {})
+
+    def panels(self) -> list[Frame]:
+        """Four frames of the game, or those that there are."""
+        game = [frame for frame in self.frames if frame.step >= 0] or list(self.frames)
+        chosen = [game[0], *(nearest(game, share * game[-1].step) for share in DURING), game[-1]]
+        return list({frame.step: frame for frame in chosen}.values())
+
+    def moment_figure(self, frame: Frame) -> Figure:
+        assert self.dataset is not None
+        if len(frame.low) == 2:
+            return plane_figure(self.dataset, frame, self.title(frame))
+        return density_figure(self.dataset, frame, self.title(frame), top_for(self.dataset, [frame], HIGHEST))
+
+    def title(self, frame: Frame) -> str:
+        if frame.step < 0:
+            return f"D alone: {self.pretrain_d + frame.step:,} of {self.pretrain_d:,} updates"
+        after = f", after {self.pretrain_d:,} updates of D alone" if self.pretrain_d and not frame.step else ""
+        return f"step {frame.step:,} of {self.steps:,}{after}"
+
+    def _drawn(self, dataset: Dataset, frames: Sequence[Frame]) -> list[np.ndarray]:
+        """All with the same axes."""
+        first, logistic = frames[0], frames[0].logistic
+        if len(first.low) == 2:
+            levels = None if logistic else critic_levels(frames)
+            return [to_array(plane_figure(dataset, frame, self.title(frame), levels)) for frame in frames]
+        limits, top = None if logistic else critic_limits(frames), top_for(dataset, frames, MOST_SHARED)
+        return [
+            to_array(density_panels(dataset, [frame], [self.title(frame)], limits, top, size=(8, 6)))
+            for frame in frames
+        ]
+
+
+def nearest(frames: Sequence[Frame], step: float) -> Frame:
+    return min(frames, key=lambda frame: abs(frame.step - step))
+
+
+def thinned(items: Sequence[Any]) -> list[Any]:
+    """At most MOST of them, the first and the last included, evenly spaced."""
+    if len(items) <= MOST:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (MOST - 1))] for i in range(MOST)]
+
+
+def opened(path: Path) -> np.ndarray | None:
+    """The image (H, W, 3), or None where the file is damaged."""
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB"))
+    except OSError:
+        return None
+
+
+def same_size(images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Those that are as large as the last one."""
+    return [image for image in images if image.shape == images[-1].shape]
+
+
+def save_still(figure: Figure, path: Path) -> None:
+    """The format is that of the name."""
+    figure.savefig(path, dpi=RESOLUTION)

@@ -1,0 +1,142 @@
+"""What a run logged, over its steps."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from ganrun.figures.density import BLACK, BLUE, ORANGE, legend_below
+
+Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
+STEP = "step (updates of G)"
+MANY = 200  # values of which the running mean is shown, over a 40th of them
+DASHED, DOTTED = (0, (5, 2)), ":"
+
+
+def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
+    """The steps and the values of one key, where it was logged."""
+    found = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
+    steps, values = np.array(found, float).reshape(-1, 2).T
+    return steps, values
+
+
+def loss_figure(rows: Rows, undecided: tuple[float, float] | None, nats: bool) -> Figure:
+    """Both players' losses, and for comparison what they are while D cannot tell (`undecided`: D's, G's)."""
+    figure, axes = _over_steps(rows)
+    for key, name, color, style in (("loss/d", "D", ORANGE, DASHED), ("loss/g", "G", BLUE, "-")):
+        steps, values = curve(rows, key)
+        _smooth_line(axes, steps, values, color, style, f"loss of {name}")
+    for level, name, color in zip(undecided or (), "DG", (ORANGE, BLUE), strict=False):
+        axes.axhline(level, color=color, lw=1, ls=DOTTED, label=f"{name}'s while D cannot tell, {level:.3f}")
+    values = np.concatenate([curve(rows, key)[1] for key in ("loss/d", "loss/g")])
+    axes.set_ylim(*shown_range([*values, *(undecided or ())]))
+    axes.set(ylabel="loss (nats)" if nats else "loss", title="losses")
+    legend_below(figure, axes)
+    return figure
+
+
+def accuracy_figure(rows: Rows) -> Figure:
+    """The shares of real and of generated examples that D tells right, with the line of one who guesses."""
+    figure, axes = _over_steps(rows)
+    for key, name, color, style in (
+        ("accuracy/real", "of real examples", BLACK, "-"),
+        ("accuracy/fake", "of generated ones", BLUE, DASHED),
+    ):
+        steps, values = curve(rows, key)
+        _smooth_line(axes, steps, 100 * values, color, style, name)
+    axes.axhline(50, color=ORANGE, lw=1, ls=DOTTED, label="a guess, 50%")
+    axes.set(ylim=(0, 100), ylabel="told right by D (%)", title="D's accuracy")
+    legend_below(figure, axes)
+    return figure
+
+
+def metric_figure(rows: Rows, keys: Sequence[str], unit: str = "") -> Figure:
+    """A small curve for each metric, with the value of the data (`..._true`) where it is known."""
+    columns = min(3, len(keys))
+    lines = math.ceil(len(keys) / columns)
+    figure = Figure(figsize=(3.6 * columns + 0.4, 2.5 * lines + 0.6), dpi=100, layout="constrained")
+    grid = figure.subplots(lines, columns, squeeze=False, sharex=True).flatten()
+    for axes, key in zip(grid, keys, strict=False):
+        steps, values = curve(rows, key)
+        axes.plot(steps, values, color=BLUE, lw=1.6, marker="o", ms=3)
+        true = [t for name in _true_names(key) for t in curve(rows, name)[1]]
+        if true:
+            axes.axhline(true[-1], color=BLACK, lw=1, ls=DOTTED)
+        name = key.removeprefix("metric/")
+        axes.set_title(name, fontsize="medium")
+        axes.set_ylabel(_metric_unit(name, unit), fontsize="small")
+        axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        axes.margins(y=0.15)
+    for axes in grid[len(keys) :]:
+        axes.remove()
+    figure.supxlabel(STEP, fontsize="medium")
+    figure.suptitle("metrics; dotted: of the data" if any(k.endswith("_true") for r in rows for k in r) else "metrics")
+    return figure
+
+
+def metric_keys(rows: Rows) -> list[str]:
+    """The metrics that were taken more than once, without the data's own values."""
+    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("metric/") and not key.endswith("_true"))
+    return [key for key in keys if len(curve(rows, key)[0]) > 1]
+
+
+def _true_names(key: str) -> list[str]:
+    """Where the data's value stands: std_100k is compared with std_true."""
+    return [f"{key.rpartition('_')[0]}_true", f"{key}_true"]
+
+
+def _metric_unit(name: str, unit: str) -> str:
+    """Nats, the data's unit, or nothing for a pure number."""
+    first = name.partition("_")[0]
+    if first in ("jsd", "reverse", "nll"):
+        return "nats"
+    return unit if first in ("mean", "std", "w1") else ""
+
+
+def _over_steps(rows: Rows) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(8, 4.5), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    steps = [row["step"] for row in rows]
+    first, last = min(steps), max(steps)
+    axes.set(xlabel=STEP, xlim=(min(first, 0), max(last, 1)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    if first < 0:
+        axes.axvspan(first, 0, color="#eeeeee", lw=0)
+        axes.text(first, 0.97, " D alone", transform=axes.get_xaxis_transform(), va="top", fontsize="small")
+    return figure, axes
+
+
+def _smooth_line(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, style: Any, label: str) -> None:
+    """The values in pale, and their running mean."""
+    width = len(values) // 40 if len(values) > MANY else 1
+    if width > 1:
+        axes.plot(steps, values, color=color, lw=0.7, alpha=0.35)
+    axes.plot(steps, running_mean(values, width), color=color, ls=style, lw=1.8, label=label)
+
+
+def shown_range(values: Sequence[float]) -> tuple[float, float]:
+    """All values, or, where a few lie far off, the middle 98% of them and as much again on either side."""
+    finite = np.array(values)[np.isfinite(values)]
+    low, high = finite.min(), finite.max()
+    inner = np.quantile(finite, [0.01, 0.99])
+    if (reach := inner[1] - inner[0]) and high - low > 5 * reach:
+        low, high = max(low, inner[0] - reach), min(high, inner[1] + reach)
+    margin = 0.08 * (high - low) or 1.0
+    return float(low - margin), float(high + margin)
+
+
+def running_mean(values: np.ndarray, width: int) -> np.ndarray:
+    """The mean over `width` values, of which the value itself is the middle one; fewer at both ends.
+
+    >>> running_mean(np.array([0.0, 3.0, 6.0, 0.0]), 3).tolist()
+    [1.5, 3.0, 3.0, 3.0]
+    """
+    reach = width // 2
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    start = np.maximum(np.arange(len(values)) - reach, 0)
+    end = np.minimum(np.arange(len(values)) + reach + 1, len(values))
+    return (total[end] - total[start]) / (end - start)

@@ -1,0 +1,145 @@
+"""Two-dimensional data: samples over the true density, and the surface of the discriminator."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from ganrun.data.dataset import Dataset
+from ganrun.figures.density import BLACK, BLUE, ORANGE, SHADE, critic_limits, d_name, note, unit_of
+from ganrun.frames import Frame
+from ganrun.theory import Cells
+
+CELLS = 300  # along each axis, for the true density
+HELD = (0.99, 0.5)  # shares of the data inside the contours
+ARROWS = 4  # D is asked at so many positions from one arrow to the next
+LEVELS = tuple(k / 10 for k in range(11))  # of a probability
+PALE = LinearSegmentedColormap.from_list("pale", ["#ffffff", "#f3b27a"])  # lines of black are seen on all of it
+
+Levels = list[float]
+
+
+def plane_figure(dataset: Dataset, frame: Frame, title: str, levels: Levels | None = None) -> Figure:
+    """Samples over the data on the left; on the right D's surface and the way in which it pulls samples.
+
+    levels: of a critic whose figures are to be compared.
+    """
+    figure = Figure(figsize=(9.6, 5.3), dpi=100, layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    draw_samples(left, dataset, frame)
+    draw_surface(right, frame, levels)
+    for axes in (left, right):
+        axes.set(xlabel=f"x₁{unit_of(dataset)}")
+    left.set_title("samples", fontsize="medium")
+    right.set_title(d_name(frame), fontsize="medium")
+    left.set(ylabel=f"x₂{unit_of(dataset)}")
+    figure.suptitle(title, fontsize="large")
+    figure.legend(handles=handles(dataset, frame), loc="outside lower center", ncols=5, frameon=False)
+    return figure
+
+
+def draw_samples(axes: Axes, dataset: Dataset, frame: Frame) -> None:
+    """Generated samples as points over the regions that hold 50% and 99% of the data, with D's boundary."""
+    if dataset.distribution is not None:
+        mass, x, y = true_mass(dataset, frame)
+        levels = [held_level(mass, share) for share in HELD]
+        axes.contourf(x, y, mass.T, [*levels, mass.max() * 1.01], colors=[SHADE, "#a8a8a8"])
+        axes.contour(x, y, mass.T, levels[:1], colors=BLACK, linewidths=0.7, zorder=3)
+    else:
+        real = dataset.train.x[: len(frame.samples)].cpu().numpy()
+        axes.plot(*real.T, ls="", marker="o", ms=2, color="#a8a8a8", mec="none")
+    axes.plot(*frame.samples.T, ls="", marker="o", ms=2.2, color=BLUE, mec="none", alpha=0.6)
+    if frame.logistic:
+        boundary(axes, frame)
+    low, high = frame.low, frame.high
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
+    outside = 1 - np.mean(((frame.samples >= low) & (frame.samples < high)).all(1))
+    if outside >= 0.005:
+        note(axes, 0.02, f"{outside:.0%} of samples outside")
+
+
+def draw_surface(axes: Axes, frame: Frame, levels: Levels | None = None) -> None:
+    """D in shaded, labelled levels, darker where it believes; its boundary; and arrows along its gradient."""
+    x, y, values = frame.positions(0), frame.positions(1), frame.d_values.T
+    if not np.isfinite(values).all():
+        axes.text(0.5, 0.5, "D gives no finite numbers", transform=axes.transAxes, ha="center")
+        return
+    levels = list(LEVELS) if frame.logistic else levels or critic_levels([frame])
+    axes.contourf(x, y, values, levels, cmap=PALE, extend="neither" if frame.logistic else "both")
+    lines = axes.contour(x, y, values, levels[1:-1], colors="#666666", linewidths=0.6)
+    labelled = [level for level in levels[1:-1] if not (frame.logistic and level == 0.5)]
+    axes.clabel(lines, labelled, fmt=lambda value: f"{value:.3g}".replace("0.", "."), fontsize=7, colors=BLACK)
+    if frame.logistic:
+        boundary(axes, frame)
+    draw_arrows(axes, frame)
+    axes.set(aspect="equal")
+
+
+def draw_arrows(axes: Axes, frame: Frame) -> None:
+    """Along the gradient of D's logit; lengths go with the square root, so that small ones are seen too."""
+    x, y = frame.positions(0), frame.positions(1)
+    gx, gy = np.gradient(frame.logits.astype(float), x, y)
+    pick = slice(ARROWS // 2, None, ARROWS)
+    u, v = gx[pick, pick], gy[pick, pick]
+    size = np.hypot(u, v)
+    scale = np.where(size > 0, 1 / np.sqrt(np.maximum(size, 1e-12) * max(size.max(), 1e-12)), 0.0)
+    step = ARROWS * (x[1] - x[0])
+    gridx, gridy = np.meshgrid(x[pick], y[pick], indexing="ij")
+    axes.quiver(
+        gridx, gridy, u * scale * step, v * scale * step,
+        angles="xy", scale_units="xy", scale=1.1, width=0.003, headwidth=4, color=BLACK, pivot="mid",
+    )  # fmt: skip
+
+
+def boundary(axes: Axes, frame: Frame) -> None:
+    """The line on which a logistic D cannot tell, where there is one."""
+    if frame.logits.min() < 0 < frame.logits.max():
+        x, y = frame.positions(0), frame.positions(1)
+        axes.contour(x, y, frame.logits.T, [0.0], colors=ORANGE, linewidths=1.8, linestyles=[(0, (3, 1))], zorder=4)
+
+
+def true_mass(dataset: Dataset, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The data's probability of small cells, (CELLS, CELLS), and their middles along each axis."""
+    assert dataset.distribution is not None
+    cells = Cells(tuple(frame.low), tuple(frame.high), CELLS)
+    x, y = ((e[1:] + e[:-1]).numpy() / 2 for e in map(cells.edges, range(2)))
+    return cells.mass(dataset.distribution).reshape(CELLS, CELLS).numpy(), x, y
+
+
+def held_level(mass: np.ndarray, share: float) -> float:
+    """The level above which lies so much of the probability.
+
+    >>> held_level(np.array([0.1, 0.5, 0.2, 0.2]), 0.6)
+    0.2
+    """
+    ordered = np.sort(mass.ravel())[::-1]
+    return float(ordered[min(np.searchsorted(ordered.cumsum(), share * mass.sum()), mass.size - 1)])
+
+
+def critic_levels(frames: Sequence[Frame]) -> Levels:
+    """Seven or so round values that fit all frames."""
+    return [float(level) for level in MaxNLocator(8).tick_values(*critic_limits(frames))]
+
+
+def handles(dataset: Dataset, frame: Frame) -> list[Line2D | Patch]:
+    """What stands in the legend."""
+    arrow = Line2D(
+        [],
+        [],
+        color=BLACK,
+        ls="",
+        marker=r"$\rightarrow$",
+        ms=12,
+        label=f"gradient of {d_name(frame)}: the pull on samples",
+    )
+    dots = Line2D([], [], color=BLUE, ls="", marker="o", ms=4, label="generated")
+    real: list[Line2D | Patch] = [Line2D([], [], color="#a8a8a8", ls="", marker="o", ms=4, label="data")]
+    if dataset.distribution is not None:
+        real = [Patch(fc="#a8a8a8", label="50%"), Patch(fc=SHADE, ec=BLACK, lw=0.7, label="99% of the data")]
+    line = [Line2D([], [], color=ORANGE, lw=1.8, ls=(0, (3, 1)), label="D(x) = .50")] if frame.logistic else []
+    return [dots, *real, *line, arrow]
