@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -19,6 +20,7 @@ BLACK, BLUE, ORANGE = (
     "#d55e00",
 )  # told apart by the colour-blind, and in gray by their lines
 SHADE = "#dddddd"
+TIGHT: Any = {"columnspacing": 1.4, "handlelength": 1.9, "handletextpad": 0.5}  # of legends
 FEWEST = 100  # samples, real and generated, in a cell where D* is shown
 
 Limits = tuple[float, float]
@@ -46,9 +48,9 @@ def draw_density(axes: Axes, dataset: Dataset, frame: Frame, top: float) -> None
     edges, made = made_density(frame)
     axes.fill_between(x, truth, color=SHADE)
     axes.plot(x, truth, color=BLACK, lw=1.4, ls=":", label="data")
-    axes.stairs(made, edges, color=BLUE, lw=1.6, label="generated" + (" (average of G)" if len(frame.played) else ""))
+    axes.stairs(made, edges, color=BLUE, lw=1.6, label="generated (average)" if len(frame.played) else "generated")
     if len(frame.played):
-        axes.stairs(made_density(frame, "played")[1], edges, color=BLUE, lw=0.6, label="G as it plays")
+        axes.stairs(made_density(frame, "played")[1], edges, color=BLUE, lw=0.6, label="by G itself")
     axes.set(xlim=(edges[0], edges[-1]), ylim=(0, top * truth.max()))
     outside = 1 - frame.counts.sum() / frame.num
     if outside >= 0.005:
@@ -99,7 +101,7 @@ def draw_discriminator(axes: Axes, dataset: Dataset, frame: Frame, limits: Limit
     axes.set(ylim=(-0.02, 1.02), yticks=[0, 0.25, 0.5, 0.75, 1], yticklabels=["0", ".25", ".50", ".75", "1"])
     if dataset.distribution is not None:
         centers, best = optimum(dataset, frame)
-        axes.plot(centers, best, color=BLACK, lw=1.1, ls=(0, (6, 2, 1, 2)), label="D*(x), the optimum")
+        axes.plot(centers, best, color=BLACK, lw=1.1, ls=(0, (6, 2, 1, 2)), label="best, D*(x)")
 
 
 def optimum(dataset: Dataset, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
@@ -141,7 +143,7 @@ def density_label(dataset: Dataset) -> str:
 def legend_below(figure: Figure, *axes: Axes) -> None:
     """One row under everything, where no line is hidden by it."""
     handles = [handle for ax in axes for handle in ax.get_legend_handles_labels()[0]]
-    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, **TIGHT)
 
 
 def to_array(figure: Figure) -> np.ndarray:

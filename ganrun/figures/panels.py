@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from ganrun.data.dataset import Dataset
 from ganrun.figures.density import (
     BLUE,
+    TIGHT,
     Limits,
     critic_limits,
     d_name,
@@ -72,7 +73,7 @@ def draw_map(axes: Axes, frame: Frame) -> None:
     start, end = at(frame.z[pick]), frame.samples[pick, 0]
     axes.quiver(
         start, np.zeros(len(start)), end - start, np.ones(len(start)),
-        angles="xy", scale_units="xy", scale=1, width=0.004, headwidth=4, headlength=6, color=BLUE,
+        angles="xy", scale_units="xy", scale=1, units="inches", width=0.013, headwidth=4, headlength=6, color=BLUE,
     )  # fmt: skip
     ticks = round_ticks(reach)
     axes.set(xlim=(low, high), ylim=(0, 1), yticks=[], xticks=at(ticks), xticklabels=[f"{tick:g}" for tick in ticks])
@@ -111,5 +112,5 @@ def plane_panels(dataset: Dataset, frames: Sequence[Frame], titles: Sequence[str
         bottom.set(xlabel=f"x₁{unit_of(dataset)}")
     for axes in grid[:, 0]:
         axes.set(ylabel=f"x₂{unit_of(dataset)}")
-    figure.legend(handles=handles(dataset, frames[0]), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles=handles(dataset, frames[0]), loc="outside lower center", ncols=5, frameon=False, **TIGHT)
     return figure

@@ -68,7 +68,7 @@ class Pictures:
         frame = frames.capture(self.run, 0, self.num)
         if with_moments:
             mean, std = (", ".join(f"{value:.2f}" for value in values) for values in (frame.mean, frame.std))
-            title += f": generated mean {mean}, std {std}"
+            title = f"{title}: generated mean {mean}, std {std}"
         draw = density_figure if len(frame.mean) == 1 else plane_figure
         return to_array(draw(self.run.dataset, frame, title))
 

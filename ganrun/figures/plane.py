@@ -11,7 +11,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from ganrun.data.dataset import Dataset
-from ganrun.figures.density import BLACK, BLUE, ORANGE, SHADE, critic_limits, d_name, note, unit_of
+from ganrun.figures.density import BLACK, BLUE, ORANGE, SHADE, TIGHT, critic_limits, d_name, note, unit_of
 from ganrun.frames import Frame
 from ganrun.theory import Cells
 
@@ -39,7 +39,7 @@ def plane_figure(dataset: Dataset, frame: Frame, title: str, levels: Levels | No
     right.set_title(d_name(frame), fontsize="medium")
     left.set(ylabel=f"x₂{unit_of(dataset)}")
     figure.suptitle(title, fontsize="large")
-    figure.legend(handles=handles(dataset, frame), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(handles=handles(dataset, frame), loc="outside lower center", ncols=5, frameon=False, **TIGHT)
     return figure
 
 
