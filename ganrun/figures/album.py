@@ -83,8 +83,11 @@ class Album:
     def panels(self) -> list[Frame]:
         """Four frames of the game, or those that there are."""
         game = [frame for frame in self.frames if frame.step >= 0] or list(self.frames)
-        chosen = [game[0], *(nearest(game, share * game[-1].step) for share in DURING), game[-1]]
-        return list({frame.step: frame for frame in chosen}.values())
+        chosen = [game[0], game[-1]]
+        for share in DURING:
+            if left := [frame for frame in game if frame.step not in {c.step for c in chosen}]:
+                chosen.append(nearest(left, share * game[-1].step))
+        return sorted({frame.step: frame for frame in chosen}.values(), key=lambda frame: frame.step)
 
     def moment_figure(self, frame: Frame) -> Figure:
         assert self.dataset is not None
