@@ -154,6 +154,9 @@ def test_the_plane() -> None:
     assert "D(x) = .50" not in labels(critic)
     assert "data" in labels(plane_figure(replace(RING, distribution=None), plane_frame(), "t"))
     assert len(plane_panels(RING, [plane_frame()] * 2, ["a", "b"]).axes) == 4
+    flat = replace(plane_frame(), logits=np.full((64, 64), 0.1))  # crosses no level, and pulls nowhere
+    assert len(plane_figure(RING, flat, "t").axes) == 2
+    assert len(plane_figure(ring(num_modes=3, radius=2, std=1e-6, num=9), plane_frame(), "t").axes) == 2
     broken = replace(plane_frame(), logits=np.full((64, 64), np.nan))
     assert "D gives no finite numbers" in {t.get_text() for t in plane_figure(RING, broken, "t").axes[1].texts}
 

@@ -9,6 +9,8 @@ from conftest import run_of
 from torch import Tensor, nn
 
 from ganrun import frames
+from ganrun.figures.album import Album
+from ganrun.figures.pictures import Pictures
 from ganrun.randomness import reseed
 from ganrun.records import checkpoint
 from ganrun.steps import Game
@@ -161,3 +163,18 @@ def test_a_damaged_frame_is_named_and_left_out(damage: bytes | None, tmp_path: P
     assert [frame.step for frame in frames.load_all(tmp_path)] == [2]
     assert "step_00000000.npz: is no frame that can be read" in caplog.text
     assert "It is left out." in caplog.text
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("data", ["heights", "ring"])
+def test_a_run_that_has_diverged_still_has_its_frame(data: str, value: float, tmp_path: Path) -> None:
+    """It is the loss or the checkpoint that says so, not an error of the frame or the figure."""
+    run = run_of(f"data={data}", "arch=mlp_small", "train.ema=0")
+    with torch.no_grad():
+        for net in (run.G, run.D):
+            next(net.parameters()).fill_(value)
+    frames.save(frames.capture(run, 0), tmp_path)
+    (frame,) = frames.load_all(tmp_path)
+    assert not frame.counts.sum()
+    assert Pictures(run).draw("step 0").shape[2] == 3
+    assert Album([frame, frame], run.dataset, [], [], 1, 0, None).images()[0].shape[2] == 3

@@ -73,6 +73,8 @@ def metric_figure(rows: Rows, keys: Sequence[str], unit: str = "") -> Figure:
         axes.margins(y=0.15)
     for axes in grid[len(keys) :]:
         axes.remove()
+    for axes in grid[max(0, len(keys) - columns) : len(keys)]:  # those with nothing below them
+        axes.tick_params(labelbottom=True)
     figure.supxlabel(STEP, fontsize="medium")
     figure.suptitle("metrics; dotted: of the data" if any(k.endswith("_true") for r in rows for k in r) else "metrics")
     return figure
@@ -106,7 +108,7 @@ def _over_steps(rows: Rows) -> tuple[Figure, Axes]:
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     if first < 0:
         axes.axvspan(first, 0, color="#eeeeee", lw=0)
-        axes.text(first, 0.97, " D alone", transform=axes.get_xaxis_transform(), va="top", fontsize="small")
+        axes.text(first, 0.02, " D alone", transform=axes.get_xaxis_transform(), va="bottom", fontsize="small")
     return figure, axes
 
 

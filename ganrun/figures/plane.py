@@ -47,8 +47,8 @@ def draw_samples(axes: Axes, dataset: Dataset, frame: Frame) -> None:
     """Generated samples as points over the regions that hold 50% and 99% of the data, with D's boundary."""
     if dataset.distribution is not None:
         mass, x, y = true_mass(dataset, frame)
-        levels = [held_level(mass, share) for share in HELD]
-        axes.contourf(x, y, mass.T, [*levels, mass.max() * 1.01], colors=[SHADE, "#a8a8a8"])
+        levels = sorted({held_level(mass, share) for share in HELD})  # one, of modes that are narrower than a cell
+        axes.contourf(x, y, mass.T, [*levels, mass.max() * 1.01], colors=[SHADE, "#a8a8a8"][-len(levels) :])
         axes.contour(x, y, mass.T, levels[:1], colors=BLACK, linewidths=0.7, zorder=3)
     else:
         real = dataset.train.x[: len(frame.samples)].cpu().numpy()
@@ -71,13 +71,22 @@ def draw_surface(axes: Axes, frame: Frame, levels: Levels | None = None) -> None
         return
     levels = list(LEVELS) if frame.logistic else levels or critic_levels([frame])
     axes.contourf(x, y, values, levels, cmap=PALE, extend="neither" if frame.logistic else "both")
-    lines = axes.contour(x, y, values, levels[1:-1], colors="#666666", linewidths=0.6)
-    labelled = [level for level in levels[1:-1] if not (frame.logistic and level == 0.5)]
-    axes.clabel(lines, labelled, fmt=lambda value: f"{value:.3g}".replace("0.", "."), fontsize=7, colors=BLACK)
+    if crossed := [level for level in levels[1:-1] if values.min() < level < values.max()]:
+        lines = axes.contour(x, y, values, crossed, colors="#666666", linewidths=0.6, linestyles="solid")
+        labelled = [level for level in crossed if not (frame.logistic and level == 0.5)]
+        axes.clabel(lines, labelled, fmt=lambda value: level_label(value, frame.logistic), fontsize=7, colors=BLACK)
     if frame.logistic:
         boundary(axes, frame)
     draw_arrows(axes, frame)
     axes.set(aspect="equal")
+
+
+def level_label(value: float, logistic: bool) -> str:
+    """
+    >>> level_label(0.25, logistic=True), level_label(-10.5, logistic=False)
+    ('.25', '-10.5')
+    """
+    return f"{value:.3g}".removeprefix("0") if logistic else f"{value:.3g}"
 
 
 def draw_arrows(axes: Axes, frame: Frame) -> None:
