@@ -141,7 +141,9 @@ def rates_of(config: dict[str, Any], turns: Turns) -> dict[str, list[float]]:
 
 
 def wgan_gp_cost() -> dict[str, float]:
-    config = config_of("data=mnist", "arch=mlp", "loss=wgan_gp", "train.threads=1") | {"data": {"_target_": "speed.noise_digits"}}
+    config = config_of("data=mnist", "arch=mlp", "loss=wgan_gp", "train.threads=1") | {
+        "data": {"_target_": "speed.noise_digits"}
+    }
     rates = rates_of(config, Turns({"bare": bare_wgan_gp()}))
     return {
         "ganrun wgan_gp on an MLP (one thread), steps/s": round(statistics.median(rates["ganrun"]), 2),
