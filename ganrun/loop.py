@@ -40,10 +40,17 @@ class Position:
 
 
 def train(
-    run: Run, run_dir: RunDir, config: Config, state: State | None, stop: Callable[[], bool], at: Position
+    run: Run,
+    run_dir: RunDir,
+    config: Config,
+    state: State | None,
+    stop: Callable[[], bool],
+    at: Position,
+    judge: Callable[[bool], str] | None = None,
 ) -> dict[str, float]:
     """Play `run` from `state`, a checkpoint's, or the start, to its last step, or until `stop()`; `at` is moved along.
 
+    judge: asked at the end for what the dashboard is to say of the run, and told whether it diverged.
     Returns the metrics, which are taken at the last step. Raises Diverged; the last good checkpoint stays.
     """
     resume(run, run_dir, state, at)
@@ -58,7 +65,13 @@ def train(
             return {}
         metrics = training.measure()
         board.hparams(config, metrics)
+        if judge:
+            board.text("diagnosis", judge(False), at.step)
         return metrics
+    except Diverged:
+        if judge:
+            board.text("diagnosis", judge(True), at.step)
+        raise
     finally:
         progress.close()
         board.close()

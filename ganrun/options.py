@@ -47,6 +47,7 @@ class TrainOptions:
     checkpoint_every: int
     keep_checkpoints: int
     keep_every: int
+    diagnose: bool
 
     def __post_init__(self) -> None:
         for name, least in MINIMUM.items():

@@ -29,18 +29,33 @@ class Verdict(NamedTuple):
 
 
 class DUpdate(NamedTuple):
-    """What one update of D saw and did. Logits are (B,); `terms`, by tag, are what was added to the loss."""
+    """What one update of D saw and did. Logits are (B,); `terms`, by tag, are what was added to the loss.
+
+    logistic: whether a logit's sign is D's verdict.
+    """
 
     loss: Tensor
     real_logits: Tensor
     fake_logits: Tensor
     terms: dict[str, Tensor]
     grads: Grads
+    logistic: bool = False
 
     def values(self) -> dict[str, Tensor]:
         """What is logged, by TensorBoard tag."""
         logits = {"logits/real": self.real_logits.mean(), "logits/fake": self.fake_logits.mean()}
-        return {"loss/d": self.loss, **self.terms, **logits, "grad_norm/d": norm(self.grads)}
+        return {"loss/d": self.loss, **self.terms, **logits, **self.accuracy(), "grad_norm/d": norm(self.grads)}
+
+    def accuracy(self) -> dict[str, Tensor]:
+        """The share of pairs whose real logit is the greater, ties half: .5 of a blind D, whatever the loss.
+
+        Where logits have a sign to go by, also the share of each kind that D tells right.
+        """
+        real, fake = self.real_logits, self.fake_logits
+        found = {"accuracy/pairs": (torch.sign(real[:, None] - fake).mean() + 1) / 2}
+        if self.logistic:
+            found |= {"accuracy/real": (real > 0).float().mean(), "accuracy/fake": (fake < 0).float().mean()}
+        return found
 
 
 class GUpdate(NamedTuple):
@@ -67,6 +82,7 @@ class Game:
         self.g_counters, self.d_counters = counting_layers(run.G), counting_layers(run.D)
         self.g_needs_real = getattr(run.loss, "g_needs_real", False)
         self.matches_features = hasattr(run.loss, "g_feature_loss")
+        self.logistic = getattr(run.loss, "logistic", False)
         self.penalties = {name: p for name, p in run.penalties.items() if not getattr(p, "is_off", bool)()}
         self.classifies = getattr(run.condition, "classifies", False)
         y = run.dataset.train.y if run.condition is not None else None
@@ -106,7 +122,7 @@ class Game:
             run.augment.observe(of_real.logits)
         grads = torch.autograd.grad(total, self.d_params, allow_unused=True)
         self._move_d(grads)
-        return DUpdate(loss, of_real.logits, of_fake.logits, terms, grads)
+        return DUpdate(loss, of_real.logits, of_fake.logits, terms, grads, self.logistic)
 
     def g_update(self, batch: int) -> GUpdate:
         """One update of G, on fresh latents and labels; real batch number `batch` is looked at if the loss asks for it.
@@ -140,7 +156,7 @@ class Game:
         g_grads = torch.autograd.grad(g_total, self.g_params, allow_unused=True)
         self._move_d(d_grads)
         move(self.g_step, self.g_params, g_grads)
-        d = DUpdate(d_loss, of_real.logits, of_fake.logits, d_terms, d_grads)
+        d = DUpdate(d_loss, of_real.logits, of_fake.logits, d_terms, d_grads, self.logistic)
         return d, GUpdate(g_loss, g_terms, g_grads)
 
     def _precision(self) -> AbstractContextManager:

@@ -15,7 +15,7 @@ FLOORS = [
     ["options", "data", "arch", "condition", "loss", "penalty", "augment", "schedule", "latent", "metric", "theory"],
     ["run"],
     ["sampling", "frames", "steps", "records"],
-    ["figures"],
+    ["figures", "diagnosis"],
     ["build", "loop"],
     ["commands"],
     ["cli"],

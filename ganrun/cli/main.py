@@ -120,7 +120,8 @@ class CommandLine:
                     config["run_dir"] = str(Path(HydraConfig.get().sweep.dir) / slug(name))
             command = importlib.import_module(f"ganrun.commands.{self.verb}")
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
-            code = command.main(config, title)
+            typed = {"overrides": list(HydraConfig.get().overrides.task)} if self.verb == "train" else {}
+            code = command.main(config, title, **typed)
             problem = f"ended with exit code {code}"
         except USERS_ERRORS as error:
             if self.show_traceback:

@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import threading
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -13,6 +14,8 @@ from typing import Any
 
 from ganrun import __version__
 from ganrun.build import build
+from ganrun.diagnosis.examine import measure
+from ganrun.diagnosis.verdict import Diagnosis, diagnose
 from ganrun.loop import Diverged, Position, State, check_same_data, nimg, train
 from ganrun.names import Config, slug
 from ganrun.progress import logging_to_file
@@ -25,10 +28,11 @@ log = logging.getLogger("ganrun")
 FAILED, DIVERGED = 1, 3  # exit codes, beside 0 finished, 130 and 143 interrupted
 
 
-def main(config: Config, name: str = "run") -> int:
+def main(config: Config, name: str = "run", overrides: Sequence[str] | None = None) -> int:
     """Train what `config` says, in config["run_dir"] or a new directory under outputs/ that `name` ends.
 
-    Returns the exit code. Raises ValueError, before anything is written, for a config that cannot work.
+    overrides: the settings that were typed, for the record. Returns the exit code. Raises ValueError, before anything
+    is written, for a config that cannot work.
     """
     run_dir = RunDir(Path(config["run_dir"])) if config["run_dir"] else None
     if run_dir is not None:
@@ -47,6 +51,8 @@ def main(config: Config, name: str = "run") -> int:
         if state:
             check_same_data(run, run_dir, state)
         run_dir.write_config(config)
+        if overrides is not None:
+            run_dir.write_overrides(overrides)
         with logging_to_file(run_dir.log_file), Interrupts() as interrupts:
             return record(run, run_dir, config, state, interrupts)
 
@@ -63,8 +69,9 @@ def record(run: Run, run_dir: RunDir, config: Config, state: State | None, inter
         run.device,
     )
     at, metrics, error, code = Position(), {}, None, 0
+    doctor = Doctor(run, run_dir, config)
     try:
-        metrics = train(run, run_dir, config, state, interrupts.stop, at)
+        metrics = train(run, run_dir, config, state, interrupts.stop, at, doctor if run.options.diagnose else None)
         status = "finished" if at.step == run.options.steps else "interrupted"
         code = interrupts.exit_code  # of a run that finished nevertheless, too: a sweep is to stop
     except KeyboardInterrupt:  # a second Ctrl-C, which does not wait for the step to end
@@ -81,6 +88,7 @@ def record(run: Run, run_dir: RunDir, config: Config, state: State | None, inter
         "nimg": nimg(run, at.step),
         "wall_time": round(at.seconds, 3),
         "metrics": metrics,
+        "diagnosis": doctor.found.as_json() if doctor.found else None,
         "seed": run.seed,
         "device": torch_device_name(run),
         "versions": versions(),
@@ -91,7 +99,31 @@ def record(run: Run, run_dir: RunDir, config: Config, state: State | None, inter
     except OSError as found:
         log.error("%s: cannot be written (%s).", run_dir.result_file, found.strerror)
     say_result(run_dir, result)
+    for line in doctor.lines:
+        log.info(line)
     return code
+
+
+class Doctor:
+    """Asked at the end what went wrong in a run, if anything, and remembers the answer."""
+
+    def __init__(self, run: Run, run_dir: RunDir, config: Config) -> None:
+        self.run, self.run_dir, self.config = run, run_dir, config
+        self.found: Diagnosis | None = None
+
+    def __call__(self, diverged: bool) -> str:
+        run, run_dir = self.run, self.run_dir
+        try:
+            measurements = measure(run, run_dir.metrics(), diverged)
+            self.found = diagnose(measurements, self.config, run_dir.overrides(), run.dataset.spec.is_image)
+        except Exception as error:  # a run that has done its work does not fail for want of a diagnosis
+            log.warning("there is no diagnosis: %s: %s", type(error).__name__, error)
+            log.debug("traceback", exc_info=True)
+        return self.found.text() if self.found else "none"
+
+    @property
+    def lines(self) -> list[str]:
+        return self.found.lines() if self.found else []
 
 
 def say_result(run_dir: RunDir, result: dict[str, Any]) -> None:

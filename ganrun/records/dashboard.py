@@ -22,8 +22,11 @@ class Dashboard:
         self.writer = SummaryWriter(str(folder), max_queue=max_queue)
 
     def config(self, config: Mapping[str, Any]) -> None:
-        text = yaml.safe_dump(dict(config), sort_keys=False)
-        self.writer.add_text("config", "    " + text.replace("\n", "\n    "), 0)
+        self.text("config", yaml.safe_dump(dict(config), sort_keys=False), 0)
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """Text as it stands, in a fixed width."""
+        self.writer.add_text(tag, "    " + text.replace("\n", "\n    "), step)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         for tag, value in values.items():
@@ -55,7 +58,7 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
     """Drop the events after `step` from the event files, so that a resumed curve neither doubles nor jumps back.
 
     A record at the end that was cut off by a kill goes too, as does the HParams row, which a run writes as its last
-    deed, and on demand the metrics taken at that step. With step < 0 nothing is kept.
+    deed, and on demand the metrics and the diagnosis of that step. With step < 0 nothing is kept.
     """
     from tensorboard.compat.proto.event_pb2 import Event
 
@@ -63,7 +66,8 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
         tags = [value.tag for value in event.summary.value]
         if any(tag.startswith("_hparams_") for tag in tags) or event.step > step:
             return False
-        return not (drop_metrics and event.step == step and any(tag.startswith("metric/") for tag in tags))
+        at_end = any(tag.startswith(("metric/", "diagnosis")) for tag in tags)
+        return not (drop_metrics and event.step == step and at_end)
 
     for path in folder.glob("events.out.tfevents.*"):
         kept = b"".join(frame for frame in _frames(path.read_bytes()) if keep(Event.FromString(frame[12:-4])))

@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -22,6 +22,7 @@ MAY_DIFFER = {
     "data.cache",
     "train.keep_checkpoints",
     "train.keep_every",
+    "train.diagnose",
 }
 
 
@@ -36,6 +37,7 @@ class RunDir:
     checkpoints = property(lambda self: self.path / "checkpoints")
     samples = property(lambda self: self.path / "samples")
     log_file = property(lambda self: self.path / "train.log")
+    command_file = property(lambda self: self.path / "command.json")
     config_file = property(lambda self: self.path / "config.yaml")
     result_file = property(lambda self: self.path / "result.json")
     metrics_file = property(lambda self: self.path / "metrics.jsonl")
@@ -74,6 +76,17 @@ class RunDir:
     def write_config(self, config: Config) -> None:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
         write_atomically(self.config_file, lambda partial: partial.write_text(text))
+
+    def overrides(self) -> list[str]:
+        """The settings that were typed to start the run; none where they are not known."""
+        try:
+            return json.loads(self.command_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return []
+
+    def write_overrides(self, overrides: Sequence[str]) -> None:
+        text = json.dumps(list(overrides)) + "\n"
+        write_atomically(self.command_file, lambda partial: partial.write_text(text))
 
     def result(self) -> dict[str, Any] | None:
         """What result.json says, or None while the run is under way, or was killed."""

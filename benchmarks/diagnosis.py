@@ -1,0 +1,268 @@
+"""Runs made to fail on purpose, and healthy ones, against what `ganrun` says of them: benchmarks/diagnosis.json.
+
+Each line of FAILING and HEALTHY is a command line of `ganrun`, played with the seeds 0 and 1. Thresholds were chosen
+with seed 0 in view; seed 1 is the check. The names that count as right were written down before, by what was done to
+the run; where two are right, both stand there. A run is healthy if the project's own metrics say so: see `truth`.
+
+    python benchmarks/diagnosis.py            # what is done already, in outputs/diagnosis, is kept
+    python benchmarks/diagnosis.py ring       # only runs with that in their name, and no file written
+"""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from machine import describe
+from torch import Tensor, nn
+
+from ganrun.build import build
+from ganrun.cli.search import compose, plain
+from ganrun.commands import train
+from ganrun.data.dataset import DataSpec
+from ganrun.data.digits import digits
+from ganrun.data.toy import ring
+from ganrun.diagnosis.examine import measure
+from ganrun.diagnosis.verdict import diagnose
+from ganrun.records import checkpoint
+from ganrun.records.run_dir import RunDir
+from ganrun.sampling import draw, labels_like
+
+OUT = Path(__file__).with_suffix(".json")
+RUNS = Path("outputs/diagnosis")
+SEEDS = (0, 1)
+
+# Short names of settings; of a setting that stands twice in a line the last one counts.
+D_SMALL, D_PLANE, D_DIGITS = (f"arch.discriminator.hidden=[{n},{n}]" for n in (32, 128, 256))
+G_SMALL, G_PLANE, G_DIGITS = (f"arch.generator.hidden=[{n},{n}]" for n in (32, 128, 256))
+HEIGHTS = "data=heights train.steps=2000 train.log_every=50"
+TWO = f"data=mixture1d train.steps=3000 arch=mlp arch.z_dim=4 {G_SMALL} {D_SMALL} train.log_every=50"
+PLANE = f"arch.z_dim=8 {G_PLANE} {D_PLANE} train.batch_size=128 train.log_every=50"
+RING = f"data=ring data.std=0.1 train.steps=3000 {PLANE}"
+GRID = f"data=grid data.std=0.2 train.steps=4000 {PLANE}"
+MLP = f"data=digits arch=mlp {G_DIGITS} {D_DIGITS} arch.z_dim=32 train.log_every=25"
+DIGITS = f"{MLP} train.steps=1500 +arch.generator.batch_norm=true +arch.discriminator.dropout=0.3"
+SMOOTH = "optimizer=adam_small schedule=linear train.ema=0.99"
+GOOD = "optimizer.lr=0.001 schedule=linear train.ema=0.99"
+G_SGD = "optimizer@g_optimizer=sgd"
+FROZEN_G, FROZEN_D = f"{G_SGD} g_optimizer.lr=0", "optimizer@d_optimizer=sgd d_optimizer.lr=0"
+SLOW_G = f"{G_SGD} g_optimizer.lr=0.00001"
+COPY = "~arch.generator.hidden ~arch.generator.spectral_norm arch.generator._target_="
+
+FAILING: dict[str, tuple[str, set[str]]] = {
+    # D is perfect before G's first step, and G's loss is the one that saturates.
+    "ring, minimax, overtrained D": (
+        f"{RING} train.steps=500 loss=minimax train.pretrain_d=1000 train.n_critic=5 optimizer=adam_small {G_SGD}",
+        {"vanishing_gradients"},
+    ),
+    "digits, minimax, overtrained D": (
+        f"{MLP} train.steps=300 loss=minimax train.pretrain_d=500 train.n_critic=5 optimizer.lr=0.001 {G_SGD}",
+        {"vanishing_gradients"},
+    ),
+    # G cannot move, or hardly.
+    "digits, frozen G": (f"{MLP} train.steps=400 {FROZEN_G}", {"d_too_strong"}),
+    "ring, slow G": (f"{RING} train.steps=500 train.n_critic=5 optimizer=adam_small {SLOW_G}", {"d_too_strong"}),
+    "digits, hinge, slow G": (f"{MLP} train.steps=300 loss=hinge optimizer.lr=0.001 {SLOW_G}", {"d_too_strong"}),
+    # D cannot move, or cannot see.
+    "heights, frozen D": (f"{HEIGHTS} train.steps=1000 {FROZEN_D}", {"d_blind"}),
+    "digits, frozen D": (f"{MLP} train.steps=500 {FROZEN_D}", {"d_blind"}),
+    "ring, D of one unit": (f"{RING} train.steps=1500 {SMOOTH} arch.discriminator.hidden=[1]", {"d_blind"}),
+    "digits, labels exchanged": (f"{MLP} train.steps=500 train.label_noise=0.49 train.batch_size=16", {"d_blind"}),
+    # The rate is huge, or nothing bounds the critic.
+    "heights, huge rate": (f"{HEIGHTS} train.steps=500 loss=lsgan optimizer=sgd optimizer.lr=10", {"divergence"}),
+    "ring, wgan unbounded": (
+        f"{RING} train.steps=1000 loss=wgan penalty=none optimizer=adam_small optimizer.lr=0.02",
+        {"divergence"},
+    ),
+    "digits, huge rate": (f"{MLP} train.steps=300 optimizer.lr=1", {"divergence"}),
+    # Nothing damps the rotation about the equilibrium; with momentum it grows.
+    "dirac": (
+        f"data=dirac optimizer=sgd optimizer.lr=0.1 train.steps=1000 arch.discriminator.hidden=[] "
+        "~arch.generator.hidden ~arch.generator.activation ~arch.generator.spectral_norm "
+        "arch.generator._target_=diagnosis.Point",
+        {"oscillation"},
+    ),
+    "heights, momentum": (
+        f"{HEIGHTS} train.steps=1500 optimizer=momentum optimizer.momentum=0.95 optimizer.lr=0.1 schedule=constant "
+        "train.update=simultaneous train.ema=0",
+        {"oscillation", "divergence"},
+    ),
+    "heights, wgan_gp, one D step": (
+        f"{HEIGHTS} train.steps=2000 loss=wgan_gp optimizer=adam_small train.n_critic=1 train.ema=0",
+        {"oscillation"},
+    ),
+    # G moves on while D stands still: the "Helvetica scenario" of Goodfellow et al. 2014, section 6. G gathers at one
+    # place, is found out, and gathers at the next, so that its samples collapse and the game turns round and round.
+    "two, 5 G steps": (f"{TWO} train.steps=1500 train.n_gen=5 optimizer.lr=0.001", {"mode_collapse", "oscillation"}),
+    "ring, 5 G steps": (f"{RING} train.steps=1000 train.n_gen=5 optimizer.lr=0.001", {"mode_collapse", "oscillation"}),
+    "grid, 5 G steps": (f"{GRID} train.steps=1500 train.n_gen=5 optimizer.lr=0.001", {"mode_collapse", "oscillation"}),
+    "digits, 5 G steps": (f"{MLP} train.steps=400 train.n_gen=5 optimizer.lr=0.0005", {"mode_collapse", "oscillation"}),
+    "ring, fast and weak D": (
+        f"{RING} train.steps=2000 optimizer.lr=0.002 arch.discriminator.hidden=[16]",
+        {"mode_collapse", "oscillation"},
+    ),
+    # G has the training data.
+    "digits, copies": (
+        f"{MLP} train.steps=200 {COPY}diagnosis.digits_copier {G_SGD} g_optimizer.lr=0.001",
+        {"memorization"},
+    ),
+    "few of the ring, copies": (
+        f"{RING} data.num=500 train.steps=200 {COPY}diagnosis.ring_copier {G_SGD} g_optimizer.lr=0.001",
+        {"memorization"},
+    ),
+    # Too short.
+    "ring, 50 steps": (f"{RING} train.steps=50 train.log_every=2 {SMOOTH}", {"not_converged"}),
+    "digits, 30 steps": (f"{DIGITS} train.steps=30 train.log_every=2 {GOOD}", {"not_converged"}),
+}
+
+HEALTHY: dict[str, str] = {
+    "heights": HEIGHTS,
+    "heights, minimax": f"{HEIGHTS} loss=minimax",
+    "heights, half-weighted": f"{HEIGHTS} loss=half_weighted",
+    "heights, lsgan": f"{HEIGHTS} loss=lsgan {SMOOTH}",
+    "heights, hinge": f"{HEIGHTS} loss=hinge {SMOOTH} train.n_critic=1",
+    "heights, rpgan": f"{HEIGHTS} loss=rpgan {SMOOTH} penalty=none",
+    "heights, ragan": f"{HEIGHTS} loss=ragan {SMOOTH}",
+    "two": f"{TWO} {SMOOTH}",
+    "two, lsgan": f"{TWO} loss=lsgan {SMOOTH}",
+    "ring": f"{RING} {SMOOTH}",
+    "ring, r1": f"{RING} {SMOOTH} penalty=r1 penalty.r1.gamma=0.1",
+    "ring, hinge": f"{RING} loss=hinge {SMOOTH} train.n_critic=1",
+    "ring, rpgan": f"{RING} loss=rpgan {SMOOTH} penalty.r1.gamma=0.1 penalty.r2.gamma=0.1",
+    "two, wgan_gp": f"{TWO} loss=wgan_gp optimizer=adam_wgan_gp schedule=linear train.ema=0.99 train.n_critic=3",
+    "spiral, r1": f"data=spiral data.std=0.2 train.steps=3000 {PLANE} {SMOOTH} penalty=r1 penalty.r1.gamma=0.1",
+    "grid, r1": f"{GRID} {SMOOTH} penalty=r1 penalty.r1.gamma=0.1",
+    "digits": f"{DIGITS} {GOOD}",
+    "digits, minimax": f"{DIGITS} loss=minimax {GOOD}",
+    "digits, lsgan": f"{DIGITS} loss=lsgan {GOOD}",
+    "digits, hinge": f"{DIGITS} loss=hinge train.n_critic=1 {GOOD}",
+    "digits, of a class": f"{DIGITS} condition=concat {GOOD}",
+}
+
+
+class Point(nn.Module):
+    """G(z) = theta: the generator of the Dirac-GAN (Mescheder, Geiger and Nowozin 2018, Definition 2.1)."""
+
+    def __init__(self, spec: DataSpec, z_dim: int) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.ones(spec.shape))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.theta.expand(len(z), -1)
+
+
+class Copier(nn.Module):
+    """G(z) is the training example that z's first number points at, and a shift, which is all that can be learned."""
+
+    def __init__(self, x: Tensor, value_range: tuple[float, float] | None) -> None:
+        super().__init__()
+        self.x: Tensor
+        self.register_buffer("x", x)
+        self.shift = nn.Parameter(torch.zeros(x.shape[1:]))
+        self.value_range = value_range
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        index = (torch.special.ndtr(z[:, 0]) * len(self.x)).long().clamp(max=len(self.x) - 1)
+        x = self.x[index] + self.shift
+        return x.clamp(*self.value_range) if self.value_range else x
+
+
+def digits_copier(spec: DataSpec, z_dim: int) -> Copier:
+    return Copier(spec.decode(digits().train.x), spec.value_range)
+
+
+def ring_copier(spec: DataSpec, z_dim: int) -> Copier:
+    return Copier(ring(8, 2, 0.1, 500).train.x, None)
+
+
+def main() -> None:
+    wanted = sys.argv[1] if len(sys.argv) > 1 else ""
+    rows = []
+    for name, line, right in collection():
+        for seed in SEEDS if wanted in name else ():
+            rows.append(one(name, line, right, seed))
+            r = rows[-1]
+            print(f"{'  ' if r['as expected'] else 'X '}{name}, seed {seed}: {r['verdict']}  {r['truth']}", flush=True)
+    summary = summarize(rows)
+    print(json.dumps(summary, indent=2))
+    if not wanted:
+        OUT.write_text(json.dumps({"machine": describe(), "summary": summary, "runs": rows}, indent=2) + "\n")
+
+
+def collection() -> list[tuple[str, str, set[str]]]:
+    healthy = [(name, line, {"healthy"}) for name, line in HEALTHY.items()]
+    return [(name, line, right) for name, (line, right) in FAILING.items()] + healthy
+
+
+def one(name: str, line: str, right: set[str], seed: int) -> dict[str, Any]:
+    """Played where it has not been played with these settings, and diagnosed from its directory in any case."""
+    folder = RUNS / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
+    config = config_of(line, seed, folder)
+    start = time.perf_counter()
+    run_dir = RunDir(folder)
+    if (run_dir.result() or {}).get("status") not in ("finished", "diverged"):
+        train.main(config)
+    run, result = build(config), run_dir.result() or {}
+    if state := checkpoint.load_newest(run_dir.checkpoints):
+        run.load_state_dict(state)
+    measurements = measure(run, run_dir.metrics(), result["status"] == "diverged")
+    verdict = diagnose(measurements, config, line.split(), run.dataset.spec.is_image).as_json()
+    return {
+        "name": name,
+        "seed": seed,
+        "command": f"ganrun {line} seed={seed}",
+        "right": sorted(right),
+        "verdict": verdict["verdict"],
+        "as expected": verdict["verdict"] in right,
+        "findings": [finding["name"] for finding in verdict["findings"]],
+        "truth": truth(run, result),
+        "seconds": round(result["wall_time"], 1),
+        "looked at for": round(time.perf_counter() - start, 1),
+        "measurements": verdict["measurements"],
+    }
+
+
+def config_of(line: str, seed: int, folder: Path) -> dict[str, Any]:
+    settings = ["train.threads=1", "train.device=cpu", "train.sample_every=0", "train.checkpoint_every=0"]
+    settings += ["train.diagnose=false", f"seed={seed}", f"run_dir={folder}"]
+    chosen: dict[str, str] = {word.partition("=")[0]: word for word in line.split()}  # the last word on a key counts
+    return plain(compose("train", [*chosen.values(), *settings]))
+
+
+@torch.no_grad()
+def truth(run: Any, result: dict[str, Any]) -> dict[str, float]:
+    """What the project's metrics say; of digits, how a judge of the five nearest training digits names samples."""
+    known = ("ks", "modes", "high", "reverse", "w1")
+    found = {k: round(v, 3) for k, v in result["metrics"].items() if k.split("_")[0] in known and "true" not in k}
+    if run.dataset.spec.is_image and result["status"] == "finished":
+        y = None if run.condition is None else labels_like(run.dataset.train, 500, run.seed)
+        x = draw(run.sampler, run.latent, 500, run.device, run.seed, y).flatten(1)
+        real = run.dataset.spec.decode(run.dataset.train.x).flatten(1)
+        votes = run.dataset.train.y[torch.cdist(x, real).topk(5, largest=False).indices]  # (500, 5)
+        found["classes over 3%"] = float((votes.flatten().bincount(minlength=10) > 0.03 * 2500).sum())
+        found["named alike by all five"] = round((votes == votes[:, :1]).all(1).double().mean().item(), 3)
+    return found
+
+
+def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    failing, healthy = ([r for r in rows if (r["right"] == ["healthy"]) == kind] for kind in (False, True))
+    table: dict[str, dict[str, int]] = {}
+    for r in rows:
+        line = table.setdefault(" or ".join(r["right"]), {})
+        line[r["verdict"]] = line.get(r["verdict"], 0) + 1
+    return {
+        "failing runs": len(failing),
+        "named right": sum(r["as expected"] for r in failing),
+        "named right, by seed": [sum(r["as expected"] for r in failing if r["seed"] == s) for s in SEEDS],
+        "healthy runs": len(healthy),
+        "accused": sum(not r["as expected"] for r in healthy),
+        "accused, by seed": [sum(not r["as expected"] for r in healthy if r["seed"] == s) for s in SEEDS],
+        "seconds of training": round(sum(r["seconds"] for r in rows)),
+        "verdicts by what is right": table,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,40 @@
+"""What the recorded course of a run tells: its last quarter, and how it differs from the beginning."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+LAST = 0.25  # the share of the recorded steps that speak for how a run ended
+FEWEST = 8  # recorded steps in it, where there are so many at all
+HUGE = 1e4  # a logit or a loss beyond it has left every scale on which a game is played
+
+
+def course(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+    """Numbers from the rows of metrics.jsonl; those that the rows do not allow for are missing.
+
+    - pairs: how often D puts a real example over a sample, the median of the last quarter (.5: blind, 1: perfect);
+    - pairs_swing: the standard deviation of that over the last quarter;
+    - pairs_wrong: the share of the last quarter in which it is below .4, so that D is wrong rather than blind;
+    - g_gradient: the norm of G's gradient, median of the last quarter over its greatest value on record;
+    - largest: the largest logit or loss of the last quarter.
+    """
+    game = [row for row in rows if row["step"] > 0 and "loss/d" in row]
+    last = game[-max(FEWEST, math.ceil(LAST * len(game))) :]
+    found: dict[str, float] = {"recorded": float(len(game))}
+    if pairs := values(last, "accuracy/pairs"):
+        found["pairs"] = statistics.median(pairs)
+        found["pairs_swing"] = statistics.pstdev(pairs)
+        found["pairs_wrong"] = sum(p < 0.4 for p in pairs) / len(pairs)
+    for key in ("real", "fake"):
+        if right := values(last, f"accuracy/{key}"):
+            found[f"right_{key}"] = statistics.median(right)
+    if gradient := values(game, "grad_norm/g"):
+        found["g_gradient"] = statistics.median(values(last, "grad_norm/g")) / (max(gradient) or 1.0)
+    if last:
+        found["largest"] = max(abs(row[key]) for row in last for key in row if key.startswith(("loss/", "logits/")))
+    return found
+
+
+def values(rows: Sequence[dict[str, Any]], key: str) -> list[float]:
+    return [row[key] for row in rows if key in row]

@@ -1,0 +1,204 @@
+"""What counts as which illness. A rule looks at the measurements, and gives a finding or None.
+
+The outcome is judged first, by samples: a run whose samples are as good as real ones is healthy, however its losses
+look. Only where they are not, the record is asked for the cause.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Numbers = Mapping[str, float]
+
+CALIBRATED = "chosen on the runs with even seeds of benchmarks/diagnosis.py, and checked on those with odd ones"
+
+# Of samples. Two samples of real examples have: energy .00, lost .00, diversity 1.0, coverage .97, judge .50.
+ENERGY = 0.02  # as of a Gaussian that is off by .3 standard deviations
+LOST, ASTRAY = 0.07, 0.5
+DIVERSITY = 0.5
+DUPLICATES = 0.3
+COVERAGE = 0.3
+COPIES, ORIGINALS = 0.3, 0.1
+AWAY = 30.0
+# Of the record, and of the settings.
+PERFECT = 0.95
+JUDGED, BLIND, EXCHANGED = 0.75, 0.2, 0.4
+SWING, WRONG = 0.2, 0.1
+FLAT, FADED = 0.05, 0.01
+HUGE = 1e4
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong. measurement and threshold are sentences; origin says where the threshold is from."""
+
+    name: str
+    measurement: str
+    threshold: str
+    origin: str
+
+
+def bad(m: Numbers) -> bool:
+    """Whether the samples are not what they should be, for whatever reason. Unknown counts as good."""
+    return not m.get("finite", 1) or lacking(m) or repeating(m) or unlike(m)
+
+
+def lacking(m: Numbers) -> bool:
+    """Whether real examples are lost, or samples closer together than they are."""
+    if "lost" not in m:
+        return False
+    return m["lost"] - m["lost_real"] > LOST or m["diversity"] < DIVERSITY * m["diversity_real"]
+
+
+def repeating(m: Numbers) -> bool:
+    return "duplicates" in m and m["duplicates"] - m["duplicates_real"] > DUPLICATES
+
+
+def unlike(m: Numbers) -> bool:
+    if "energy" not in m:
+        return False
+    return m["energy"] - m["energy_real"] > ENERGY or m["coverage"] < COVERAGE * m["coverage_real"]
+
+
+def divergence(m: Numbers) -> Finding | None:
+    if not m.get("finite", 1) or m.get("diverged"):
+        measurement = "a loss, a weight or a sample is no finite number any more"
+    elif m.get("largest", 0) > HUGE:
+        measurement = f"losses or logits reach {m['largest']:.3g} in the last quarter of the record"
+    elif m.get("away", 0) > AWAY:
+        measurement = f"samples are {m['away']:.3g} times as far from real examples as those are from each other"
+    else:
+        return None
+    return Finding(
+        "divergence",
+        measurement,
+        f"not finite, losses or logits beyond {HUGE:g}, or samples {AWAY:g} times as far",
+        "no game is played on such a scale",
+    )
+
+
+def memorization(m: Numbers) -> Finding | None:
+    if "copies" not in m or m["copies"] - m["copies_real"] <= COPIES or m["originals"] <= ORIGINALS:
+        return None
+    return Finding(
+        "memorization",
+        f"{m['copies']:.0%} of the samples are copies of a training example, nearer to it than a tenth of the usual "
+        f"distance of an unseen real one; of unseen real examples {m['copies_real']:.0%} are so near",
+        f"{COPIES:.0%} more than of unseen real examples",
+        f"the three sets compared as in Meehan, Chaudhuri and Dasgupta 2020; the number {CALIBRATED}",
+    )
+
+
+def vanishing_gradients(m: Numbers) -> Finding | None:
+    flat, faded = m.get("slope", 1) < FLAT, m.get("g_gradient", 1) < FADED
+    if not bad(m) or m.get("pairs", 0) < PERFECT or not (flat or faded):
+        return None
+    how = (
+        f"G's loss is {m['slope']:.2g} times as steep where its samples lie as before an undecided D"
+        if flat
+        else f"the norm of G's gradient fell to {m['g_gradient']:.2g} of what it was"
+    )
+    return Finding(
+        "vanishing_gradients",
+        f"D tells {m['pairs']:.1%} of the pairs of a real and a generated example right, and {how}",
+        f"{PERFECT:.0%} right, and a slope below {FLAT} or a gradient below {FADED} of its greatest",
+        f"a perfect D leaves G no gradient: Arjovsky and Bottou 2017; the numbers {CALIBRATED}",
+    )
+
+
+def oscillation(m: Numbers) -> Finding | None:
+    if not bad(m) or m.get("pairs_swing", 0) < SWING or m.get("pairs_wrong", 0) < WRONG:
+        return None
+    return Finding(
+        "oscillation",
+        f"the share of pairs that D tells right swings by {m['pairs_swing']:.2f} (standard deviation) in the last "
+        f"quarter, and is below .4 in {m['pairs_wrong']:.0%} of it: G runs away from D, and D after G",
+        f"a swing of {SWING}, and {WRONG:.0%} below .4",
+        f"rotation about the equilibrium: Mescheder, Geiger and Nowozin 2018; the numbers {CALIBRATED}",
+    )
+
+
+def exchanged_labels(m: Numbers) -> Finding | None:
+    if not bad(m) or m.get("label_noise", 0) < EXCHANGED:
+        return None
+    return Finding(
+        "d_blind",
+        f"{m['label_noise']:.0%} of the labels are exchanged, which leaves D {1 - 2 * m['label_noise']:.0%} of the "
+        "difference between real and generated examples to learn from",
+        f"{EXCHANGED:.0%} exchanged, or train.label_noise={EXCHANGED:g}",
+        "a share p of exchanged labels leaves 1 - 2p of the difference of the two densities",
+    )
+
+
+def mode_collapse(m: Numbers) -> Finding | None:
+    """On the data, but not all over it."""
+    return _collapse(m) if lacking(m) and m["astray"] <= ASTRAY else None
+
+
+def repetition(m: Numbers) -> Finding | None:
+    """Off the data, and always the same."""
+    return _collapse(m) if repeating(m) and (m["astray"] > ASTRAY or not lacking(m)) else None
+
+
+def _collapse(m: Numbers) -> Finding:
+    return Finding(
+        "mode_collapse",
+        f"{m['lost']:.0%} of the real examples have no sample near them; samples are {m['diversity']:.2f} times as far "
+        f"apart as real examples; {m['duplicates']:.0%} of the samples nearly repeat another one (of real ones "
+        f"{m['duplicates_real']:.0%})",
+        f"{LOST:.0%} lost, or {DIVERSITY} times as far apart, of samples that are not mostly far from the data; or "
+        f"{DUPLICATES:.0%} more repeated than among real examples",
+        f"cells as in Richardson and Weiss 2018, repeats as in Arora and Zhang 2017; the numbers {CALIBRATED}",
+    )
+
+
+def d_blind(m: Numbers) -> Finding | None:
+    if not bad(m) or "pairs" not in m or m.get("judge", 0) < JUDGED:
+        return None
+    if m["pairs"] - 0.5 >= BLIND * (m["judge"] - 0.5) or exchanged_labels(m):
+        return None
+    return Finding(
+        "d_blind",
+        f"D puts the real example first in {m['pairs']:.1%} of the pairs of a real and a generated one, where guessing "
+        f"gives 50% and a judge that counts nearest neighbours {m['judge']:.1%}",
+        f"less than {BLIND:.0%} of what the judge sees beyond guessing, where that sees at least {JUDGED:.0%}",
+        f"the judge after Lopez-Paz and Oquab 2017; the numbers {CALIBRATED}",
+    )
+
+
+def d_too_strong(m: Numbers) -> Finding | None:
+    if not bad(m) or m.get("pairs", 0) < PERFECT or vanishing_gradients(m):
+        return None
+    return Finding(
+        "d_too_strong",
+        f"D tells {m['pairs']:.1%} of the pairs of a real and a generated example right: G does not keep up",
+        f"{PERFECT:.0%}, where 50% is the end of the game",
+        CALIBRATED,
+    )
+
+
+def not_converged(m: Numbers) -> Finding | None:
+    if not m.get("finite", 1) or not bad(m):
+        return None
+    return Finding(
+        "not_converged",
+        f"samples differ from real examples, and nothing on record says why: their energy distance is "
+        f"{m['energy']:.3f} (0 to 1), and {m['coverage']:.0%} of the real examples have a sample among their nearest, "
+        f"where of real ones it is {m['coverage_real']:.0%}",
+        f"an energy distance of {ENERGY}, or coverage below {COVERAGE} of what real examples have",
+        f"energy distance of Rizzo and Szekely 2016, coverage of Naeem et al. 2020; the numbers {CALIBRATED}",
+    )
+
+
+Rule = Callable[[Numbers], Finding | None]
+
+RULES: tuple[Rule, ...] = (  # the first that finds something gives its name to the whole: causes before what they cause
+    divergence,
+    memorization,
+    vanishing_gradients,
+    exchanged_labels,
+    oscillation,
+    mode_collapse,
+    d_blind,
+    d_too_strong,
+    repetition,
+)
