@@ -79,7 +79,7 @@ FAILING: dict[str, tuple[str, set[str]]] = {
     "digits, huge rate": (f"{MLP} train.steps=300 optimizer.lr=1", {"divergence"}),
     # Nothing damps the rotation about the equilibrium; with momentum it grows.
     "dirac": (
-        f"data=dirac optimizer=sgd optimizer.lr=0.1 train.steps=1000 arch.discriminator.hidden=[] "
+        "data=dirac optimizer=sgd optimizer.lr=0.1 train.steps=1000 arch.discriminator.hidden=[] "
         "~arch.generator.hidden ~arch.generator.activation ~arch.generator.spectral_norm "
         "arch.generator._target_=diagnosis.Point",
         {"oscillation"},
