@@ -8,6 +8,8 @@ from ganrun.names import Config
 
 Changes = dict[str, Any]
 
+MORE_D: Changes = {"train.n_critic": 5, "train.update": "alternating"}
+
 
 def command(overrides: Sequence[str], changes: Changes) -> str:
     """The command line of the run with other settings, and a new run directory.
@@ -102,7 +104,7 @@ def stronger_d(config: Config) -> Changes:
         return {"arch.discriminator.hidden": "[64,64]"}
     if config.get("penalty"):
         return {"penalty": "none"}
-    return {"train.n_critic": 5, "train.update": "alternating"}
+    return MORE_D
 
 
 def diverse(config: Config) -> Changes:
@@ -110,6 +112,7 @@ def diverse(config: Config) -> Changes:
     if config["train"]["n_gen"] > config["train"]["n_critic"]:
         return {"train.n_gen": 1}
     if has_gradient_penalty(config):
-        return {"train.n_critic": 5, "train.update": "alternating"}
+        more = config["train"]["n_critic"] < 5
+        return MORE_D if more else {"train.batch_size": 2 * config["train"]["batch_size"]}
     batches = config["arch"]["discriminator"].get("minibatch") == "none"
     return {"arch.discriminator.minibatch": "stddev"} if batches else smooth_d(config)

@@ -13,7 +13,7 @@ FAR = 0.25  # of a gap: beyond it a real example is lost, or a sample astray
 COPY = 0.1  # of the median distance between real neighbours: what is nearer is a duplicate, or a copy
 STARVED = 0.2  # of the samples due to a cell: with the 20 or so that a cell is due, fewer than 4
 MOST_CELLS = 100
-NEIGHBOURS = 20
+NEIGHBOURS = 10  # of whom the judge looks at the last
 CHUNK = 1 << 24  # distances at a time: bounds the memory
 
 
@@ -30,11 +30,11 @@ def compare(samples: Tensor, real: Tensor, other: Tensor, spread: float) -> dict
     - lost: share of real examples with a gap over FAR to the nearest sample, where samples are also few: less than
       STARVED of what is due to the cell they stand in, one of up to MOST_CELLS that k-means finds among the real ones,
       as in Richardson and Weiss 2018. (Poor samples are far from every example, but they do fall into every cell.)
-    - astray: share of samples with a gap over FAR to the nearest real example;
+    - astray: share of samples with a gap over FAR to the nearest real example, from where the median of `other` is;
     - away: mean distance of a sample to a real example, of that among real examples;
-    - judge: how often a judge who counts which kind prevails among the NEIGHBOURS nearest others of both kinds puts a
-      real example over a sample: .5 where they cannot be told apart (a classifier two-sample test: Lopez-Paz and Oquab
-      2017, "Revisiting classifier two-sample tests", here with the area under the curve);
+    - judge: how often a judge who goes by the distances to the NEIGHBOURS-th nearest of either kind, the nearer the
+      likelier, puts a real example over a sample: .5 where they cannot be told apart (a classifier two-sample test:
+      Lopez-Paz and Oquab 2017, "Revisiting classifier two-sample tests", with pairs ordered in place of accuracy);
     - coverage: share of real examples that have a sample nearer than their fifth real neighbour (Naeem et al. 2020).
     Keys that end in _real are the same of `other`, at the place of the samples. spread: takes the place of the scale
     where all real examples are the same.
@@ -59,7 +59,7 @@ def compare(samples: Tensor, real: Tensor, other: Tensor, spread: float) -> dict
             f"duplicates{suffix}": share(among.min(1).values <= close),
             f"support{suffix}": pairs / max(close_pairs, 1),
             f"lost{suffix}": share(far(between.min(1).values, near_real, scale) & starved(x, centers, cell)),
-            f"astray{suffix}": share(far(between.min(0).values, near_other, scale)),
+            f"astray{suffix}": share(far(between.min(0).values, near_other.median(), scale)),
             f"coverage{suffix}": coverage(among_real, between),
             f"away{suffix}": between.mean().item() / scale,
             f"judge{suffix}": judge(among_real, among, between),
@@ -109,25 +109,26 @@ def coverage(among_real: Tensor, between: Tensor, k: int = 5) -> float:
     Of n real examples and as many samples of the same distribution it is near 1 - 2^-k = .969: that none of the nearest
     k among both kinds is a sample has probability 1/2 for each.
     """
-    k = min(k, len(among_real) - 1)
-    radius = among_real.kthvalue(k, dim=1).values
-    return share(between.min(1).values < radius)
+    return share(between.min(1).values < radius(among_real, k))
 
 
 def judge(among_real: Tensor, among: Tensor, between: Tensor) -> float:
     """Among (n, n) and (m, m), and between the two (n, m)."""
 
-    def realness(of_real: Tensor, of_samples: Tensor) -> Tensor:
-        k = min(NEIGHBOURS, of_real.shape[1] + of_samples.shape[1] - 1)
-        index = torch.cat([of_real, of_samples], 1).topk(k, largest=False).indices
-        return (index < of_real.shape[1]).double().mean(1)
+    def realness(to_real: Tensor, to_samples: Tensor) -> Tensor:
+        return radius(to_samples, NEIGHBOURS).clamp(min=1e-300).log() - radius(to_real, NEIGHBOURS).clamp(1e-300).log()
 
     of_real, of_samples = realness(among_real, between), realness(between.T, among)
     return ((torch.sign(of_real[:, None] - of_samples).mean() + 1) / 2).item()
 
 
+def radius(to: Tensor, k: int) -> Tensor:
+    """From each to its k-th nearest of `to` (n, m), (n,)."""
+    return to.kthvalue(min(k, to.shape[1] - 1), dim=1).values
+
+
 def far(distance: Tensor, usual: Tensor, scale: float) -> Tensor:
-    """Whether distances (n,) went farther than FAR of the way from the usual ones to the scale."""
+    """Whether distances (n,) went farther than FAR of the way from the usual ones, (n,) or one, to the scale."""
     room = (scale - usual).clamp(min=scale / 10)
     return (distance - usual) > FAR * room
 
