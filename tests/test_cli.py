@@ -85,13 +85,11 @@ def test_traceback_switch_shows_where_a_slip_was_found(here) -> None:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["sample", "--help"]])
 def test_help_and_config_answer_in_a_second_without_torch(arguments: list[str], command: Command) -> None:
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        done = command(*arguments)
-        best = min(best, time.perf_counter() - start)
-        assert done.returncode == 0, done.stderr
-    assert best < 1
+    before = os.times()  # the processor's time: that of the clock depends on what else the machine does
+    done = command(*arguments)
+    after = os.times()
+    assert done.returncode == 0, done.stderr
+    assert after.children_user + after.children_system - before.children_user - before.children_system < 1
     code = f"import sys; from ganrun.cli.main import main; main({arguments}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
