@@ -134,3 +134,14 @@ def test_a_wrong_output_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(dcgan.Generator, "output_range", (0.0, 1.0))
     with pytest.raises(ValueError, match="makes values in"):
         run_of("data=digits")
+
+
+def test_init_he_keeps_the_size_of_what_passes_and_torchs_own_does_not() -> None:
+    """Behind N(0, 2 / inputs) a linear layer gives twice the mean square of what it is given, and ReLU halves it."""
+    torch.manual_seed(0)
+    sizes = {}
+    for init in ("torch", "he"):
+        G = mlp.Generator(DataSpec((64,)), 64, hidden=[512] * 4, activation="relu", init=init)
+        sizes[init] = G(torch.randn(1000, 64)).square().mean().item()
+    assert 1.5 < sizes["he"] < 2.6  # 2
+    assert sizes["torch"] < 0.02

@@ -2,12 +2,15 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_labels, with_minibatch
 from ganrun.data.dataset import DataSpec
+
+Init = Literal["torch", "he"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -23,7 +26,8 @@ class Generator(nn.Module):
 
     Vectors are mean + std * output, so that a fresh network stands near the data whatever its units are;
     bounded data (images) pass a tanh that is scaled to `spec.value_range`. label_dim: classes that y (B,) tells apart
-    and that stand one-hot beside z; 0: y is not looked at.
+    and that stand one-hot beside z; 0: y is not looked at. init: of the weights: torch's, whose outputs shrink from
+    layer to layer, or "he", which keeps their size: N(0, 2 / inputs), biases 0. He et al. 2015, arXiv:1502.01852.
     """
 
     def __init__(
@@ -34,6 +38,7 @@ class Generator(nn.Module):
         activation: str = "leaky_relu",
         batch_norm: bool = False,
         dropout: float = 0.0,
+        init: Init = "torch",
         spectral_norm: bool = False,
         label_dim: int = 0,
     ) -> None:
@@ -42,7 +47,7 @@ class Generator(nn.Module):
         self.center: Tensor
         self.scale: Tensor
         self.shape, self.output_range = spec.shape, spec.value_range
-        self.layers = _layers([z_dim + label_dim, *hidden, spec.numel], activation, batch_norm, dropout)
+        self.layers = _layers([z_dim + label_dim, *hidden, spec.numel], activation, batch_norm, dropout, init)
         low, high = spec.value_range or (spec.mean - spec.std, spec.mean + spec.std)
         self.register_buffer("center", torch.tensor((low + high) / 2))
         self.register_buffer("scale", torch.tensor((high - low) / 2))
@@ -61,6 +66,7 @@ class Discriminator(nn.Module):
     """Samples (B, *spec.shape) -> logits (B,). The input is standardized by the data's mean and deviation.
 
     label_dim: classes that y (B,) tells apart and that stand one-hot beside the input; 0: y is not looked at.
+    init: of the hidden layers' weights, as in `Generator`.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Discriminator(nn.Module):
         activation: str = "leaky_relu",
         batch_norm: bool = False,
         dropout: float = 0.0,
+        init: Init = "torch",
         spectral_norm: bool = False,
         minibatch: Minibatch = "none",
         label_dim: int = 0,
@@ -79,7 +86,7 @@ class Discriminator(nn.Module):
         self.scale: Tensor
         self.shift: Tensor
         sizes = [spec.numel + label_dim, *hidden]
-        self.layers = nn.Sequential(*_layers([*sizes, 1], activation, batch_norm, dropout)[:-1])
+        self.layers = nn.Sequential(*_layers([*sizes, 1], activation, batch_norm, dropout, init)[:-1])
         self.output = with_minibatch(minibatch, (sizes[-1],), lambda features: nn.Linear(features, 1))
         self.register_buffer("scale", torch.tensor(1 / spec.std))
         self.register_buffer("shift", torch.tensor(-spec.mean / spec.std))
@@ -95,7 +102,9 @@ class Discriminator(nn.Module):
         return self.output(self.features(x, y)).squeeze(1)  # (B,)
 
 
-def _layers(sizes: Sequence[int], activation: str, batch_norm: bool, dropout: float) -> nn.Sequential:
+def _layers(
+    sizes: Sequence[int], activation: str, batch_norm: bool, dropout: float, init: Init = "torch"
+) -> nn.Sequential:
     """Linear layers between the sizes; after each but the last: batch norm, activation, dropout."""
     if activation not in ACTIVATIONS:
         raise ValueError(f"activation={activation}: must be one of {', '.join(ACTIVATIONS)}.")
@@ -112,4 +121,9 @@ def _layers(sizes: Sequence[int], activation: str, batch_norm: bool, dropout: fl
         if dropout:
             layers.append(nn.Dropout(dropout))
     layers.append(nn.Linear(sizes[-2], sizes[-1]))
+    if init == "he":
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+                nn.init.zeros_(layer.bias)
     return nn.Sequential(*layers)
