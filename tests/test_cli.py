@@ -19,6 +19,9 @@ SLIPS = [
     ("lr=3", "lr=3: no such setting; did you mean optimizer.lr?"),
     ("d_optimizer.lr=3", "optimizer@d_optimizer=OPTION"),
     ("loss=wgam", "loss=wgam: no such option; did you mean wgan?"),
+    ("experiment=rign", "experiment=rign: no such option; did you mean ring? experiment is one of grid, "),
+    ("+experiment.steps=3", "experiment: has no settings of its own"),
+    ("experiment=ring train.stepz=3", "train.stepz=3: no such setting; did you mean train.steps?"),
     ("los=wgan", "los=wgan: no such setting; did you mean loss?"),
     ("train.steps=-1", "train.steps=-1: must be at least 1."),
     ("train.batch_size=abc", "train.batch_size=abc: must be a whole number."),
@@ -98,6 +101,7 @@ def test_help_names_verbs_groups_and_options(here) -> None:
     text = here("--help")[1]
     for word in ("train", "resume", "sample", "nonsaturating", "dcgan", "rmsprop", "ganrun -m", "minimax"):
         assert word in text
+    assert "  experiment  grid, " in text
 
 
 @pytest.mark.slow
@@ -185,6 +189,15 @@ def test_sweep_runs_every_combination_and_again_only_what_is_missing(here, tmp_p
     code, out, _ = here(*line)
     assert code == 0
     assert out.count("finished already") == 3
+
+
+@pytest.mark.slow
+def test_sweep_over_seeds_of_an_experiment(here, tmp_path: Path) -> None:
+    fast = ["train.steps=3", "train.sample_every=0", "metric=none", "run_dir=s"]
+    code, out, _ = here("-m", "experiment=ring", "seed=range(3)", *fast)
+    assert code == 0
+    assert "3 of 3" in out
+    assert {f"seed={seed}" for seed in range(3)} <= {path.name for path in (tmp_path / "s").iterdir()}
 
 
 @pytest.mark.slow

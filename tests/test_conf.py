@@ -146,6 +146,39 @@ def test_a_choice_on_the_command_line_beats_the_recipe() -> None:
     assert (own["train"]["n_critic"], own["penalty"]) == (2, {})
 
 
+EXPERIMENTS = [name.partition("/")[2] for name in FILES if name.startswith("experiment/")]
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_experiment_opens_with_its_command_and_what_to_expect(name: str) -> None:
+    package, *lines = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
+    header = " ".join(line.lstrip("# ") for line in lines[: lines.index("defaults:")])
+    assert package == "# @package _global_"
+    for word in (f"`ganrun experiment={name}`", "Expected: ", "Time: "):
+        assert word in header
+
+
+def test_a_choice_on_the_command_line_beats_the_experiment() -> None:
+    experiment = config_of("experiment=heights_article")
+    assert (experiment["optimizer"]["_target_"], experiment["optimizer"]["lr"]) == ("torch.optim.SGD", 0.005)
+    assert (experiment["train"]["steps"], experiment["train"]["ema"]) == (10000, 0)
+    assert experiment["latent"]["_target_"] == "ganrun.latent.Data"
+    own = config_of(
+        "experiment=heights_article", "loss=wgan", "train.steps=100", "train.ema=0.9", "optimizer=adam", "latent=normal"
+    )
+    assert own["loss"]["_target_"] == "ganrun.loss.Wasserstein"
+    assert (own["train"]["n_critic"], own["penalty"]["weight_clip"]["bound"]) == (5, 0.01)  # which loss=wgan brings
+    assert (own["train"]["steps"], own["train"]["ema"]) == (100, 0.9)
+    assert own["optimizer"]["_target_"] == "torch.optim.Adam"
+    assert own["latent"]["_target_"] == "ganrun.latent.Normal"
+    assert config_of("experiment=ring", "data=grid")["data"]["side"] == 5
+    assert config_of("experiment=ring", "penalty=none")["penalty"] == {}
+
+
+def test_the_experiment_heights_is_the_default_job() -> None:
+    assert config_of("experiment=heights") == config_of()
+
+
 def test_players_may_have_optimizers_and_schedules_apart() -> None:
     run = run_of("optimizer=adam", "optimizer@d_optimizer=sgd", "d_optimizer.lr=0.5", "schedule@g_schedule=cosine")
     assert type(run.d_optimizer).__name__ == "SGD"

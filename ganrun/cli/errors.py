@@ -14,11 +14,14 @@ from ganrun.names import flat
 from ganrun.options import TrainOptions
 
 MAY_BE_NULL = {"g_optimizer", "d_optimizer", "g_schedule", "d_schedule"}
+CHOICES = {"experiment"}  # groups whose options set the keys of others, and have none of their own
 
 
 def validate(verb: str, config: dict[str, Any]) -> None:
     """Raise ValueError for a key that nothing reads, or a setting that has the wrong type or range."""
-    known = root_keys(verb)
+    known = root_keys(verb) - CHOICES
+    for key in config.keys() & CHOICES:
+        raise ValueError(f"{key}: has no settings of its own; a file in conf/{key}/ begins with `# @package _global_`.")
     for key in config.keys() - known:
         key, value = next(iter(flat({key: config[key]}).items()))
         raise ValueError(unknown_key(verb, key, value, []))

@@ -20,10 +20,10 @@ def help_text(verb: str, arguments: Sequence[str]) -> str:
     lines = ["ganrun [VERB] [key=value ...]", ""]
     for name in verbs():
         title = (CONF / f"{name}.yaml").read_text().partition("\n")[0].lstrip("# ")
-        lines.append(f"  {name:10}{title}")
+        lines.append(f"  {name:12}{title}")
     lines += ["", "Groups, each chosen as group=option:"]
     for group, options in groups_and_options(config_dirs(arguments)).items():
-        lines.append(f"  {group:10}{', '.join(options)}")
+        lines.append(f"  {group:12}{', '.join(options)}")
     lines += [
         "",
         "To copy:",
