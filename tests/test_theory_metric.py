@@ -24,7 +24,7 @@ def undecided(x: Tensor) -> Tensor:
 def test_an_undecided_d_before_a_perfect_g_is_the_equilibrium() -> None:
     found = Theory()(TRUE, HEIGHTS, undecided, logistic=True)
     assert found["value_20k"] == pytest.approx(-math.log(4), abs=1e-5)
-    assert found["value_at_equilibrium"] == -math.log(4)
+    assert found["value_true"] == found["value_of_optimal_d_true"] == -math.log(4)
     assert found["value_of_optimal_d_20k"] == pytest.approx(-math.log(4), abs=0.01)
     assert 0 < found["js_distance_20k"] < 0.06
 

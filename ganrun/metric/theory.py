@@ -17,8 +17,9 @@ class Theory:
     Of a logistic loss, in nats (Equation 1, Proposition 1, Theorem 1; see `ganrun.theory`):
     - value: V(D, G) of the learned D, the expectation over the data by integration;
     - value_of_optimal_d: V(D*, G) = -log 4 + 2 JSD, which it cannot pass, but for the estimate's error;
-    - value_at_equilibrium: -log 4, where G has the density of the data;
+    - value_true: -log 4, of both where G has the density of the data;
     - js_distance: sqrt(JSD), from 0 to .8326.
+    The samples are those of the average of G where there is one, which D does not play against.
     Of any other, in one dimension: w1, the true Wasserstein-1 distance in the data's units, and critic_w1, the critic's
     estimate E_data[f] - E_g[f], which for a critic of Lipschitz constant K is at most K times that.
     `check` raises ValueError for data without a known density in one or two dimensions.
@@ -48,7 +49,8 @@ class Theory:
             return {
                 f"value_{n}": value(of_real, of_fake, real_mass=mass),
                 f"value_of_optimal_d_{n}": optimal_value(mass, share),
-                "value_at_equilibrium": -LOG4,
+                "value_true": -LOG4,
+                "value_of_optimal_d_true": -LOG4,
                 f"js_distance_{n}": jensen_shannon_distance(mass, share),
             }
         if cells.dim > 1:
