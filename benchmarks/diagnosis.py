@@ -1,9 +1,9 @@
 """Runs made to fail on purpose, and healthy ones, against what `ganrun` says of them: benchmarks/diagnosis.json.
 
-Each line of FAILING and HEALTHY is a command line of `ganrun`, played with two seeds. The rules and their thresholds, and
-the lines too, were settled with seeds 0 and 1 in view; seed 2 was played once, at the end, and is the check. The names
-that count as right follow from what was done to a run; where two are right, both stand there. Whether a run is what it
-is meant to be stands beside it: see `truth`.
+Each line of FAILING and HEALTHY is a command line of `ganrun`, played with two seeds. The rules, their thresholds and
+these lines were settled with seeds 0 and 1 in view; seed 2 was played at the end, and is the check. The names that
+count as right follow from what was done to a run; where two are right, both stand there. Whether a run is what it is
+meant to be stands beside it: see `truth`.
 
     python benchmarks/diagnosis.py            # what is done already, in outputs/diagnosis, is kept
     python benchmarks/diagnosis.py ring       # only runs with that in their name, and no file written

@@ -25,6 +25,7 @@ def measure(run: Run, rows: Iterable[dict[str, Any]], diverged: bool = False) ->
     rows: of metrics.jsonl. diverged: whether the run was stopped for that.
     """
     found = course(rows) | {"diverged": float(diverged), "label_noise": run.options.label_noise}
+    found["chance"] = chance(run.options.batch_size)
     dataset = run.dataset
     y = None if run.condition is None else labels_like(dataset.train, NUM, run.seed)
     samples = draw(run.sampler, run.latent, NUM, run.device, run.seed, y)
@@ -35,6 +36,15 @@ def measure(run: Run, rows: Iterable[dict[str, Any]], diverged: bool = False) ->
     if (slope := slope_of(run, samples, y)) is not None:
         found["slope"] = slope
     return found
+
+
+def chance(batch_size: int) -> float:
+    """The standard deviation of the share of ordered pairs where D is blind: that of the Mann-Whitney statistic.
+
+    >>> round(chance(64), 3)
+    0.051
+    """
+    return ((2 * batch_size + 1) / 12) ** 0.5 / batch_size
 
 
 def against_data(samples: Tensor, dataset: Dataset, seed: int) -> dict[str, float]:

@@ -7,7 +7,6 @@ from typing import Any
 
 LAST = 0.25  # the share of the recorded steps that speak for how a run ended
 FEWEST = 8  # recorded steps in it, where there are so many at all
-HUGE = 1e4  # a logit or a loss beyond it has left every scale on which a game is played
 
 
 def course(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
