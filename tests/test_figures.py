@@ -223,7 +223,7 @@ def test_a_run_on_one_dimension_is_drawn(small_run: Path, here, monkeypatch) -> 
     monkeypatch.setenv("PATH", "/nowhere")
     code, out, _ = here("figures", "run_dir=r")
     assert code == 0
-    stills = {"density_start", "density_pretrained", "density_middle", "density_end", "panels", "losses"}
+    stills = {"density_start", "density_pretrained", "density_middle", "density_end", "panels", "losses", "accuracy"}
     assert {path.stem for path in (small_run / "figures").glob("*.png")} == stills
     for stem in stills:
         assert str(Path("r/figures") / f"{stem}.png") in out
@@ -296,7 +296,7 @@ def test_data_that_cannot_be_made_again_leave_the_losses(small_run: Path, here) 
     code, _, err = here("figures", "run_dir=r")
     assert code == 0
     assert "densities and panels are left out, because the data cannot be made again: data._target_=gone.data" in err
-    assert {path.name for path in (small_run / "figures").iterdir()} == {"losses.png"}
+    assert {path.name for path in (small_run / "figures").iterdir()} == {"losses.png", "accuracy.png"}
 
 
 def test_what_cannot_be_drawn_is_said(small_run: Path, here, tmp_path: Path) -> None:
