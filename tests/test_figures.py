@@ -232,7 +232,6 @@ def test_a_run_on_one_dimension_is_drawn(small_run: Path, here, monkeypatch) -> 
     assert len(images) == len(frames.load_all(small_run)) == 4  # -2, 0, 3, 6
     assert not np.array_equal(images[0], images[-1])
     for sentence in (
-        "accuracy is left out: metrics.jsonl has no accuracy/real",
         "metrics are left out: metrics.jsonl has no metric at two steps or more",
         "animation.mp4 is left out: no ffmpeg is found on the PATH.",
     ):
