@@ -72,7 +72,7 @@ def test_the_first_index_of_a_frame_of_the_plane_is_the_first_coordinate() -> No
 
 
 def test_samples_come_from_the_average_and_those_that_play_are_counted_too() -> None:
-    run = run_of("train.ema=0.9", "data=mixture1d")
+    run = run_of("train.ema=0.9", "data=mixture1d", "arch=mlp_small")
     object.__setattr__(run, "averaged", Affine())
     frame = frames.capture(run, 0)
     assert frame.mean.item() == pytest.approx(69, abs=0.1)
