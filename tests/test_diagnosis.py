@@ -18,6 +18,8 @@ from ganrun.diagnosis.samples import compare, copying
 from ganrun.diagnosis.verdict import Diagnosis, diagnose
 from ganrun.steps import DUpdate, scalars
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 N = 400
 
 

@@ -18,6 +18,8 @@ from torch import nn
 from ganrun.loss import Hinge, Minimax, NonSaturating, Relativistic, RelativisticAverage, Wasserstein
 from ganrun.penalty import R1, R2, Penalty
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 SLOPES = [
     (Minimax(), 0.5),
     (NonSaturating(), 0.5),

@@ -25,6 +25,8 @@ from ganrun.figures.pictures import save_png
 from ganrun.figures.plane import held_level, plane_figure, true_mass
 from ganrun.frames import Frame
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 HEIGHTS = gaussian(mean=69, std=3, num=1000, unit="inches")
 RING = ring(num_modes=8, radius=2, std=0.02, num=1000)
 SMALL = ["train.batch_size=16", "train.steps=6", "train.frame_every=3", "train.log_every=2", "train.sample_every=0"]

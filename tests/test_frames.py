@@ -15,6 +15,8 @@ from ganrun.randomness import reseed
 from ganrun.records import checkpoint
 from ganrun.steps import Game
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 SHORT = ["train.batch_size=16", "train.log_every=2", "train.sample_every=0", "train.ema=0.5", "train.frame_every=2"]
 
 

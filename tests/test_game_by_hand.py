@@ -19,6 +19,8 @@ from toys import Bilinear, Dirac
 from ganrun.run import Run
 from ganrun.steps import Game
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 START = (3.0, 1.0)  # psi, theta
 H = 0.1
 D_MOVES = torch.tensor([[1.0, -H], [0.0, 1.0]], dtype=torch.float64)

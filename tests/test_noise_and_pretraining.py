@@ -14,6 +14,8 @@ from ganrun.randomness import reseed
 from ganrun.records.run_dir import RunDir
 from ganrun.steps import Game, Verdict
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 CPU = torch.device("cpu")
 QUICK = ["train.batch_size=16", "train.log_every=1", "train.sample_every=5", "train.ema=0", "run_dir=r"]
 

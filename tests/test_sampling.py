@@ -17,6 +17,8 @@ from ganrun.randomness import seeded
 from ganrun.sampling import CHUNK, draw, evaluating, fixed_latents, generate
 from ganrun.steps import Game
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 CPU = torch.device("cpu")
 EVERY_ARCH = sorted(path.stem for path in (CONF / "arch").glob("*.yaml"))
 WITH_NORMS = ["+arch.generator.batch_norm=true", "+arch.discriminator.batch_norm=true", "+arch.generator.dropout=0.5"]
