@@ -4,6 +4,7 @@ import copy
 import inspect
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,14 +13,14 @@ from hydra.utils import get_object, instantiate
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ganrun.checks import check_arguments, fits
-from ganrun.data.dataset import Batches, Dataset, DataSpec
+from ganrun.checks import check_arguments, fits, shown
+from ganrun.data.dataset import Batches, Dataset, DataSpec, Split
 from ganrun.eager import spare_compiler
 from ganrun.names import Config
 from ganrun.options import TrainOptions
 from ganrun.penalty import lazy_rates
 from ganrun.randomness import reseed
-from ganrun.run import Latent, Run
+from ganrun.run import Latent, Run, Schedule
 
 SIGNATURES = {
     "d_loss": "real_logits, fake_logits",
@@ -46,7 +47,7 @@ def build(config: Config) -> Run:
     latent = make("latent", config["latent"], dataset=dataset, dim=z_dim_of(config))
     condition = make_condition(config.get("condition"), dataset)
     reseed(device, seed, "networks")
-    G = make_generator(config, dataset.spec, latent, condition, device)
+    G = make_generator(config, dataset.spec, latent, condition, device, dataset.train)
     D = make_discriminator(config, dataset.spec, condition, device)
     check_fit(G, D, latent, dataset.spec, device, conditional=condition is not None)
     check_batch_size(options.batch_size, G, D)
@@ -54,6 +55,9 @@ def build(config: Config) -> Run:
         raise ValueError("loss: matches features, but this arch's discriminator has no method `features`.")
     penalties = make_penalties(config.get("penalty"), D, device)
     dataset = dataset.to(device)
+    epoch = len(dataset.train) / (options.batch_size * options.n_critic)  # in steps
+    g_optimizer = make_optimizer(config, "g_optimizer", G)
+    d_optimizer = make_optimizer(config, "d_optimizer", D, every=rarest(penalties))
     return Run(
         options=options,
         seed=seed,
@@ -69,10 +73,11 @@ def build(config: Config) -> Run:
         G=G,
         D=D,
         averaged=copy.deepcopy(G).requires_grad_(False) if options.ema else None,
-        g_optimizer=make_optimizer(config, "g_optimizer", G),
-        d_optimizer=make_optimizer(config, "d_optimizer", D, every=rarest(penalties)),
-        g_schedule=make("schedule", config.get("g_schedule") or config["schedule"]),
-        d_schedule=make("schedule", config.get("d_schedule") or config["schedule"]),
+        g_optimizer=g_optimizer,
+        d_optimizer=d_optimizer,
+        g_schedule=make("schedule", config.get("g_schedule") or config["schedule"], steps_per_epoch=epoch),
+        d_schedule=make("schedule", config.get("d_schedule") or config["schedule"], steps_per_epoch=epoch),
+        momentum=make_momentum(config.get("momentum"), epoch, g_optimizer, d_optimizer),
     )
 
 
@@ -87,13 +92,24 @@ def build_generator(config: Config, spec: DataSpec, device: torch.device) -> tup
 
 def load_data(config: Config) -> Dataset:
     node = dict(config["data"])
+    value_range, gcn = node.pop("value_range", None), node.pop("gcn", 0)
     shared = {key: node.pop(key) for key in SHARED_DATA_KEYS if key in node}
     dataset = make("data", node, **shared)
     if not isinstance(dataset, Dataset):
         raise ValueError(f"data._target_={node['_target_']}: gives no ganrun.data.dataset.Dataset.")
     if dataset.train.x.dtype not in (torch.uint8, torch.float32):
         raise ValueError(f"data: holds {dataset.train.x.dtype}; examples are torch.uint8 or torch.float32.")
-    return dataset
+    return replace(dataset, spec=seen(dataset.spec, value_range, gcn))
+
+
+def seen(spec: DataSpec, value_range: Any, gcn: Any) -> DataSpec:
+    """The facts of the data as D is to see them: pixels scaled to `value_range`, or normalized to norm `gcn`."""
+    if value_range is not None and not fits(value_range, tuple[float, float]):
+        raise ValueError(f"data.value_range={value_range}: must be two numbers, as in [0,1].")
+    if not fits(gcn, float):
+        raise ValueError(f"data.gcn={shown(gcn)}: must be a number, as in 55; 0 is off.")
+    spec = spec if value_range is None else spec.seen_in(value_range)
+    return spec.normalized(gcn) if gcn else spec
 
 
 def z_dim_of(config: Config) -> int:
@@ -113,10 +129,18 @@ def make_condition(node: Config | None, dataset: Dataset) -> Any | None:
 
 
 def make_generator(
-    config: Config, spec: DataSpec, latent: Any, condition: Any | None, device: torch.device
+    config: Config,
+    spec: DataSpec,
+    latent: Any,
+    condition: Any | None,
+    device: torch.device,
+    examples: Split | None = None,
 ) -> nn.Module:
-    labels = {"label_dim": condition.label_dims(spec)[0]} if condition else {}
-    G = make_net("arch.generator", config["arch"]["generator"], spec=spec, z_dim=latent.dim, **labels)
+    """examples: to train on; None where weights are loaded afterwards."""
+    facts = {"spec": spec, "z_dim": latent.dim, "examples": examples}
+    facts |= {"label_dim": condition.label_dims(spec)[0]} if condition else {}
+    node = {key: value for key, value in config["arch"]["generator"].items() if key != "grow_from"}
+    G = make_net("arch.generator", node, **facts)
     return placed(condition.complete_generator(G, spec) if condition else G, spec, device)
 
 
@@ -168,6 +192,19 @@ def make_optimizer(config: Config, key: str, net: nn.Module, every: int = 1) -> 
         lr, betas = lazy_rates(node["lr"], node.get("betas"), every)
         node = node | {"lr": lr} | ({"betas": list(betas)} if betas else {})
     return make(key, node, params=[p for p in net.parameters() if p.requires_grad])
+
+
+def make_momentum(node: Config | None, steps_per_epoch: float, *optimizers: Optimizer) -> Schedule | None:
+    """The schedule of both optimizers' momentum; None where the node is empty: it stays as it is."""
+    if not node:
+        return None
+    for optimizer in optimizers:
+        if not optimizer.defaults.get("momentum"):
+            raise ValueError(
+                f"momentum: this optimizer ({type(optimizer).__name__}) has none that could follow a schedule; "
+                "use optimizer=momentum, or schedule@momentum=null."
+            )
+    return make("momentum", node, steps_per_epoch=steps_per_epoch)
 
 
 def make_all(key: str, nodes: Config | None) -> dict[str, Any]:

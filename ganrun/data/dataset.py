@@ -1,5 +1,6 @@
 """What a data set is to the rest of ganrun: three splits of tensors and the facts read off them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,6 +11,8 @@ from torch.distributions import Distribution
 
 from ganrun.randomness import generator
 
+SHOWN = 2.5  # standard deviations of normalized images that a picture has room for on either side
+
 
 @dataclass(frozen=True)
 class DataSpec:
@@ -19,6 +22,7 @@ class DataSpec:
     value_range: the bounds of every value that D sees, (-1, 1) for images; None where there are none.
     mean, std: of all values of the training split, in the same units.
     classes: their names, in the order of the labels; empty where there are no labels. unit: for axes, as in "inches".
+    gcn: 0, or the L2 norm that global contrast normalization gives to every image, which then has mean 0.
     """
 
     shape: tuple[int, ...]
@@ -27,6 +31,7 @@ class DataSpec:
     std: float = 1.0
     classes: tuple[str, ...] = ()
     unit: str = ""
+    gcn: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):  # numpy's numbers would make a checkpoint that weights_only cannot read
@@ -49,16 +54,60 @@ class DataSpec:
         return torch.Size(self.shape).numel()
 
     def decode(self, x: Tensor) -> Tensor:
-        """Stored values to what D sees: uint8 to floats in `value_range`; floats are left as they are."""
+        """Stored values to what D sees: uint8 to floats in `value_range` or normalized; floats stay as they are."""
         if x.dtype != torch.uint8:
             return x
+        if self.gcn:
+            return contrast_normalized(x.float(), self.gcn)
         low, high = self.value_range or (0.0, 255.0)
         return x.float().mul_((high - low) / 255).add_(low)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Images in `value_range` to uint8, rounded: the inverse of `decode`, for files."""
-        low, high = self.value_range or (0.0, 255.0)
+        """Images in `value_range` to uint8, rounded: the inverse of `decode`, for files.
+
+        Of normalized images, what lies within SHOWN standard deviations is shown; their first contrast is lost.
+        """
+        bounds = (-SHOWN * self.std, SHOWN * self.std) if self.gcn else self.value_range
+        low, high = bounds or (0.0, 255.0)
         return ((x.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
+
+    def seen_in(self, value_range: Sequence[float]) -> "DataSpec":
+        """The facts of the same images where pixels are scaled to `value_range`; of other data, these facts.
+
+        >>> DataSpec((1, 8, 8), (-1.0, 1.0), mean=0.0, std=0.5).seen_in((0, 1)).std
+        0.25
+        """
+        low, high = map(float, value_range)
+        if not -math.inf < low < high < math.inf:
+            raise ValueError(
+                f"data.value_range=[{low:g},{high:g}]: must be two numbers in ascending order, as in [0,1]."
+            )
+        if not self.is_image or self.value_range is None:
+            return self
+        scale = (high - low) / (self.value_range[1] - self.value_range[0])
+        mean = low + scale * (self.mean - self.value_range[0])
+        return replace(self, value_range=(low, high), mean=mean, std=scale * self.std)
+
+    def normalized(self, norm: float) -> "DataSpec":
+        """The facts of the same images after `contrast_normalized`: without bounds, of mean 0."""
+        if not norm > 0 or not self.is_image:
+            raise ValueError(
+                f"data.gcn={norm:g}: is the norm of images, as in 55; 0 is off, and the choice for others."
+            )
+        return replace(self, value_range=None, mean=0.0, std=norm / math.sqrt(self.numel), gcn=float(norm))
+
+
+def contrast_normalized(x: Tensor, norm: float) -> Tensor:
+    """Global contrast normalization of images (B, C, H, W): each less its mean, divided by its L2 norm, times `norm`.
+
+    An image of one value becomes 0. In the authors' code of Goodfellow et al. 2014 for CIFAR-10, norm is 55.
+
+    >>> contrast_normalized(torch.tensor([[[[0.0, 2.0]]]]), 55).tolist()  # -1 and 1, of norm sqrt(2)
+    [[[[-38.890872955322266, 38.890872955322266]]]]
+    """
+    centred = x - x.mean(dim=(1, 2, 3), keepdim=True)
+    length = centred.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
+    return centred * (norm / length.clamp_min(1e-8))
 
 
 @dataclass(frozen=True)
