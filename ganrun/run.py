@@ -37,6 +37,7 @@ class Run:
     d_optimizer: Optimizer
     g_schedule: Schedule
     d_schedule: Schedule
+    momentum: Schedule | None = None  # of both optimizers' momentum; None: it stays as it is
 
     @property
     def sampler(self) -> nn.Module:

@@ -80,6 +80,7 @@ class Game:
         self.d_step, self.g_step = bare_step(run.d_optimizer), bare_step(run.g_optimizer)
         self.shared_pass = treats_samples_independently(run.D)
         self.g_counters, self.d_counters = counting_layers(run.G), counting_layers(run.D)
+        self.g_constrained, self.d_constrained = constrained_layers(run.G), constrained_layers(run.D)
         self.g_needs_real = getattr(run.loss, "g_needs_real", False)
         self.matches_features = hasattr(run.loss, "g_feature_loss")
         self.logistic = getattr(run.loss, "logistic", False)
@@ -93,8 +94,11 @@ class Game:
     def step(self, step: int) -> tuple[DUpdate, GUpdate]:
         """Step number `step`, counted from 0. Returns the last update of each player."""
         run, options = self.run, self.run.options
-        set_rate(run.d_optimizer, run.d_schedule(step, options.steps))
-        set_rate(run.g_optimizer, run.g_schedule(step, options.steps))
+        set_factor(run.d_optimizer, "lr", run.d_schedule(step, options.steps))
+        set_factor(run.g_optimizer, "lr", run.g_schedule(step, options.steps))
+        if run.momentum is not None:
+            for optimizer in (run.d_optimizer, run.g_optimizer):
+                set_factor(optimizer, "momentum", run.momentum(step, options.steps))
         self.noise = self._noise(step)
         batch = options.pretrain_d + step * options.n_critic
         if options.update == "simultaneous":
@@ -138,7 +142,7 @@ class Game:
             fake = self._shown(self.run.G(self._latents(), y))
             loss, terms, total = self._g_loss(real, fake, y)
         grads = torch.autograd.grad(total, self.g_params, allow_unused=True)
-        move(self.g_step, self.g_params, grads)
+        self._move_g(grads)
         return GUpdate(loss, terms, grads)
 
     def both_update(self, batch: int) -> tuple[DUpdate, GUpdate]:
@@ -155,7 +159,7 @@ class Game:
         d_grads = torch.autograd.grad(d_total, self.d_params, retain_graph=True, allow_unused=True)
         g_grads = torch.autograd.grad(g_total, self.g_params, allow_unused=True)
         self._move_d(d_grads)
-        move(self.g_step, self.g_params, g_grads)
+        self._move_g(g_grads)
         d = DUpdate(d_loss, of_real.logits, of_fake.logits, d_terms, d_grads, self.logistic)
         return d, GUpdate(g_loss, g_terms, g_grads)
 
@@ -261,8 +265,15 @@ class Game:
         wrong = torch.rand_like(real_logits) < self.run.options.label_noise
         return torch.where(wrong, fake_logits, real_logits), torch.where(wrong, real_logits, fake_logits)
 
+    def _move_g(self, grads: Grads) -> None:
+        move(self.g_step, self.g_params, grads)
+        for layer in self.g_constrained:
+            layer.constrain()
+
     def _move_d(self, grads: Grads) -> None:
         move(self.d_step, self.d_params, grads)
+        for layer in self.d_constrained:
+            layer.constrain()
         for penalty in self.run.penalties.values():
             if hasattr(penalty, "project"):
                 penalty.project(self.run.D)
@@ -290,10 +301,10 @@ def move(step: Callable[[], Any], params: Sequence[Tensor], grads: Grads) -> Non
         param.grad = None
 
 
-def set_rate(optimizer: Optimizer, factor: float) -> None:
-    """Set the learning rate to `factor` times the one that the optimizer was made with."""
+def set_factor(optimizer: Optimizer, key: str, factor: float) -> None:
+    """Set the learning rate, or the momentum, to `factor` times the one that the optimizer was made with."""
     for group in optimizer.param_groups:
-        group["lr"] = optimizer.defaults["lr"] * factor
+        group[key] = optimizer.defaults[key] * factor
 
 
 class Average:
@@ -321,6 +332,11 @@ class Average:
 def counting_layers(net: nn.Module) -> list[nn.Module]:
     """The layers that change as they are used in training: batch norms' statistics, spectral norms' power iteration."""
     return [layer for layer in net.modules() if isinstance(layer, _BatchNorm | _SpectralNorm)]
+
+
+def constrained_layers(net: nn.Module) -> list[Any]:
+    """The layers with a method `constrain`, which brings their weights back into bounds after each update."""
+    return [layer for layer in net.modules() if hasattr(layer, "constrain")]
 
 
 def treats_samples_independently(net: nn.Module) -> bool:

@@ -101,7 +101,7 @@ def test_help_names_verbs_groups_and_options(here) -> None:
     text = here("--help")[1]
     for word in ("train", "resume", "sample", "nonsaturating", "dcgan", "rmsprop", "ganrun -m", "minimax"):
         assert word in text
-    assert "  experiment  grid, " in text
+    assert "  experiment  goodfellow2014/cifar_conv, " in text
 
 
 @pytest.mark.slow

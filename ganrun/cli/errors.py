@@ -13,7 +13,7 @@ from ganrun.cli.search import compose, config_dirs, groups_and_options, root_key
 from ganrun.names import flat
 from ganrun.options import TrainOptions
 
-MAY_BE_NULL = {"g_optimizer", "d_optimizer", "g_schedule", "d_schedule"}
+MAY_BE_NULL = {"g_optimizer", "d_optimizer", "g_schedule", "d_schedule", "momentum"}
 CHOICES = {"experiment"}  # groups whose options set the keys of others, and have none of their own
 
 

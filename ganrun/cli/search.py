@@ -59,11 +59,13 @@ def add_user_folders(arguments: Sequence[str]) -> None:
 
 
 def groups_and_options(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """{"loss": ["minimax", ...]}, of all folders together."""
+    """{"loss": ["minimax", ...]}, of all folders together; an option in a sub-folder is named with it, as in a/b."""
     found: dict[str, set[str]] = {}
     for folder in folders:
-        for path in folder.glob("*/*.yaml"):
-            found.setdefault(path.parent.name, set()).add(path.stem)
+        for path in folder.rglob("*.yaml"):
+            group, _, option = path.relative_to(folder).with_suffix("").as_posix().partition("/")
+            if option:
+                found.setdefault(group, set()).add(option)
     return {group: sorted(options) for group, options in sorted(found.items())}
 
 
