@@ -15,7 +15,11 @@ from scipy.io import savemat
 from ganrun.cli.search import CONF
 from ganrun.steps import Game, scalars
 
-FILES = sorted(p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.glob("*/*.yaml"))
+FILES = sorted(p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.rglob("*.yaml") if p.parent != CONF)
+NARROW = [
+    "arch.generator.hidden=[20,20]",
+    "arch.discriminator.hidden=[8,8]",
+]  # as wide as they are, 8,000 units cost GBs
 NEEDS = {
     "penalty/weight_clip": ["loss=wgan"],
     "arch/dcgan": ["data=digits"],
@@ -25,7 +29,20 @@ NEEDS = {
     "augment/diffaugment": ["data=digits"],
     "augment/ada": ["data=digits"],
     "metric/modes": ["data=ring"],
+    "schedule/momentum_goodfellow2014": ["optimizer=momentum"],
+    "arch/goodfellow2014/mnist": ["data=digits", *NARROW],
+    "arch/goodfellow2014/tfd": ["data=digits", "arch.generator.output_sparse=5", *NARROW],
+    "arch/goodfellow2014/tfd_grown": ["data=digits", "arch.generator.output_sparse=5", "arch.generator.grow_from=null"],
+    "arch/goodfellow2014/cifar_fc": ["data=digits", "data.gcn=55", *NARROW],
+    "experiment/goodfellow2014/mnist": NARROW,
+    "experiment/goodfellow2014/tfd": ["arch.generator.output_sparse=5", *NARROW],
+    "experiment/goodfellow2014/tfd_grown": ["arch.generator.output_sparse=5", "arch.generator.grow_from=null"],
+    "experiment/goodfellow2014/cifar_fc": NARROW,
+    "arch/goodfellow2014/cifar_conv": ["data=cifar10", "data.gcn=55", "arch.generator.hidden=[20,8000]"],
+    "experiment/goodfellow2014/cifar_conv": ["arch.generator.hidden=[20,8000]"],
 }
+for grown in ("arch", "experiment"):
+    NEEDS[f"{grown}/goodfellow2014/tfd_grown"] += ["arch.generator.hidden=[20,10,20,20]", NARROW[1]]
 
 
 def write_mnist(root: Path, train: int = 60, test: int = 20) -> None:
@@ -95,9 +112,14 @@ def write_folder(root: Path, n: int = 12) -> None:
 
 
 def overrides_for(name: str, tmp_path: Path) -> list[str]:
-    group, option = name.split("/")
+    group, _, option = name.partition("/")
     chosen = [f"{group}={option}", *NEEDS.get(name, []), "train.steps=2", "train.batch_size=4"]
+    if group == "schedule" and option.startswith("momentum"):
+        chosen[0] = f"schedule@momentum={option}"
     root = tmp_path / "d"
+    if group == "experiment" or "data=cifar10" in chosen:
+        option = {"mnist": "mnist", "tfd": "tfd", "tfd_grown": "tfd"}.get(option.rpartition("/")[2], option)
+        option = "cifar10" if "cifar" in option else option
     if option == "mnist":
         write_mnist(root)
         chosen += ["data.verify=false", "data.num_valid=10"]

@@ -14,6 +14,7 @@ from typing import Any
 
 from ganrun import __version__
 from ganrun.build import build
+from ganrun.commands.sample import load
 from ganrun.diagnosis.examine import measure
 from ganrun.diagnosis.verdict import Diagnosis, diagnose
 from ganrun.loop import Diverged, Position, State, check_same_data, nimg, train
@@ -43,6 +44,8 @@ def main(config: Config, name: str = "run", overrides: Sequence[str] | None = No
             say_where(run_dir)
             return 0
     run = build(config)
+    if run_dir is None or not checkpoint.steps_in(run_dir.checkpoints):
+        grow(run, config)
     run_dir = run_dir or new_run_dir(Path("outputs"), slug(name))
     config = {**config, "run_dir": str(run_dir.path)}
     with run_dir:
@@ -55,6 +58,27 @@ def main(config: Config, name: str = "run", overrides: Sequence[str] | None = No
             run_dir.write_overrides(overrides)
         with logging_to_file(run_dir.log_file), Interrupts() as interrupts:
             return record(run, run_dir, config, state, interrupts)
+
+
+def grow(run: Run, config: Config) -> None:
+    """Put the generator of the run that arch.generator.grow_from names behind the first layers of this one's."""
+    source = config["arch"]["generator"].get("grow_from")
+    if source is None:
+        return
+    G: Any = run.G
+    if not hasattr(G, "grow"):
+        raise ValueError(
+            f"arch.generator.grow_from={source}: this arch cannot grow; arch=goodfellow2014/tfd_grown can."
+        )
+    if not (first := RunDir(Path(source))).is_run:
+        raise ValueError(f"arch.generator.grow_from={source}: no run there (it has no config.yaml).")
+    state = load(first, "last")
+    try:
+        G.grow(state["G"])
+    except ValueError as error:
+        raise ValueError(f"arch.generator.grow_from={source}: {error}") from error
+    if run.averaged is not None:
+        run.averaged.load_state_dict(run.G.state_dict())
 
 
 def record(run: Run, run_dir: RunDir, config: Config, state: State | None, interrupts: "Interrupts") -> int:
