@@ -2,6 +2,7 @@
 
 import copy
 import inspect
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,6 +22,8 @@ from ganrun.options import TrainOptions
 from ganrun.penalty import lazy_rates
 from ganrun.randomness import reseed
 from ganrun.run import Latent, Run, Schedule
+
+log = logging.getLogger("ganrun")
 
 SIGNATURES = {
     "d_loss": "real_logits, fake_logits",
@@ -108,6 +111,8 @@ def seen(spec: DataSpec, value_range: Any, gcn: Any) -> DataSpec:
         raise ValueError(f"data.value_range={value_range}: must be two numbers, as in [0,1].")
     if not fits(gcn, float):
         raise ValueError(f"data.gcn={shown(gcn)}: must be a number, as in 55; 0 is off.")
+    if not spec.is_image and value_range not in (None, [-1, 1]):
+        log.warning("data.value_range has no effect: these data are no images.")
     spec = spec if value_range is None else spec.seen_in(value_range)
     return spec.normalized(gcn) if gcn else spec
 

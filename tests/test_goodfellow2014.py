@@ -215,6 +215,11 @@ def test_pixels_are_scaled_to_the_range_that_is_asked_for() -> None:
     assert torch.equal(spec.encode(spec.decode(pixels)), pixels)
 
 
+def test_a_range_that_has_no_effect_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    run_of("data.value_range=[0,1]")
+    assert "data.value_range has no effect" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
