@@ -37,6 +37,7 @@ class TrainOptions:
     instance_noise: float
     instance_noise_until: int
     ema: float
+    ema_rampup: float
     device: str
     precision: Literal["fp32", "bf16"]
     threads: int
@@ -57,6 +58,12 @@ class TrainOptions:
             raise ValueError(f"train.threads={self.threads}: must be at most 1024; 0 chooses.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"train.ema={self.ema}: must lie in [0, 1), as in train.ema=0.999; 0 is off.")
+        if not 0 <= self.ema_rampup <= 1:
+            raise ValueError(f"train.ema_rampup={self.ema_rampup}: a share in [0, 1], as in 0.05; 0 is off.")
+        if self.ema_rampup and not self.ema:
+            raise ValueError(
+                f"train.ema_rampup={self.ema_rampup}: has no effect without an average; add train.ema=0.999."
+            )
         if not 0 <= self.label_noise < 0.5:
             raise ValueError(f"train.label_noise={self.label_noise}: a share in [0, 0.5), as in 0.05; 0 is off.")
         if not self.instance_noise >= 0:

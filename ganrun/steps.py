@@ -89,7 +89,9 @@ class Game:
         y = run.dataset.train.y if run.condition is not None else None
         self.labels = None if y is None else y.to(run.device)  # (N,)
         self.noise = self._noise(0)
-        self.average = Average(run.averaged, run.G, run.options.ema) if run.averaged is not None else None
+        self.average = (
+            Average(run.averaged, run.G, run.options.ema, run.options.ema_rampup) if run.averaged is not None else None
+        )
 
     def step(self, step: int) -> tuple[DUpdate, GUpdate]:
         """Step number `step`, counted from 0. Returns the last update of each player."""
@@ -109,7 +111,7 @@ class Game:
             for _ in range(options.n_gen):
                 g = self.g_update(batch)
         if self.average is not None:
-            self.average.update()
+            self.average.update(step)
         return d, g
 
     def d_update(self, batch: int) -> DUpdate:
@@ -314,11 +316,13 @@ def set_factor(optimizer: Optimizer, key: str, factor: float) -> None:
 class Average:
     """averaged <- decay * averaged + (1 - decay) * net, float buffers included.
 
+    The decay is `ema`, and with a `rampup` at first less, so that the half-life is at most that share of the steps
+    that were played: what is still bad is soon forgotten. Karras et al. 2020 (StyleGAN2-ADA), in the authors' code.
     Copied are whole-number buffers and the singular vectors of spectral norms, whose mean would be no unit vector.
     """
 
-    def __init__(self, averaged: nn.Module, net: nn.Module, decay: float) -> None:
-        self.decay = decay
+    def __init__(self, averaged: nn.Module, net: nn.Module, ema: float, rampup: float = 0.0) -> None:
+        self.ema, self.rampup = ema, rampup
         source = net.state_dict()
         found = {to.data_ptr(): (name, to, source[name]) for name, to in averaged.state_dict().items()}
         mixed = {name: to.is_floating_point() and not name.endswith(SINGULAR_VECTORS) for name, to, _ in found.values()}
@@ -326,9 +330,13 @@ class Average:
         self.source = [now for name, _, now in found.values() if mixed[name]]
         self.counters = [(to, now) for name, to, now in found.values() if not mixed[name]]
 
+    def decay(self, step: int) -> float:
+        """After step number `step`, counted from 0."""
+        return min(self.ema, 0.5 ** (1 / (self.rampup * (step + 1)))) if self.rampup else self.ema
+
     @torch.no_grad()
-    def update(self) -> None:
-        torch._foreach_lerp_(self.to, self.source, 1 - self.decay)
+    def update(self, step: int = 0) -> None:
+        torch._foreach_lerp_(self.to, self.source, 1 - self.decay(step))
         for averaged, counter in self.counters:
             averaged.copy_(counter)
 

@@ -283,3 +283,21 @@ def test_feature_matching_trains_g_on_features(update: str) -> None:
         D = state_of(run.D)
         game.g_update(1)
         assert same(D, state_of(run.D))
+
+
+def test_the_average_forgets_the_beginning_as_fast_as_its_rampup_says() -> None:
+    """After step t its half-life is rampup * t, until that of the decay is reached."""
+    average = Game(run_of("train.ema=0.99", "train.ema_rampup=0.1")).average
+    assert average is not None
+    assert average.decay(0) == pytest.approx(0.5**10)
+    assert average.decay(99) == pytest.approx(0.5**0.1)
+    assert average.decay(10_000) == 0.99
+    run = run_of("train.ema=0.99", "train.ema_rampup=1", "train.batch_size=8")
+    game = Game(run)
+    assert run.averaged is not None
+    for step in range(3):
+        before = [p.clone() for p in run.averaged.parameters()]
+        game.step(step)
+        share = 0.5 ** (1 / (step + 1))
+        for old, now, new in zip(before, run.G.parameters(), run.averaged.parameters(), strict=True):
+            assert torch.allclose(new, share * old + (1 - share) * now, atol=1e-6)
