@@ -181,7 +181,7 @@ def test_average_moves_floats_and_copies_counters() -> None:
     """Public mistakes: `num_batches_tracked` averaged and truncated; buffers that are never averaged at all."""
     net = nn.BatchNorm1d(1)
     averaged = copy.deepcopy(net).requires_grad_(False)
-    average = Average(averaged, net, decay=0.75)
+    average = Average(averaged, net, ema=0.75)
     with torch.no_grad():
         net.weight.fill_(5.0)
     net.running_mean.fill_(4.0)
@@ -225,7 +225,7 @@ def test_average_counts_tied_weights_once() -> None:
     nn.init.zeros_(net[0].weight)
     averaged = copy.deepcopy(net).requires_grad_(False)
     nn.init.ones_(net[0].weight)
-    Average(averaged, net, decay=0.9).update()
+    Average(averaged, net, ema=0.9).update()
     assert averaged[1].weight.item() == pytest.approx(0.1)
 
 
