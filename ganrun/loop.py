@@ -231,8 +231,8 @@ def check_finite(values: dict[str, float], step: int) -> None:
             raise Diverged(f"step {step}: {name} is {value}.")
 
 
-def evaluate(run: Run) -> dict[str, Any]:
-    """All metrics of the run, on samples that are a function of the weights and the seed.
+def evaluate(run: Run, seed: int | None = None) -> dict[str, Any]:
+    """All metrics of the run, on samples that are a function of the weights and the seed (None: that of the run).
 
     A metric is given, beside samples and dataset, what its signature names: `judge`, D's logits of samples, and whether
     the loss is `logistic`.
@@ -240,8 +240,9 @@ def evaluate(run: Run) -> dict[str, Any]:
     if not run.metrics:
         return {}
     num = max(metric.num for metric in run.metrics.values())
-    y = None if run.condition is None else labels_like(run.dataset.train, num, run.seed)
-    samples = draw(run.sampler, run.latent, num, run.device, run.seed, y)
+    seed = run.seed if seed is None else seed
+    y = None if run.condition is None else labels_like(run.dataset.train, num, seed)
+    samples = draw(run.sampler, run.latent, num, run.device, seed, y)
     facts = {"judge": lambda x: judge(run.D, x, run.device), "logistic": getattr(run.loss, "logistic", False)}
     values: dict[str, Any] = {}
     for metric in run.metrics.values():

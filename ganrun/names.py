@@ -2,9 +2,12 @@
 
 import hashlib
 import re
+from pathlib import Path
 from typing import Any
 
 Config = dict[str, Any]
+
+CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if p.is_dir())
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:

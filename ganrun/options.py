@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import yaml
+
 from ganrun.checks import check_arguments
+from ganrun.names import CONF, Config
 
 MINIMUM = {
     "steps": 1,
@@ -86,3 +89,10 @@ class TrainOptions:
         if missing := set(cls.__dataclass_fields__) - set(given):
             raise ValueError(f"train.{min(missing)}: has no value; conf/train.yaml gives the defaults.")
         return cls(**given)
+
+
+def with_defaults(config: Config) -> Config:
+    """A stored config, completed with those settings of the loop and the data that it was written too early to have."""
+    defaults = yaml.safe_load((CONF / "train.yaml").read_text())
+    sections = [key for key in ("train", "data") if isinstance(config.get(key), dict)]
+    return {**config, **{key: {**defaults[key], **config[key]} for key in sections}}

@@ -66,6 +66,8 @@ SLIPS = [
     ("sample runn_dir=3", "runn_dir=3: no such setting; did you mean run_dir?"),
     ("sample run_dir=nowhere", "run_dir=nowhere: no run there"),
     ("resume run_dir=nowhere", "run_dir=nowhere: no run there"),
+    ("evaluate", "run_dir: has to be given, as in `ganrun evaluate run_dir=...`."),
+    ("evaluate metric=modis", "metric=modis: no such option; did you mean modes?"),
     ("-m loss=wgan,wgam", "loss=wgam: no such option; did you mean wgan?"),
     ("-m train.steps=3,-1", "train.steps=-1: must be at least 1."),
     ("-m +trian.steps=3,4", "trian.steps=3: no such setting"),

@@ -133,6 +133,25 @@ def test_no_readable_checkpoint_is_none(tmp_path: Path) -> None:
     assert checkpoint.load_newest(tmp_path / "none") is None
 
 
+def test_metrics_are_inserted_at_their_step_in_place_of_those_of_the_same_name(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    with run_dir:
+        for row in ({"step": 2, "loss/d": 1}, {"step": 4, "loss/d": 2}, {"step": 4, "metric/a": 3, "metric/b": 4}):
+            run_dir.log_metrics(row)
+        run_dir.insert_metrics({"step": 2, "metric/a": 5})
+        run_dir.insert_metrics({"step": 4, "metric/a": 6})
+        run_dir.insert_metrics({"step": 3, "metric/a": 7, "metric/b": 8})
+        run_dir.insert_metrics({"step": 3, "metric/a": 9, "metric/b": 10})
+    assert list(run_dir.metrics()) == [
+        {"step": 2, "loss/d": 1},
+        {"step": 2, "metric/a": 5},
+        {"step": 3, "metric/a": 9, "metric/b": 10},
+        {"step": 4, "loss/d": 2},
+        {"step": 4, "metric/b": 4},
+        {"step": 4, "metric/a": 6},
+    ]
+
+
 def test_a_killed_run_has_no_result_and_a_damaged_config_is_said(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     assert run_dir.result() is None

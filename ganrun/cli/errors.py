@@ -25,8 +25,8 @@ def validate(verb: str, config: dict[str, Any]) -> None:
     for key in config.keys() - known:
         key, value = next(iter(flat({key: config[key]}).items()))
         raise ValueError(unknown_key(verb, key, value, []))
-    check_kind("seed", config, int)
-    if config.get("seed", 0) < 0:
+    check_kind("seed", config, int | None if verb == "evaluate" else int)
+    if (config.get("seed") or 0) < 0:
         raise ValueError(f"seed={config['seed']}: must be at least 0.")
     check_kind("run_dir", config, str | None if verb == "train" else str)
     if verb == "train":
@@ -86,7 +86,10 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
             f"{key}={value}: {player.upper()} shares the {group} with the other player; "
             f"give it one of its own, as in {group}@{player}_{group}=OPTION {key}={value}."
         )
-    hint = did_you_mean(key, known_keys(verb, arguments))
+    known = known_keys(verb, arguments)
+    if verb == "evaluate" and key.startswith("metric.") and not any(name.startswith("metric.") for name in known):
+        return f"{key}={value}: no metric is chosen here; choose its own, as in metric=modes metric.modes.num=10000."
+    hint = did_you_mean(key, known)
     lists = "ganrun --cfg job" if verb == "train" else f"ganrun {verb} --help"
     return f"{key}={value}: no such setting{hint} `{lists}` lists them all."
 

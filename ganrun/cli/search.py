@@ -13,9 +13,9 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-log = logging.getLogger("ganrun")
+from ganrun.names import CONF
 
-CONF = next(p for p in (Path(__file__).parents[1] / "conf", Path(__file__).parents[2] / "conf") if p.is_dir())
+log = logging.getLogger("ganrun")
 
 
 def verbs() -> list[str]:

@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ganrun.build import build
+from ganrun.build import build, choose_device
 from ganrun.checks import check_arguments
-from ganrun.commands.sample import load
 from ganrun.diagnosis.examine import measure
 from ganrun.diagnosis.verdict import diagnose
 from ganrun.loop import check_same_data
@@ -32,7 +31,8 @@ def main(config: Config, name: str = "") -> int:
     options = DiagnoseOptions(**config)
     run_dir = RunDir(Path(options.run_dir))
     stored = run_dir.config()
-    state = load(run_dir, options.checkpoint)
+    state = run_dir.load(options.checkpoint)
+    choose_device(options.device, "device")
     run = build({**stored, "train": {**stored["train"], "device": options.device}})
     check_same_data(run, run_dir, state)
     run.load_state_dict(state)

@@ -15,7 +15,6 @@ from ganrun.checks import check_arguments, fits
 from ganrun.data.dataset import DataSpec
 from ganrun.figures.pictures import COLUMNS, GRID, ROWS, save_png
 from ganrun.names import Config
-from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
 from ganrun.sampling import draw
 
@@ -45,7 +44,7 @@ def main(config: Config, name: str = "") -> int:
         raise ValueError(f"num={options.num}: must be at least 1.")
     run_dir = RunDir(Path(options.run_dir))
     run_config = run_dir.config()
-    state = load(run_dir, options.checkpoint)
+    state = run_dir.load(options.checkpoint)
     spec, device = DataSpec(**state["spec"]), choose_device(options.device, "device")
     if options.format == "png" and not spec.is_image:
         raise ValueError(f"format=png: these samples are no images but have shape {spec.shape}; use format=npz.")
@@ -77,15 +76,6 @@ def choose_classes(labels: Any, spec: DataSpec, conditional: bool) -> list[int]:
             names = ", ".join(f"{i} ({name})" if str(i) != name else name for i, name in enumerate(spec.classes))
             raise ValueError(f"labels: {label} is no class of this run; they are {names}.")
     return [label if fits(label, int) else spec.classes.index(label) for label in labels]
-
-
-def load(run_dir: RunDir, which: int | str) -> dict[str, Any]:
-    if which != "last":
-        return checkpoint.load(checkpoint.path_of(run_dir.checkpoints, int(which)))
-    state = checkpoint.load_newest(run_dir.checkpoints)
-    if state is None:
-        raise ValueError(f"run_dir={run_dir.path}: has no checkpoint yet that can be read.")
-    return state
 
 
 def write(samples: Tensor, y: Tensor | None, spec: DataSpec, out: Path, stem: str, form: str) -> None:

@@ -1,18 +1,22 @@
 """TensorBoard: the only module that writes to it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import yaml
+from tensorboard.compat.proto.event_pb2 import Event
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from ganrun.names import flat
 from ganrun.records.checkpoint import write_atomically
 from ganrun.records.run_dir import MAY_DIFFER
+
+EVENT_FILES = "events.out.tfevents.*"
 
 
 class Dashboard:
@@ -60,7 +64,6 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
     A record at the end that was cut off by a kill goes too, as does the HParams row, which a run writes as its last
     deed, and on demand the metrics and the diagnosis of that step. With step < 0 nothing is kept.
     """
-    from tensorboard.compat.proto.event_pb2 import Event
 
     def keep(event: Event) -> bool:
         tags = [value.tag for value in event.summary.value]
@@ -69,12 +72,45 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
         at_end = any(tag.startswith(("metric/", "diagnosis")) for tag in tags)
         return not (drop_metrics and event.step == step and at_end)
 
-    for path in folder.glob("events.out.tfevents.*"):
-        kept = b"".join(frame for frame in _frames(path.read_bytes()) if keep(Event.FromString(frame[12:-4])))
+    for path in folder.glob(EVENT_FILES):
+        kept = b"".join(frame for frame, event in _events(path) if keep(event))
         if kept:
             write_atomically(path, partial(Path.write_bytes, data=kept))
         else:
             path.unlink()
+
+
+def insert(folder: Path, step: int, write: Callable[[Dashboard], None]) -> None:
+    """Let `write` add events of `step`. What stands there under the same tags and step is replaced.
+
+    They go before those of later steps: where a step is behind the one before it, TensorBoard takes the run for one
+    that was started again, and forgets what came later.
+    """
+    with TemporaryDirectory() as scratch:
+        board = Dashboard(Path(scratch))
+        write(board)
+        board.close()
+        new = [(frame, event) for path in Path(scratch).iterdir() for frame, event in _events(path) if _tags(event)]
+    tags = {tag for _, event in new for tag in _tags(event)}
+    if not any(folder.glob(EVENT_FILES)):
+        Dashboard(folder).close()
+    files = {path: list(_events(path)) for path in sorted(folder.glob(EVENT_FILES))}
+    place = next((p for p, old in files.items() if any(event.step > step for _, event in old)), list(files)[-1])
+    for path, old in files.items():
+        kept = [(frame, event) for frame, event in old if event.step != step or not _tags(event) & tags]
+        if path == place:
+            later = next((i for i, (_, event) in enumerate(kept) if event.step > step), len(kept))
+            kept[later:later] = new
+        if kept != old:
+            write_atomically(path, partial(Path.write_bytes, data=b"".join(frame for frame, _ in kept)))
+
+
+def _tags(event: Event) -> set[str]:
+    return {value.tag for value in event.summary.value}
+
+
+def _events(path: Path) -> Iterator[tuple[bytes, Event]]:
+    return ((frame, Event.FromString(frame[12:-4])) for frame in _frames(path.read_bytes()))
 
 
 def _frames(data: bytes) -> Iterator[bytes]:

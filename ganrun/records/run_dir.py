@@ -1,5 +1,6 @@
 """The run directory: what a run leaves, and all that other commands read."""
 
+import bisect
 import json
 import os
 import shlex
@@ -12,6 +13,8 @@ from typing import IO, Any
 import yaml
 
 from ganrun.names import Config, flat
+from ganrun.options import with_defaults
+from ganrun.records import checkpoint
 from ganrun.records.checkpoint import write_atomically
 
 LEFT_BY_A_KILL = {".lock", "config.yaml.partial"}  # of a run that had not yet begun
@@ -24,6 +27,10 @@ MAY_DIFFER = {
     "train.keep_every",
     "train.diagnose",
 }
+
+
+class UnderWay(ValueError):
+    """Another process holds the run."""
 
 
 class RunDir:
@@ -53,7 +60,7 @@ class RunDir:
             lock(self._lock)
         except OSError:
             self._lock.close()
-            raise ValueError(f"run_dir={self.path}: another process is writing to it.") from None
+            raise UnderWay(f"run_dir={self.path}: another process is writing to it.") from None
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -62,7 +69,10 @@ class RunDir:
                 file.close()
 
     def config(self) -> Config:
-        """The config that the run was started with. Raises ValueError where there is none."""
+        """The config that the run was started with; what an older ganrun did not know has its default.
+
+        Raises ValueError where there is none.
+        """
         try:
             config = yaml.safe_load(self.config_file.read_text())
         except (FileNotFoundError, NotADirectoryError):
@@ -71,7 +81,16 @@ class RunDir:
             raise ValueError(f"{self.config_file}: is damaged ({str(error).splitlines()[0]}).") from error
         if not isinstance(config, dict):
             raise ValueError(f"{self.config_file}: is damaged (it holds no settings).")
-        return config
+        return with_defaults(config)
+
+    def load(self, which: int | str) -> dict[str, Any]:
+        """The state in the checkpoint "last", or of a step. Raises ValueError where there is none, or it is damaged."""
+        if which != "last":
+            return checkpoint.load(checkpoint.path_of(self.checkpoints, int(which)))
+        state = checkpoint.load_newest(self.checkpoints)
+        if state is None:
+            raise ValueError(f"run_dir={self.path}: has no checkpoint yet that can be read.")
+        return state
 
     def write_config(self, config: Config) -> None:
         text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
@@ -114,6 +133,22 @@ class RunDir:
                 except ValueError:
                     return
 
+    def insert_metrics(self, row: dict[str, Any]) -> None:
+        """Put `row` behind those of its step. A value that one of these has under the same key is taken out."""
+        rows: list[dict[str, Any]] = []
+        for old in self.metrics():
+            if old["step"] == row["step"] and (same := {key for key in old if "/" in key and key in row}):
+                old = {key: value for key, value in old.items() if key not in same}
+                if not any("/" in key for key in old):
+                    continue
+            rows.append(old)
+        rows.insert(bisect.bisect_right(rows, row["step"], key=lambda old: old["step"]), row)
+        self._write_metrics(rows)
+
+    def _write_metrics(self, rows: Sequence[dict[str, Any]]) -> None:
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        write_atomically(self.metrics_file, lambda partial: partial.write_text(text))
+
     def sync(self) -> None:
         """See that what is logged reaches the disk: called before a checkpoint that relies on it."""
         if self._metrics is not None:
@@ -126,8 +161,7 @@ class RunDir:
             last = [row for row in self.metrics() if row["step"] <= step]
             if drop_metrics:
                 last = [row for row in last if row["step"] < step or not any(key.startswith("metric/") for key in row)]
-            text = "".join(json.dumps(row) + "\n" for row in last)
-            write_atomically(self.metrics_file, lambda partial: partial.write_text(text))
+            self._write_metrics(last)
 
 
 def new_run_dir(parent: Path, name: str) -> RunDir:

@@ -1,0 +1,112 @@
+"""`ganrun evaluate run_dir=DIR metric=modes`: any metric of a run, at any of its checkpoints."""
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ganrun.build import build, choose_device
+from ganrun.checks import check_arguments
+from ganrun.commands.train import say_metrics
+from ganrun.loop import check_same_data, evaluate
+from ganrun.names import Config
+from ganrun.records import dashboard
+from ganrun.records.run_dir import RunDir, UnderWay
+from ganrun.run import Run
+
+log = logging.getLogger("ganrun")
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The settings of conf/evaluate.yaml."""
+
+    run_dir: str
+    checkpoint: int | Literal["last"]
+    average: bool
+    seed: int | None
+    device: str
+    metric: Any = None  # null: those of the run
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of one checkpoint, and how they were taken."""
+
+    checkpoint: int | str
+    step: int
+    average: bool
+    seed: int
+    metrics: dict[str, float]
+    group: str  # of the names on record: `metric`, as the run itself takes them, `metric_raw`, `metric_seed_5`
+
+    @property
+    def tagged(self) -> dict[str, float]:
+        return {f"{self.group}/{key}": value for key, value in self.metrics.items()}
+
+    def as_json(self) -> dict[str, Any]:
+        return {key: getattr(self, key) for key in ("checkpoint", "step", "average", "seed", "metrics")}
+
+
+def main(config: Config, name: str = "") -> int:
+    """Take the metrics, print and record them. Raises ValueError for a run, checkpoint or metric that cannot work."""
+    check_arguments("", EvaluateOptions, config)
+    options = EvaluateOptions(**config)
+    run_dir = RunDir(Path(options.run_dir))
+    run, step = load(run_dir, options)
+    found = take(run, step, options)
+    log.info("run        %s, step %s", run_dir.path, f"{step:,}")
+    say_metrics(found.metrics)
+    try:
+        with run_dir:
+            record(run_dir, found)
+        log.info("recorded   %s", run_dir.metrics_file)
+    except UnderWay:
+        log.warning("run_dir=%s: is under way, so nothing was recorded.", run_dir.path)
+    return 0
+
+
+def load(run_dir: RunDir, options: EvaluateOptions) -> tuple[Run, int]:
+    """The run as it was at the checkpoint, with the metrics that are asked for, and the checkpoint's step."""
+    stored = run_dir.config()
+    state = run_dir.load(options.checkpoint)
+    metrics = stored.get("metric") if options.metric is None else options.metric
+    if not metrics:
+        raise ValueError(f"run_dir={run_dir.path}: was given no metric; choose one, as in metric=distribution.")
+    choose_device(options.device, "device")
+    run = build({**stored, "metric": metrics, "train": {**stored["train"], "device": options.device}})
+    check_same_data(run, run_dir, state)
+    run.load_state_dict(state)
+    return run, state["step"]
+
+
+def take(run: Run, step: int, options: EvaluateOptions) -> Evaluation:
+    average = options.average and run.averaged is not None
+    seed = run.seed if options.seed is None else options.seed
+    metrics = evaluate(run if average else replace(run, averaged=None), seed)
+    raw = "" if options.average or run.averaged is None else "_raw"
+    other = "" if seed == run.seed else f"_seed_{seed}"
+    return Evaluation(options.checkpoint, step, average, seed, metrics, f"metric{raw}{other}")
+
+
+def record(run_dir: RunDir, found: Evaluation) -> None:
+    """Into metrics.jsonl, TensorBoard's events and, of a run that has ended, result.json."""
+    how = {key: value for key, value in found.as_json().items() if key not in ("step", "metrics")}
+    run_dir.insert_metrics({"step": found.step, **found.tagged, "evaluated": how})
+    dashboard.insert(run_dir.path, found.step, lambda board: board.scalars(found.tagged, found.step))
+    if result := run_dir.result():
+        run_dir.write_result(with_evaluation(result, found))
+
+
+def with_evaluation(result: dict[str, Any], found: Evaluation) -> dict[str, Any]:
+    """Among `metrics` where the run itself might have taken them, at its end; else in the list `evaluations`."""
+    at_end = result["status"] == "finished" and found.step == result["steps"]
+    if at_end and found.group == "metric":
+        return {**result, "metrics": result["metrics"] | found.metrics}
+    new, others = found.as_json(), []
+    for old in result.get("evaluations", []):
+        if all(old[key] == new[key] for key in ("step", "average", "seed")):
+            new["metrics"] = old["metrics"] | new["metrics"]
+        else:
+            others.append(old)
+    return {**result, "evaluations": [*others, new]}
