@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ganrun import frames
+from ganrun.best import Best, Measured, choose
 from ganrun.figures.pictures import Pictures, save_png
 from ganrun.names import Config
 from ganrun.progress import Progress
@@ -33,10 +34,18 @@ class Diverged(Exception):
 
 @dataclass
 class Position:
-    """Where a run stands: `step` counts those done, negative while D is pre-trained; `seconds` is what they took."""
+    """Where a run stands: `step` counts those done, negative while D is pre-trained; `seconds` is what they took.
+
+    best: of train.keep_best, else None.
+    """
 
     step: int = 0
     seconds: float = 0.0
+    best: Best | None = None
+
+    def ends(self, run: Run) -> bool:
+        """Whether this is the last step, be it that nothing better has come for too long."""
+        return self.step == run.options.steps or (self.best is not None and self.best.exhausted)
 
 
 def train(
@@ -48,7 +57,7 @@ def train(
     at: Position,
     judge: Callable[[bool], str] | None = None,
 ) -> dict[str, float]:
-    """Play `run` from `state`, a checkpoint's, or the start, to its last step, or until `stop()`; `at` is moved along.
+    """Play `run` from `state`, a checkpoint's, or `at`, to its last step, or until `stop()`; `at` is moved along.
 
     judge: asked at the end for what the dashboard is to say of the run, and told whether it diverged.
     Returns the metrics, which are taken at the last step. Raises Diverged; the last good checkpoint stays.
@@ -61,9 +70,9 @@ def train(
             board.config(config)
         training = Training(run, run_dir, config, board, progress, at)
         training.play(stop)
-        if at.step < run.options.steps:
+        if not at.ends(run):
             return {}
-        metrics = training.measure()
+        metrics = training.last_metrics()
         board.hparams(config, metrics)
         if judge:
             board.text("diagnosis", judge(False), at.step)
@@ -83,8 +92,11 @@ def resume(run: Run, run_dir: RunDir, state: State | None, at: Position) -> None
     if state:
         run.load_state_dict(state)
         at.step, at.seconds = state["step"], state["seconds"]
+        at.best = Best(**state["best"]) if state.get("best") else None
         log.info("resuming at step %s of %s", f"{at.step:,}", f"{run.options.steps:,}")
-    logged, at_end = at.step if state else at.step - 1, at.step == run.options.steps
+    elif at.best is None:
+        at.best = choose(run, lambda: evaluate_each(run))
+    logged, at_end = at.step if state else at.step - 1, at.ends(run)
     run_dir.rewind(logged, drop_metrics=at_end)
     dashboard.rewind(run_dir.path, logged, drop_metrics=at_end)
     frames.rewind(run_dir.path, logged)
@@ -115,6 +127,7 @@ class Training:
         self.board, self.progress, self.at = board, progress, at
         self.game, self.pictures = Game(run), Pictures(run)
         self.last_logged, self.last_time = at.step, time.perf_counter()
+        self.measured: dict[str, float] | None = None  # at the step where the run stops for want of a better one
         if self.options.sample_every and not self.pictures.possible:
             log.warning("samples of shape %s cannot be shown as a picture.", run.dataset.spec.shape)
 
@@ -128,20 +141,20 @@ class Training:
             self.show(f"step_{at.step:08d}", "step 0")
         if at.step == 0:
             self.frame()
-        while 0 <= at.step < options.steps:
+        while at.step >= 0 and not at.ends(self.run):
             reseed(self.run.device, self.run.seed, "step", at.step)
             moves = self.game.step(at.step)
             at.step += 1
             at.seconds = time.perf_counter() - began
+            if self.due(options.metric_every) and at.step < options.steps:
+                self.measure()  # first, because it may make this step the last one
             if self.due(options.log_every):
                 self.log(moves)
             if self.due(options.sample_every):
                 self.show(f"step_{at.step:08d}", f"step {at.step:,}")
-            if self.due(options.metric_every) and at.step < options.steps:
-                self.measure()
             self.frame()
             stopping = stop()
-            if self.due(options.checkpoint_every) or at.step == options.steps or stopping:
+            if self.due(options.checkpoint_every) or at.ends(self.run) or stopping:
                 self.save()
             if stopping:
                 return
@@ -165,7 +178,7 @@ class Training:
                 self.keep(image, "pretrained_d", "figure/pretrained_d")
 
     def due(self, every: int) -> bool:
-        return bool(every) and (self.at.step % every == 0 or self.at.step == self.options.steps)
+        return bool(every) and (self.at.step % every == 0 or self.at.ends(self.run))
 
     def log(self, moves: tuple[DUpdate, GUpdate]) -> None:
         values = scalars(*moves)
@@ -182,14 +195,33 @@ class Training:
         self.run_dir.log_metrics({"step": self.at.step, "nimg": nimg(self.run, self.at.step), **values})
         self.board.scalars(values, self.at.step)
 
-    def measure(self) -> dict[str, float]:
-        """All metrics, logged."""
+    def measure(self) -> None:
+        """All metrics along the way, logged; or kept for the end, where they say that this is the end."""
+        self.check_weights()
         metrics = evaluate(self.run)
+        self.keep_best(metrics)
+        if self.at.ends(self.run):
+            self.measured = metrics
+        else:
+            self.log_metrics(metrics)
+
+    def last_metrics(self) -> dict[str, float]:
+        """All metrics at the end, logged."""
+        metrics = evaluate(self.run) if self.measured is None else self.measured
+        self.keep_best(metrics)
+        self.log_metrics(metrics)
+        return metrics
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
         if metrics:
             tagged = {f"metric/{key}": value for key, value in metrics.items()}
             self.run_dir.log_metrics({"step": self.at.step, **tagged})
             self.board.scalars(tagged, self.at.step)
-        return metrics
+
+    def keep_best(self, metrics: dict[str, float]) -> None:
+        best = self.at.best
+        if best and best.improves(metrics.get(best.key, math.nan), self.at.step):
+            checkpoint.save_best(self.run_dir.checkpoints, self.state())
 
     def show(self, name: str, title: str) -> None:
         if self.pictures.possible:
@@ -199,7 +231,7 @@ class Training:
         """Record what figures of this moment are drawn from: where it is due, at the start of each part, at the end."""
         step, options = self.at.step, self.options
         due = any(self.due(every) for every in (options.sample_every, options.frame_every))
-        if (due or step in (-options.pretrain_d, 0, options.steps)) and frames.possible(self.run):
+        if (due or step in (-options.pretrain_d, 0) or self.at.ends(self.run)) and frames.possible(self.run):
             frames.save(frames.capture(self.run, step), self.run_dir.path, options.pretrain_d)
 
     def keep(self, image: np.ndarray, name: str, tag: str) -> None:
@@ -207,16 +239,22 @@ class Training:
         self.board.image(tag, image, self.at.step)
 
     def save(self) -> None:
-        if not self.run.is_finite():
-            raise Diverged(f"step {self.at.step}: a weight is not a finite number.")
+        self.check_weights()
         self.board.flush()
         self.run_dir.sync()
-        at, options = self.at, self.options
-        state: State = {"format": 1, "step": at.step, "nimg": nimg(self.run, at.step), "seconds": at.seconds}
-        state |= {"config": self.config, "spec": asdict(self.run.dataset.spec), "data": data_facts(self.run)}
-        checkpoint.save(
-            self.run_dir.checkpoints, state | self.run.state_dict(), options.keep_checkpoints, options.keep_every
-        )
+        options = self.options
+        checkpoint.save(self.run_dir.checkpoints, self.state(), options.keep_checkpoints, options.keep_every)
+
+    def state(self) -> State:
+        """What a checkpoint holds."""
+        at, run = self.at, self.run
+        state: State = {"format": 1, "step": at.step, "nimg": nimg(run, at.step), "seconds": at.seconds}
+        state |= {"config": self.config, "spec": asdict(run.dataset.spec), "data": data_facts(run)}
+        return state | {"best": asdict(at.best) if at.best else None} | run.state_dict()
+
+    def check_weights(self) -> None:
+        if not self.run.is_finite():
+            raise Diverged(f"step {self.at.step}: a weight is not a finite number.")
 
 
 def nimg(run: Run, step: int) -> int:
@@ -232,7 +270,12 @@ def check_finite(values: dict[str, float], step: int) -> None:
 
 
 def evaluate(run: Run, seed: int | None = None) -> dict[str, Any]:
-    """All metrics of the run, on samples that are a function of the weights and the seed (None: that of the run).
+    """All metrics of the run, on samples that are a function of the weights and the seed (None: that of the run)."""
+    return {key: value for values in evaluate_each(run, seed).values() for key, value in values.items()}
+
+
+def evaluate_each(run: Run, seed: int | None = None) -> Measured:
+    """What each metric finds, by its name.
 
     A metric is given, beside samples and dataset, what its signature names: `judge`, D's logits of samples, and whether
     the loss is `logistic`.
@@ -244,8 +287,8 @@ def evaluate(run: Run, seed: int | None = None) -> dict[str, Any]:
     y = None if run.condition is None else labels_like(run.dataset.train, num, seed)
     samples = draw(run.sampler, run.latent, num, run.device, seed, y)
     facts = {"judge": lambda x: judge(run.D, x, run.device), "logistic": getattr(run.loss, "logistic", False)}
-    values: dict[str, Any] = {}
-    for metric in run.metrics.values():
+    found: Measured = {}
+    for name, metric in run.metrics.items():
         named = inspect.signature(metric).parameters
-        values |= metric(samples, run.dataset, **{name: fact for name, fact in facts.items() if name in named})
-    return values
+        found[name] = metric(samples, run.dataset, **{key: fact for key, fact in facts.items() if key in named})
+    return found

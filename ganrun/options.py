@@ -19,6 +19,7 @@ MINIMUM = {
     "log_every": 0,
     "sample_every": 0,
     "metric_every": 0,
+    "patience": 0,
     "frame_every": 0,
     "checkpoint_every": 0,
     "keep_checkpoints": 1,
@@ -47,6 +48,8 @@ class TrainOptions:
     log_every: int
     sample_every: int
     metric_every: int
+    keep_best: str | None
+    patience: int
     frame_every: int
     checkpoint_every: int
     keep_checkpoints: int
@@ -75,6 +78,16 @@ class TrainOptions:
             raise ValueError(
                 f"train.instance_noise_until={self.instance_noise_until}: has no effect without instance noise; "
                 "add train.instance_noise=0.1."
+            )
+        if self.keep_best is not None and not self.metric_every:
+            raise ValueError(
+                f"train.keep_best={self.keep_best}: metrics are taken only at the end; "
+                "say how often they are to choose, as in train.metric_every=1000."
+            )
+        if self.patience and self.keep_best is None:
+            raise ValueError(
+                f"train.patience={self.patience}: has no effect where no metric says what is better; "
+                "add train.keep_best=KEY, as in train.keep_best=ks_100k."
             )
         if self.update == "simultaneous" and (self.n_critic, self.n_gen) != (1, 1):
             raise ValueError(

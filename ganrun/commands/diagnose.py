@@ -21,7 +21,7 @@ class DiagnoseOptions:
     """The settings of conf/diagnose.yaml."""
 
     run_dir: str
-    checkpoint: int | Literal["last"]
+    checkpoint: int | Literal["last", "best"]
     device: str
 
 

@@ -22,7 +22,7 @@ class EvaluateOptions:
     """The settings of conf/evaluate.yaml."""
 
     run_dir: str
-    checkpoint: int | Literal["last"]
+    checkpoint: int | Literal["last", "best"]
     average: bool
     seed: int | None
     device: str

@@ -29,7 +29,7 @@ class SampleOptions:
     num: int
     labels: Sequence[int | str] | int | str | None
     seed: int
-    checkpoint: int | Literal["last"]
+    checkpoint: int | Literal["last", "best"]
     average: bool
     format: Literal["npz", "png"]
     out: str | None

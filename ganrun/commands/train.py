@@ -13,11 +13,11 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from ganrun import __version__
+from ganrun.best import Best, choose
 from ganrun.build import build
-from ganrun.commands.sample import load
 from ganrun.diagnosis.examine import measure
 from ganrun.diagnosis.verdict import Diagnosis, diagnose
-from ganrun.loop import Diverged, Position, State, check_same_data, nimg, train
+from ganrun.loop import Diverged, Position, State, check_same_data, evaluate_each, nimg, train
 from ganrun.names import Config, slug
 from ganrun.progress import logging_to_file
 from ganrun.records import checkpoint
@@ -44,8 +44,8 @@ def main(config: Config, name: str = "run", overrides: Sequence[str] | None = No
             say_where(run_dir)
             return 0
     run = build(config)
-    if run_dir is None or not checkpoint.steps_in(run_dir.checkpoints):
-        grow(run, config)
+    begun = run_dir is not None and bool(checkpoint.steps_in(run_dir.checkpoints))
+    best = None if begun else start(run, config)
     run_dir = run_dir or new_run_dir(Path("outputs"), slug(name))
     config = {**config, "run_dir": str(run_dir.path)}
     with run_dir:
@@ -53,11 +53,19 @@ def main(config: Config, name: str = "run", overrides: Sequence[str] | None = No
         state = checkpoint.load_newest(run_dir.checkpoints)
         if state:
             check_same_data(run, run_dir, state)
+        elif begun:  # its checkpoints are damaged
+            best = start(run, config)
         run_dir.write_config(config)
         if overrides is not None:
             run_dir.write_overrides(overrides)
         with logging_to_file(run_dir.log_file), Interrupts() as interrupts:
-            return record(run, run_dir, config, state, interrupts)
+            return record(run, run_dir, config, state, Position(best=best), interrupts)
+
+
+def start(run: Run, config: Config) -> Best | None:
+    """What a run does that goes on from no checkpoint. Raises ValueError for settings that cannot work."""
+    grow(run, config)
+    return choose(run, lambda: evaluate_each(run))
 
 
 def grow(run: Run, config: Config) -> None:
@@ -72,7 +80,7 @@ def grow(run: Run, config: Config) -> None:
         )
     if not (first := RunDir(Path(source))).is_run:
         raise ValueError(f"arch.generator.grow_from={source}: no run there (it has no config.yaml).")
-    state = load(first, "last")
+    state = first.load("last")
     try:
         G.grow(state["G"])
     except ValueError as error:
@@ -81,8 +89,10 @@ def grow(run: Run, config: Config) -> None:
         run.averaged.load_state_dict(run.G.state_dict())
 
 
-def record(run: Run, run_dir: RunDir, config: Config, state: State | None, interrupts: "Interrupts") -> int:
-    """Train, and write result.json whatever happens."""
+def record(
+    run: Run, run_dir: RunDir, config: Config, state: State | None, at: Position, interrupts: "Interrupts"
+) -> int:
+    """Train from `state`, or `at`, and write result.json whatever happens."""
     sizes = [sum(p.numel() for p in net.parameters()) for net in (run.G, run.D)]
     log.info("run        %s", run_dir.path)
     log.info(
@@ -92,11 +102,11 @@ def record(run: Run, run_dir: RunDir, config: Config, state: State | None, inter
         *(f"{size:,}" for size in sizes),
         run.device,
     )
-    at, metrics, error, code = Position(), {}, None, 0
+    metrics, error, code = {}, None, 0
     doctor = Doctor(run, run_dir, config)
     try:
         metrics = train(run, run_dir, config, state, interrupts.stop, at, doctor if run.options.diagnose else None)
-        status = "finished" if at.step == run.options.steps else "interrupted"
+        status = "finished" if at.ends(run) else "interrupted"
         code = interrupts.exit_code  # of a run that finished nevertheless, too: a sweep is to stop
     except KeyboardInterrupt:  # a second Ctrl-C, which does not wait for the step to end
         status, code = "interrupted", 128 + signal.SIGINT
@@ -112,6 +122,8 @@ def record(run: Run, run_dir: RunDir, config: Config, state: State | None, inter
         "nimg": nimg(run, at.step),
         "wall_time": round(at.seconds, 3),
         "metrics": metrics,
+        "best": {"key": at.best.key, "value": at.best.value, "step": at.best.step} if at.best else None,
+        "stopped_early": status == "finished" and at.step < run.options.steps,
         "diagnosis": doctor.found.as_json() if doctor.found else None,
         "seed": run.seed,
         "device": torch_device_name(run),
@@ -158,6 +170,7 @@ def say_result(run_dir: RunDir, result: dict[str, Any]) -> None:
     if status == "finished":
         log.info("finished: %s in %.1f s", steps, result["wall_time"])
         say_metrics(result["metrics"])
+        say_best(result)
         say_where(run_dir)
     elif status == "interrupted":
         log.info("interrupted after %s; %s; continue with `%s`.", steps, last, again)
@@ -179,6 +192,15 @@ def say_metrics(metrics: dict[str, float]) -> None:
         truth = metrics.get(f"{key.rpartition('_')[0]}_true")
         if not key.endswith("_true"):
             log.info("  %-28s %.4g%s", key, value, "" if truth is None else f"  (true: {truth:.4g})")
+
+
+def say_best(result: dict[str, Any]) -> None:
+    best = result["best"]
+    if best and best["step"] is not None:
+        early = "; nothing better came, so it stopped early" if result["stopped_early"] else ""
+        log.info(
+            "best       %s %.4g at step %s: checkpoint=best%s", best["key"], best["value"], f"{best['step']:,}", early
+        )
 
 
 def say_where(run_dir: RunDir) -> None:

@@ -1,5 +1,7 @@
 """How well one-dimensional samples fit a known distribution."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.distributions import Distribution as Known
@@ -31,6 +33,12 @@ class Distribution:
     def check(self, dataset: Dataset) -> None:
         if dataset.distribution is None or dataset.spec.shape != (1,):
             raise ValueError("metric=distribution: needs one-dimensional data of known density; use metric=none.")
+
+    def direction(self, key: str) -> Literal["higher", "lower"] | None:
+        return "lower" if key.startswith(("ks_", "w1_", "jsd_")) else None
+
+    def sees_test(self, key: str) -> bool:
+        return False  # but the density itself
 
     def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
         truth = dataset.distribution

@@ -1,5 +1,7 @@
 """How far the density of a generator is from a known one, in one or two dimensions."""
 
+from typing import Literal
+
 from torch import Tensor
 
 from ganrun.data.dataset import Dataset
@@ -28,6 +30,12 @@ class Divergence:
     def check(self, dataset: Dataset) -> None:
         if dataset.distribution is None or dataset.spec.shape not in ((1,), (2,)):
             raise ValueError("metric=divergence: needs one- or two-dimensional data of known density; use metric=none.")
+
+    def direction(self, key: str) -> Literal["higher", "lower"] | None:
+        return "lower" if key.startswith("jsd_") else None
+
+    def sees_test(self, key: str) -> bool:
+        return False  # but the density itself
 
     def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
         assert dataset.distribution is not None, "check() comes first"

@@ -1,5 +1,7 @@
 """Which modes of a mixture a generator covers, how well, and how evenly."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,15 @@ class Modes:
                 f"metric.modes.sigmas={self.sigmas:g}: so many standard deviations around two modes overlap in this "
                 "data, so modes cannot be told apart; use a smaller number, or metric=divergence."
             )
+
+    def direction(self, key: str) -> Literal["higher", "lower"] | None:
+        if key.endswith("_true"):
+            return None
+        higher = key.startswith(("modes_covered_", "high_quality_"))
+        return "higher" if higher else "lower" if key.startswith("reverse_kl_") else None
+
+    def sees_test(self, key: str) -> bool:
+        return False  # but the modes themselves
 
     def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
         truth = dataset.distribution

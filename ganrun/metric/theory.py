@@ -1,6 +1,7 @@
 """Where a run stands in the theory of Goodfellow et al. 2014: the value of the game, and what it would be at best."""
 
 from collections.abc import Callable
+from typing import Literal
 
 from torch import Tensor
 
@@ -33,6 +34,12 @@ class Theory:
     def check(self, dataset: Dataset) -> None:
         if dataset.distribution is None or dataset.spec.shape not in ((1,), (2,)):
             raise ValueError("metric=theory: needs one- or two-dimensional data of known density; use metric=none.")
+
+    def direction(self, key: str) -> Literal["higher", "lower"] | None:
+        return "lower" if key.startswith(("js_distance_", "w1_")) else None
+
+    def sees_test(self, key: str) -> bool:
+        return False  # but the density itself
 
     def __call__(
         self, samples: Tensor, dataset: Dataset, judge: Callable[[Tensor], Tensor], logistic: bool

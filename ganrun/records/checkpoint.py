@@ -21,6 +21,10 @@ def path_of(folder: Path, step: int) -> Path:
     return folder / f"step_{step:08d}.pt"
 
 
+def best_path(folder: Path) -> Path:
+    return folder / "best.pt"
+
+
 def steps_in(folder: Path) -> list[int]:
     """The steps of all checkpoints in `folder`, ascending."""
     found = (re.fullmatch(r"step_(\d{8,})\.pt", path.name) for path in folder.glob("step_*.pt"))
@@ -40,6 +44,12 @@ def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Pat
     for step in old + later:
         path_of(folder, step).unlink()
     return path
+
+
+def save_best(folder: Path, state: dict[str, Any]) -> None:
+    """Keep the state as the best checkpoint, in place of the one before."""
+    folder.mkdir(exist_ok=True)
+    write_atomically(best_path(folder), partial(_save, state))
 
 
 def _save(state: dict[str, Any], path: Path) -> None:

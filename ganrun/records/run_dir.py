@@ -84,7 +84,14 @@ class RunDir:
         return with_defaults(config)
 
     def load(self, which: int | str) -> dict[str, Any]:
-        """The state in the checkpoint "last", or of a step. Raises ValueError where there is none, or it is damaged."""
+        """The state in the checkpoint "last", "best", or of a step. Raises ValueError where that is not to be had."""
+        if which == "best":
+            if not checkpoint.best_path(self.checkpoints).exists():
+                raise ValueError(
+                    f"run_dir={self.path}: has no best checkpoint; a run keeps one with train.keep_best, as in "
+                    "train.keep_best=ks_100k train.metric_every=1000."
+                )
+            return checkpoint.load(checkpoint.best_path(self.checkpoints))
         if which != "last":
             return checkpoint.load(checkpoint.path_of(self.checkpoints, int(which)))
         state = checkpoint.load_newest(self.checkpoints)
