@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from types import FrameType, TracebackType
@@ -135,6 +135,8 @@ def record(
     except OSError as found:
         log.error("%s: cannot be written (%s).", run_dir.result_file, found.strerror)
     say_result(run_dir, result)
+    if metrics:
+        say_caveats(run)
     for line in doctor.lines:
         log.info(line)
     return code
@@ -187,11 +189,43 @@ def say_result(run_dir: RunDir, result: dict[str, Any]) -> None:
 
 
 def say_metrics(metrics: dict[str, float]) -> None:
-    """One line each; what `NAME_true` says stands beside NAME, whatever the number of samples in its key."""
+    """One line each; what `NAME_true` says stands beside NAME, whatever the number of samples in its key.
+
+    What goes on from the key of another, as `NAME_10k_se` does from NAME_10k, is about that, and stands beside it too.
+    """
+    owners = {key: owner(key, metrics) for key in metrics}
     for key, value in metrics.items():
-        truth = metrics.get(f"{key.rpartition('_')[0]}_true")
-        if not key.endswith("_true"):
-            log.info("  %-28s %.4g%s", key, value, "" if truth is None else f"  (true: {truth:.4g})")
+        beside = {other.removeprefix(f"{key}_"): metrics[other] for other in metrics if owners[other] == key}
+        truth = f"{key.rpartition('_')[0]}_true"
+        if truth in metrics and truth != key:
+            beside["true"] = metrics[truth]
+        shown = ", ".join(f"{name}: {number(about)}" for name, about in beside.items())
+        if beside or not (owners[key] or key.endswith("_true")):
+            log.info("  %-28s %s%s", key, number(value), shown and f"  ({shown})")
+
+
+def owner(key: str, keys: Iterable[str]) -> str:
+    """The longest of the other keys that this one goes on from, or nothing.
+
+    >>> owner("parzen_10k_anchor_se", ["parzen_10k", "parzen_10k_anchor", "parzen_10k_anchor_se"])
+    'parzen_10k_anchor'
+    """
+    return max((other for other in keys if key.startswith(f"{other}_")), key=len, default="")
+
+
+def number(value: float) -> str:
+    """
+    >>> number(10000.0), number(2056.93), number(0.16681)
+    ('10,000', '2057', '0.1668')
+    """
+    return f"{value:,.0f}" if value >= 10000 and value == round(value) else f"{value:.4g}"
+
+
+def say_caveats(run: Run) -> None:
+    """What a metric's numbers do not mean, where it says so."""
+    for metric in run.metrics.values():
+        if caveat := getattr(metric, "caveat", ""):
+            log.info(caveat)
 
 
 def say_best(result: dict[str, Any]) -> None:

@@ -1,0 +1,184 @@
+"""The Parzen-window log-likelihood, by which Table 1 of Goodfellow et al. 2014 compares generators."""
+
+import logging
+import math
+import re
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ganrun.data.dataset import Dataset, DataSpec, Split
+from ganrun.metric.keys import count
+
+log = logging.getLogger("ganrun")
+
+ROWS = 1000  # examples decoded at a time
+DISTANCES = 1 << 22  # at a time, at 4 bytes each: bounds the memory
+BLOCK = 8, 4000  # of them worked on together, in one core's cache; rows of so many are added in float32, not more
+ABOUT_TEST = ("", "se", "num_test", "anchor", "anchor_se")  # what stands behind the name and the number of samples
+ABOUT_ANCHOR = {"": "anchor", "se": "anchor_se", "sigma": "anchor_sigma", "valid": "anchor_valid"}
+
+
+class Parzen:
+    """The log-likelihood, in nats, of test data under a Parzen window of `num` samples: Gaussians of one width sigma.
+
+    Goodfellow et al. 2014, section 5; Breuleux, Bengio and Vincent 2011, "Quickly generating representative samples
+    from an RBM-derived process". LL(x) = log 1/n sum_j exp(-|x - mu_j|^2 / 2 sigma^2) - d log(sigma sqrt(2 pi)), for
+    samples mu_j of d values. Images are compared in [0, 1], other data in their own units. sigma is the best, for the
+    mean over the first `num_valid` examples for validation (null: all), of `num_sigmas` between `sigma_min` and
+    `sigma_max`, evenly apart on a logarithmic scale: test data do not choose it. Of 10,000 samples:
+    - parzen_10k: the mean over all test examples, and parzen_10k_se, its standard error std / sqrt(n);
+    - parzen_10k_sigma, and parzen_10k_valid, the mean over the examples that chose it: flattered by that, but little,
+      for one number chosen among ten by 1,000 examples, and as is usual no others are kept back;
+    - parzen_10k_num_valid and _num_test: how many examples these are;
+    - parzen_10k_anchor, _anchor_se, _anchor_sigma, _anchor_valid: the same of as many training examples in the
+      samples' place (`_anchor_num`: fewer, where there are fewer), drawn at random, always the same ones.
+    split=valid leaves out what needs test data, which are then not touched: to choose a checkpoint by parzen_10k_valid.
+
+    The score says little of quality. Blurred training images of MNIST score 320, and the images themselves 244, so
+    that more than the anchor is no good sign, and in many dimensions it is far from the true likelihood with any number
+    of samples (Theis, van den Oord and Bethge 2016, arXiv:1511.01844). `check` raises ValueError for missing splits.
+    """
+
+    caveat = (
+        "parzen: says little of quality: on MNIST, blurred training images score 320, above the 244 of the images "
+        "themselves (the anchor), and in many dimensions it is no estimate of the likelihood (Theis et al. 2016, "
+        "arXiv:1511.01844)."
+    )
+
+    def __init__(
+        self,
+        num: int = 10000,
+        num_valid: int | None = 1000,
+        split: Literal["test", "valid"] = "test",
+        anchor: bool = True,
+        sigma_min: float = 0.1,
+        sigma_max: float = 1.0,
+        num_sigmas: int = 10,
+    ) -> None:
+        for name, value in (("num", num), ("num_valid", num_valid), ("num_sigmas", num_sigmas)):
+            if value is not None and value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1.")
+        if not sigma_min > 0:
+            raise ValueError(f"sigma_min={sigma_min}: must be greater than 0.")
+        if sigma_max < sigma_min:
+            raise ValueError(f"sigma_max={sigma_max}: must be at least sigma_min={sigma_min}.")
+        self.num, self.num_valid, self.split, self.anchor = num, num_valid, split, anchor
+        self.sigmas = np.geomspace(sigma_min, sigma_max, num_sigmas).tolist()
+        self._known_anchor: tuple[Dataset, dict[str, float]] | None = None
+
+    def check(self, dataset: Dataset) -> None:
+        for name in ("valid", "test") if self.split == "test" else ("valid",):
+            if not len(getattr(dataset, name)):
+                raise ValueError(f"metric=parzen: needs {name} data, and this data set has none; use metric=none.")
+
+    def direction(self, key: str) -> Literal["higher", "lower"] | None:
+        """Which values of that key are better, if it is one of this metric's that says how good samples are."""
+        return "higher" if part_of(key) in ("", "valid") else None
+
+    def sees_test(self, key: str) -> bool:
+        """Whether that key is made from test data."""
+        return part_of(key) in ABOUT_TEST
+
+    def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+        """samples (n, *shape), in the data's value range; the first `num` count."""
+        x = samples[: self.num]
+        found = self._score(unit(x, dataset.spec), dataset)
+        if self.anchor:
+            found |= self._of_training_examples(dataset)
+        name = f"parzen_{count(len(x))}"
+        return {f"{name}_{part}" if part else name: value for part, value in found.items()}
+
+    def _score(self, centers: Tensor, dataset: Dataset) -> dict[str, float]:
+        chosen_by = dataset.valid[: self.num_valid]
+        means = of_split(chosen_by, dataset.spec, centers, self.sigmas).mean(1)  # (S,)
+        best = int(means.argmax())
+        sigma = self.sigmas[best]
+        if best in (0, len(means) - 1) and len(means) > 1:
+            log.warning("metric.parzen: sigma=%.4g is at the end of its range; widen sigma_min, sigma_max.", sigma)
+        found = {"sigma": sigma, "valid": means[best].item(), "num_valid": float(len(chosen_by))}
+        if self.split == "valid":
+            return found
+        (scores,) = of_split(dataset.test, dataset.spec, centers, [sigma])
+        error = scores.std(correction=0).item() / math.sqrt(len(scores))
+        return {"": scores.mean().item(), "se": error, **found, "num_test": float(len(scores))}
+
+    def _of_training_examples(self, dataset: Dataset) -> dict[str, float]:
+        """Taken once: they do not change along a run."""
+        if self._known_anchor is None or self._known_anchor[0] is not dataset:
+            index = anchor_index(len(dataset.train), self.num)
+            x = dataset.spec.decode(dataset.train.x[index.to(dataset.train.x.device)].cpu())
+            found = self._score(unit(x, dataset.spec), dataset)
+            named = {ABOUT_ANCHOR[part]: value for part, value in found.items() if part in ABOUT_ANCHOR}
+            self._known_anchor = dataset, {**named, "anchor_num": float(len(index))}
+        return self._known_anchor[1]
+
+
+def part_of(key: str) -> str | None:
+    """What a key of this metric says beside the number of samples; None for the keys of others.
+
+    >>> part_of("parzen_10k_valid"), part_of("parzen_2500"), part_of("jsd_10k")
+    ('valid', '', None)
+    """
+    found = re.fullmatch(r"parzen_\d+k?(?:_(\w+))?", key)
+    return (found[1] or "") if found else None
+
+
+def anchor_index(num_train: int, num: int) -> Tensor:
+    """The numbers of `num` training examples, or of all: a fixed draw, by a generator that NumPy promises to keep."""
+    order = np.random.RandomState(0).permutation(num_train)
+    return torch.from_numpy(order[:num])
+
+
+def unit(x: Tensor, spec: DataSpec) -> Tensor:
+    """Values in the data's range (n, *shape) as vectors in [0, 1], (n, d); in their own units where there is none."""
+    low, high = spec.value_range or (0.0, 1.0)
+    return x.flatten(1).float().sub(low).div_(high - low)
+
+
+def of_split(split: Split, spec: DataSpec, centers: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """`log_likelihoods` of the examples of a split, (S, n), which are decoded a few at a time."""
+    parts = (unit(spec.decode(x.cpu()), spec) for x in split.x.split(ROWS))
+    return torch.cat([log_likelihoods(x, centers, sigmas) for x in parts], dim=1)
+
+
+def log_likelihoods(x: Tensor, centers: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """log 1/m sum_j N(x; centers_j, sigma^2 I) of x (n, d) and centers (m, d), for each sigma: (S, n), float64, nats.
+
+    |x - c|^2 = |x|^2 - 2 xc + |c|^2, with both moved so that the mean of the centers is 0, which keeps the terms small:
+    the products in float32, and |x|^2, which is the same for all centers, added in float64 after the sum.
+
+    >>> log_likelihoods(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0]]), [1.0]) + math.log(2 * math.pi) / 2
+    tensor([[ 0.0000, -0.5000]], dtype=torch.float64)
+    """
+    m, d = centers.shape
+    mean = centers.mean(0)
+    centers = centers - mean
+    squares = centers.square().sum(1)  # (m,)
+    widths = torch.tensor(sigmas, dtype=torch.float64)[:, None]  # (S, 1)
+    parts = []
+    for part in (x - mean).split(max(1, DISTANCES // m)):
+        distances = torch.addmm(squares, part, centers.T, alpha=-2)  # (b, m), squared, without |x|^2
+        least = distances.amin(1, keepdim=True)
+        nearest = (part.double().square().sum(1) + least.squeeze(1).double()).clamp(min=0)  # (b,)
+        parts.append(log_sums(distances.sub_(least), sigmas) - nearest / (2 * widths**2))
+    return torch.cat(parts, dim=1) - math.log(m) - d * (widths * math.sqrt(2 * math.pi)).log()
+
+
+def log_sums(distances: Tensor, sigmas: Sequence[float]) -> Tensor:
+    """log sum_j exp(-distances_ij / 2 sigma^2), for each sigma: (S, n). Distances (n, m), of which a row's least is 0.
+
+    By powers of 2: torch's exp takes twenty times as long where the result is as good as 0, as most are here.
+    """
+    rows, columns = BLOCK
+    sums = torch.zeros(len(sigmas), len(distances), dtype=torch.float64)
+    for block, into in zip(distances.split(rows), sums.split(rows, dim=1), strict=True):
+        for part in block.split(columns, dim=1):
+            terms = torch.empty_like(part, memory_format=torch.contiguous_format)
+            for sigma, total in zip(sigmas, into, strict=True):
+                torch.mul(part, -1 / (2 * math.log(2) * sigma**2), out=terms).exp2_()
+                total += terms.sum(1)
+    return sums.log()
