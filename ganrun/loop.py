@@ -12,6 +12,7 @@ import numpy as np
 
 from ganrun import frames
 from ganrun.best import Best, Measured, choose
+from ganrun.figures.gallery import galleries
 from ganrun.figures.pictures import Pictures, save_png
 from ganrun.names import Config
 from ganrun.progress import Progress
@@ -215,6 +216,7 @@ class Training:
     def log_metrics(self, metrics: dict[str, float]) -> None:
         if metrics:
             tagged = {f"metric/{key}": value for key, value in metrics.items()}
+            self.show_galleries()
             self.run_dir.log_metrics({"step": self.at.step, **tagged})
             self.board.scalars(tagged, self.at.step)
 
@@ -226,6 +228,10 @@ class Training:
     def show(self, name: str, title: str) -> None:
         if self.pictures.possible:
             self.keep(self.pictures.draw(title), name, self.pictures.tag)
+
+    def show_galleries(self) -> None:
+        for name, image in galleries(self.run).items():
+            self.keep(image, f"{name}_step_{self.at.step:08d}", f"samples/{name}")
 
     def frame(self) -> None:
         """Record what figures of this moment are drawn from: where it is due, at the start of each part, at the end."""

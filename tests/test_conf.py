@@ -41,6 +41,7 @@ NEEDS = {
     "arch/goodfellow2014/cifar_conv": ["data=cifar10", "data.gcn=55", "arch.generator.hidden=[20,8000]"],
     "experiment/goodfellow2014/cifar_conv": ["arch.generator.hidden=[20,8000]"],
     "metric/parzen": ["data=digits"],
+    "metric/neighbors": ["data=digits"],
 }
 for grown in ("arch", "experiment"):
     NEEDS[f"{grown}/goodfellow2014/tfd_grown"] += ["arch.generator.hidden=[20,10,20,20]", NARROW[1]]

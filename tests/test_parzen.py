@@ -19,8 +19,9 @@ from ganrun.data.digits import digits
 from ganrun.data.published import mnist
 from ganrun.data.toy import gaussian, ring
 from ganrun.loop import evaluate
-from ganrun.metric import parzen
-from ganrun.metric.parzen import Parzen, anchor_index, log_likelihoods, unit
+from ganrun.metric import parzen, vectors
+from ganrun.metric.parzen import Parzen, anchor_index, log_likelihoods
+from ganrun.metric.vectors import unit
 from ganrun.randomness import generator
 
 IMAGES = digits()
@@ -81,10 +82,12 @@ def test_copies_of_the_data_are_likely_without_limit() -> None:
 def test_sizes_of_chunks_do_not_matter(
     monkeypatch: pytest.MonkeyPatch, distances: int, block: tuple[int, int], rows: int
 ) -> None:
-    before = Parzen(num=60, num_valid=None)(noise(60, 2), ring(8, 2, 0.5, 300))
-    for name, value in {"DISTANCES": distances, "BLOCK": block, "ROWS": rows}.items():
-        monkeypatch.setattr(parzen, name, value)
-    assert Parzen(num=60, num_valid=None)(noise(60, 2), ring(8, 2, 0.5, 300)) == pytest.approx(before, rel=1e-6)
+    metric, samples, data = Parzen(num=20, num_valid=None), noise(20, 2), ring(8, 2, 0.5, 100)
+    before = metric(samples, data)
+    monkeypatch.setattr(parzen, "DISTANCES", distances)
+    monkeypatch.setattr(parzen, "BLOCK", block)
+    monkeypatch.setattr(vectors, "ROWS", rows)
+    assert metric(samples, replace(data)) == pytest.approx(before, rel=1e-6)  # a copy: its anchor is taken again
 
 
 # The protocol

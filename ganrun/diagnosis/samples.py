@@ -9,12 +9,13 @@ where a neighbour is close, as among images, where even the nearest is far.
 import torch
 from torch import Tensor
 
+from ganrun.metric.vectors import COPY, closeness, distances, nearest, share
+
 FAR = 0.25  # of a gap: beyond it a real example is lost, or a sample astray
-COPY = 0.1  # of the median distance between real neighbours: what is nearer is a duplicate, or a copy
 STARVED = 0.2  # of the samples due to a cell: with the 20 or so that a cell is due, fewer than 4
 MOST_CELLS = 100
 NEIGHBOURS = 10  # of whom the judge looks at the last
-CHUNK = 1 << 24  # distances at a time: bounds the memory
+PART = 4096  # training examples searched at a time
 
 
 def compare(samples: Tensor, real: Tensor, other: Tensor, spread: float) -> dict[str, float]:
@@ -77,20 +78,19 @@ def copying(samples: Tensor, train: Tensor, held_out: Tensor | None) -> dict[str
     Where nothing is held out, each training example stands against the others. After the three-sample test of Meehan,
     Chaudhuri and Dasgupta 2020, which compares the same two sets of distances by their ranks.
     """
-    center = train.mean(0)
-    samples, train = samples.float() - center, train.float() - center
-    distance, index = nearest(samples, train)
+    samples, parts = samples.float(), train.float().split(PART)
+    distance, index = nearest(samples, parts)
     if held_out is None:
         picked = torch.arange(len(train))[: len(samples)]
-        unseen, _ = nearest(train[picked], train, own=picked)
+        unseen, _ = nearest(train[picked].float(), parts, own=picked)
     else:
-        unseen, _ = nearest(held_out.float() - center, train)
-    usual = unseen.median().item()
+        unseen, _ = nearest(held_out.float(), parts)
+    found = closeness(distance, unseen)
     expected = len(train) * (1 - (1 - 1 / len(train)) ** len(samples))
     return {
-        "copy_ratio": distance.median().item() / usual if usual else 1.0,
-        "copies": share(distance < COPY * usual),
-        "copies_real": share(unseen < COPY * usual),
+        "copy_ratio": found["ratio"],
+        "copies": found["copies"],
+        "copies_real": found["copies_real"],
         "originals": len(index.unique()) / expected,
     }
 
@@ -151,16 +151,6 @@ def k_means(x: Tensor, k: int, rounds: int = 10) -> Tensor:
     return centers
 
 
-def share(which: Tensor) -> float:
-    return which.double().mean().item()
-
-
-def distances(x: Tensor, y: Tensor) -> Tensor:
-    """(n, m); by way of products, which are inexact for neighbours, only where there are many dimensions."""
-    mode = "donot_use_mm_for_euclid_dist" if x.shape[1] <= 16 else "use_mm_for_euclid_dist"
-    return torch.cdist(x, y, compute_mode=mode)
-
-
 def apart(x: Tensor) -> Tensor:
     """Distances among x, (n, n), with infinity from each to itself."""
     return distances(x, x).fill_diagonal_(torch.inf)
@@ -170,15 +160,3 @@ def mean_apart(among: Tensor) -> float:
     """The mean of distances (n, n) but for each to itself, which is infinite."""
     n = len(among)
     return among.masked_fill(among == torch.inf, 0).sum().item() / (n * (n - 1))
-
-
-def nearest(x: Tensor, train: Tensor, own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The distance (n,) of each x to the nearest training example, and its number. own (n,): numbers left out."""
-    parts = []
-    step = max(1, CHUNK // len(train))
-    for start in range(0, len(x), step):
-        d = distances(x[start : start + step], train)
-        if own is not None:
-            d[torch.arange(len(d)), own[start : start + step]] = torch.inf
-        parts.append(d.min(1))
-    return torch.cat([p.values for p in parts]), torch.cat([p.indices for p in parts])

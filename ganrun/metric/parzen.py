@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ganrun.data.dataset import Dataset, DataSpec, Split
 from ganrun.metric.keys import count
+from ganrun.metric.vectors import unit, unit_parts
 
 log = logging.getLogger("ganrun")
 
-ROWS = 1000  # examples decoded at a time
 DISTANCES = 1 << 22  # at a time, at 4 bytes each: bounds the memory
 BLOCK = 8, 4000  # of them worked on together, in one core's cache; rows of so many are added in float32, not more
 ABOUT_TEST = ("", "se", "num_test", "anchor", "anchor_se")  # what stands behind the name and the number of samples
@@ -133,16 +133,9 @@ def anchor_index(num_train: int, num: int) -> Tensor:
     return torch.from_numpy(order[:num])
 
 
-def unit(x: Tensor, spec: DataSpec) -> Tensor:
-    """Values in the data's range (n, *shape) as vectors in [0, 1], (n, d); in their own units where there is none."""
-    low, high = spec.value_range or (0.0, 1.0)
-    return x.flatten(1).float().sub(low).div_(high - low)
-
-
 def of_split(split: Split, spec: DataSpec, centers: Tensor, sigmas: Sequence[float]) -> Tensor:
     """`log_likelihoods` of the examples of a split, (S, n), which are decoded a few at a time."""
-    parts = (unit(spec.decode(x.cpu()), spec) for x in split.x.split(ROWS))
-    return torch.cat([log_likelihoods(x, centers, sigmas) for x in parts], dim=1)
+    return torch.cat([log_likelihoods(x, centers, sigmas) for x in unit_parts(split, spec)], dim=1)
 
 
 def log_likelihoods(x: Tensor, centers: Tensor, sigmas: Sequence[float]) -> Tensor:

@@ -1,0 +1,79 @@
+"""Does G remember? Its samples beside the training examples that are nearest to them."""
+
+import torch
+from torch import Tensor
+
+from ganrun.data.dataset import Dataset, Split
+from ganrun.metric.keys import count
+from ganrun.metric.vectors import closeness, nearest, unit, unit_parts
+
+
+class Neighbors:
+    """Samples and their nearest training examples, in numbers and as in Figure 2 of Goodfellow et al. 2014.
+
+    The picture: the first rows x columns samples, none picked, and in a column of its own at the right the training
+    example nearest to its left neighbour. All of the training split is searched, for the least sum of squared
+    differences of pixels. It shows copies; that it shows none is no proof of their absence, as a shift by one pixel
+    hides them.
+
+    The numbers, of `num` samples, in units of images in [0, 1]:
+    - nearest_1k: the median distance of a sample to its nearest training example; nearest_1k_real: of a real example
+      for validation (of nearest_1k_num_real, or, where there are none, of a training example to all others);
+    - nearest_1k_ratio: the first over the second: far below 1 where samples are copies, above 1 where they are poor;
+    - copies_1k: the share nearer than a tenth of nearest_1k_real, and copies_1k_real of the real examples.
+    After the three-sample test of Meehan, Chaudhuri and Dasgupta 2020. Test data are not looked at.
+    `check` raises ValueError for data that are no images.
+    """
+
+    def __init__(self, num: int = 1000, rows: int = 8, columns: int = 8) -> None:
+        for name, value in (("rows", rows), ("columns", columns)):
+            if value < 1:
+                raise ValueError(f"{name}={value}: must be at least 1.")
+        if num < rows * columns:
+            raise ValueError(f"num={num}: must be at least rows x columns = {rows * columns}, which the picture shows.")
+        self.num, self.rows, self.columns = num, rows, columns
+
+    def check(self, dataset: Dataset) -> None:
+        if not dataset.spec.is_image:
+            raise ValueError(
+                "metric=neighbors: shows images, and these data are vectors; use data=mnist, or metric=none."
+            )
+
+    def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+        """samples (n, C, H, W), in the data's value range; the first `num` count."""
+        x = unit(samples[: self.num], dataset.spec)
+        distance, _ = nearest(x, unit_parts(dataset.train, dataset.spec))
+        unseen = unseen_distances(dataset, self.num)
+        found, n = closeness(distance, unseen), count(len(x))
+        return {
+            f"nearest_{n}": distance.median().item(),
+            f"nearest_{n}_real": unseen.median().item(),
+            f"nearest_{n}_ratio": found["ratio"],
+            f"nearest_{n}_num_real": float(len(unseen)),
+            f"copies_{n}": found["copies"],
+            f"copies_{n}_real": found["copies_real"],
+        }
+
+    def gallery(self, samples: Tensor, dataset: Dataset) -> tuple[Tensor, int, int]:
+        """The picture's images (rows * (columns + 1), C, H, W), row by row; how many columns; how many of them apart.
+
+        Images are in the data's value range, as samples (n, C, H, W) are. Fewer samples give fewer rows.
+        """
+        rows = max(1, min(self.rows, len(samples) // self.columns))
+        shown = samples[: rows * self.columns].unflatten(0, (rows, -1))  # (rows, columns, C, H, W)
+        _, index = nearest(unit(shown[:, -1], dataset.spec), unit_parts(dataset.train, dataset.spec))
+        examples = dataset.spec.decode(dataset.train.x[index.to(dataset.train.x.device)].cpu())  # (rows, C, H, W)
+        return torch.cat([shown, examples[:, None]], dim=1).flatten(0, 1), shown.shape[1] + 1, 1
+
+
+def unseen_distances(dataset: Dataset, most: int) -> Tensor:
+    """How near real examples (n,), of which G has seen none, come to the training examples."""
+    train, valid = dataset.train, dataset.valid
+    if len(valid):
+        return nearest(first(valid, most, dataset), unit_parts(train, dataset.spec))[0]
+    others = torch.arange(min(most, len(train)))
+    return nearest(first(train, most, dataset), unit_parts(train, dataset.spec), own=others)[0]
+
+
+def first(split: Split, most: int, dataset: Dataset) -> Tensor:
+    return unit(dataset.spec.decode(split.x[:most].cpu()), dataset.spec)
