@@ -22,6 +22,7 @@ from ganrun.metric import vectors
 from ganrun.metric.neighbors import Neighbors
 from ganrun.metric.vectors import nearest, unit
 from ganrun.randomness import generator
+from ganrun.records.dashboard import Dashboard, rewind
 
 IMAGES = digits()
 SMALL = {"num": 40, "rows": 4, "columns": 3}
@@ -162,6 +163,30 @@ def test_a_run_shows_its_neighbours(here: Callable[..., tuple[int, str, str]]) -
             assert image.size == (9 * 10 + 2 + 8, 8 * 10 + 2)
     events = EventAccumulator("r", size_guidance={"images": 0}).Reload()
     assert [event.step for event in events.Images("samples/neighbors")] == [1, 2]
+
+
+def test_a_finished_run_is_shown_by_evaluate(here: Callable[..., tuple[int, str, str]]) -> None:
+    run = ["data=digits", "arch=mlp", "train.steps=2", "train.ema=0.5", "train.diagnose=false", "run_dir=r"]
+    assert here(*run)[0] == 0
+    picture = Path("r/samples/neighbors_step_00000002.png")
+    for _ in range(2):  # the second takes the place of the first
+        code, out, err = here("evaluate", "run_dir=r", "metric=neighbors", "metric.neighbors.num=64")
+        assert (code, f"picture    {picture}" in out + err) == (0, True)
+    assert here("evaluate", "run_dir=r", "metric=neighbors", "metric.neighbors.num=64", "average=false")[0] == 0
+    assert picture.read_bytes() != Path("r/samples/neighbors_raw_step_00000002.png").read_bytes()
+    events = EventAccumulator("r", size_guidance={"images": 0}).Reload()
+    for name in ("neighbors", "neighbors_raw"):
+        assert [event.step for event in events.Images(f"samples/{name}")] == [2]
+
+
+def test_pictures_of_the_last_step_are_forgotten_with_its_metrics(tmp_path: Path) -> None:
+    """As where a run was killed at its very end, and takes them again."""
+    board = Dashboard(tmp_path)
+    for tag in ("samples/fixed_z", "samples/neighbors"):
+        board.image(tag, np.zeros((4, 4, 3), np.uint8), 2)
+    board.close()
+    rewind(tmp_path, 2, drop_metrics=True)
+    assert EventAccumulator(str(tmp_path)).Reload().Tags()["images"] == ["samples/fixed_z"]
 
 
 def test_pictures_of_classes() -> None:

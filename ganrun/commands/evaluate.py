@@ -1,16 +1,21 @@
 """`ganrun evaluate run_dir=DIR metric=modes`: any metric of a run, at any of its checkpoints."""
 
 import logging
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from ganrun.build import build, choose_device
 from ganrun.checks import check_arguments
-from ganrun.commands.train import say_metrics
+from ganrun.commands.train import say_caveats, say_metrics
+from ganrun.figures.gallery import galleries
+from ganrun.figures.pictures import save_png
 from ganrun.loop import check_same_data, evaluate
 from ganrun.names import Config
 from ganrun.records import dashboard
+from ganrun.records.dashboard import Dashboard
 from ganrun.records.run_dir import RunDir, UnderWay
 from ganrun.run import Run
 
@@ -39,10 +44,21 @@ class Evaluation:
     seed: int
     metrics: dict[str, float]
     group: str  # of the names on record: `metric`, as the run itself takes them, `metric_raw`, `metric_seed_5`
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)  # of metrics that draw one, by the metric's name
 
     @property
     def tagged(self) -> dict[str, float]:
         return {f"{self.group}/{key}": value for key, value in self.metrics.items()}
+
+    @property
+    def named_pictures(self) -> dict[str, np.ndarray]:
+        """By `neighbors`, or `neighbors_raw` where the metrics are `metric_raw/...`."""
+        return {f"{name}{self.group.removeprefix('metric')}": image for name, image in self.pictures.items()}
+
+    def show(self, board: Dashboard) -> None:
+        board.scalars(self.tagged, self.step)
+        for name, image in self.named_pictures.items():
+            board.image(f"samples/{name}", image, self.step)
 
     def as_json(self) -> dict[str, Any]:
         return {key: getattr(self, key) for key in ("checkpoint", "step", "average", "seed", "metrics")}
@@ -57,6 +73,7 @@ def main(config: Config, name: str = "") -> int:
     found = take(run, step, options)
     log.info("run        %s, step %s", run_dir.path, f"{step:,}")
     say_metrics(found.metrics)
+    say_caveats(run)
     try:
         with run_dir:
             record(run_dir, found)
@@ -83,17 +100,22 @@ def load(run_dir: RunDir, options: EvaluateOptions) -> tuple[Run, int]:
 def take(run: Run, step: int, options: EvaluateOptions) -> Evaluation:
     average = options.average and run.averaged is not None
     seed = run.seed if options.seed is None else options.seed
-    metrics = evaluate(run if average else replace(run, averaged=None), seed)
+    played = run if average else replace(run, averaged=None)
+    metrics, pictures = evaluate(played, seed), galleries(played, seed)
     raw = "" if options.average or run.averaged is None else "_raw"
     other = "" if seed == run.seed else f"_seed_{seed}"
-    return Evaluation(options.checkpoint, step, average, seed, metrics, f"metric{raw}{other}")
+    return Evaluation(options.checkpoint, step, average, seed, metrics, f"metric{raw}{other}", pictures)
 
 
 def record(run_dir: RunDir, found: Evaluation) -> None:
-    """Into metrics.jsonl, TensorBoard's events and, of a run that has ended, result.json."""
+    """Into metrics.jsonl, samples/, TensorBoard's events and, of a run that has ended, result.json."""
     how = {key: value for key, value in found.as_json().items() if key not in ("step", "metrics")}
     run_dir.insert_metrics({"step": found.step, **found.tagged, "evaluated": how})
-    dashboard.insert(run_dir.path, found.step, lambda board: board.scalars(found.tagged, found.step))
+    dashboard.insert(run_dir.path, found.step, found.show)
+    for name, image in found.named_pictures.items():
+        path = run_dir.samples / f"{name}_step_{found.step:08d}.png"
+        save_png(image, path)
+        log.info("picture    %s", path)
     if result := run_dir.result():
         run_dir.write_result(with_evaluation(result, found))
 

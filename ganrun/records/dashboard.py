@@ -62,14 +62,14 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
     """Drop the events after `step` from the event files, so that a resumed curve neither doubles nor jumps back.
 
     A record at the end that was cut off by a kill goes too, as does the HParams row, which a run writes as its last
-    deed, and on demand the metrics and the diagnosis of that step. With step < 0 nothing is kept.
+    deed, and on demand the metrics, with their pictures, and the diagnosis of that step. With step < 0 nothing is kept.
     """
 
     def keep(event: Event) -> bool:
         tags = [value.tag for value in event.summary.value]
         if any(tag.startswith("_hparams_") for tag in tags) or event.step > step:
             return False
-        at_end = any(tag.startswith(("metric/", "diagnosis")) for tag in tags)
+        at_end = any(_is_taken_with_metrics(tag) for tag in tags)
         return not (drop_metrics and event.step == step and at_end)
 
     for path in folder.glob(EVENT_FILES):
@@ -78,6 +78,10 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
             write_atomically(path, partial(Path.write_bytes, data=kept))
         else:
             path.unlink()
+
+
+def _is_taken_with_metrics(tag: str) -> bool:
+    return tag.startswith(("metric/", "diagnosis")) or (tag.startswith("samples/") and tag != "samples/fixed_z")
 
 
 def insert(folder: Path, step: int, write: Callable[[Dashboard], None]) -> None:
