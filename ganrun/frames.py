@@ -25,7 +25,7 @@ BINS = 400  # of the histogram over one dimension
 POINTS = {1: 401, 2: 64}  # along each dimension, where D is asked
 DRAWS = 201  # samples over one dimension that are kept with their latents,
 RANKED = 5000  # chosen by rank from so many: sorting all takes as long as drawing them
-PLANE = 2500  # samples in the plane
+PLANE, COUNTED = 2500, 10_000  # samples in the plane that are kept, and that are counted
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Frame:
     step: steps done, negative while D is trained alone. logistic: whether sigmoid(logit) is a probability.
     num: how many samples were drawn; mean, std (d,): theirs. low, high (d,): the box. z_dim: of the latents.
     logits: D's, (401,) or (64, 64), evenly spaced from low to high; the first index is the first coordinate.
-    counts: of all samples in 400 equal cells of the box, (400,); in the plane they are not counted, (0,). Samples come
-    from the average of G where there is one; D, though, plays against G itself, whose counts are `played`, else (0,).
+    counts: of all samples in equal cells of the box, (400,) or (64, 64). Samples come from the average of G where
+    there is one; D, though, plays against G itself, whose counts are `played`, else (0,).
     z (k,), samples (k, d): first coordinates of k latents and what G makes of these; over one dimension z is ascending,
     at evenly spaced ranks, so that between two neighbours there are always equally many samples.
     """
@@ -96,15 +96,14 @@ def capture(run: Run, step: int, num: int = 0) -> Frame:
     low, high = view(run.dataset)
     dim = len(low)
     z_dim = fixed_latents(run.latent, 1, run.device, run.seed).shape[1]
-    num = num or (PLANE if dim == 2 else 20_000 if z_dim == 1 else 5000)
+    num = num or (COUNTED if dim == 2 else 20_000 if z_dim == 1 else 5000)
     z = fixed_latents(run.latent, num, run.device, run.seed)
     x = generate(run.sampler, z)  # (num, d)
     first = z[:, 0].float().cpu()
-    counts = played = torch.zeros(0, dtype=torch.int32)
+    counts, played = counted(x, low, high), torch.zeros(0, dtype=torch.int32)
+    if run.averaged is not None:
+        played = counted(generate(run.G, z), low, high)
     if dim == 1:
-        counts = torch.histc(x, BINS, low[0], high[0]).int()
-        if run.averaged is not None:
-            played = torch.histc(generate(run.G, z), BINS, low[0], high[0]).int()
         order = first[:RANKED].argsort()
         kept = order[torch.linspace(0, len(order) - 1, DRAWS + 2)[1:-1].long()]
     else:
@@ -128,6 +127,14 @@ def capture(run: Run, step: int, num: int = 0) -> Frame:
         z=_array(first[kept]),
         samples=_array(x[kept]),
     )
+
+
+def counted(x: Tensor, low: tuple[float, ...], high: tuple[float, ...]) -> Tensor:
+    """How many of the samples x (n, d) lie in each cell of the box: (400,) or (64, 64)."""
+    if len(low) == 1:
+        return torch.histc(x, BINS, low[0], high[0]).int()
+    num = POINTS[2]
+    return (Cells(low, high, num).share(x) * len(x)).round().int().view(num, num)
 
 
 def _array(x: Tensor) -> np.ndarray:

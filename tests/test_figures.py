@@ -15,6 +15,7 @@ from PIL import Image, ImageSequence
 from torch.distributions import Normal
 
 from ganrun import frames
+from ganrun.data.mixture import Mixture
 from ganrun.data.toy import gaussian, ring
 from ganrun.figures.album import Album
 from ganrun.figures.animation import ffmpeg, save_mp4
@@ -22,13 +23,15 @@ from ganrun.figures.curves import accuracy_figure, loss_figure, metric_figure, m
 from ganrun.figures.density import density_figure, optimum, top_for
 from ganrun.figures.panels import density_panels, plane_panels
 from ganrun.figures.pictures import save_png
-from ganrun.figures.plane import held_level, plane_figure, true_mass
+from ganrun.figures.plane import best_surface, held_level, plane_figure, true_mass
 from ganrun.frames import Frame
+from ganrun.theory import Cells
 
 pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
 
 HEIGHTS = gaussian(mean=69, std=3, num=1000, unit="inches")
 RING = ring(num_modes=8, radius=2, std=0.02, num=1000)
+ROUND = ring(num_modes=1, radius=1e-9, std=1, num=1000)  # one Gaussian at 0
 SMALL = ["train.batch_size=16", "train.steps=6", "train.frame_every=3", "train.log_every=2", "train.sample_every=0"]
 
 
@@ -49,10 +52,20 @@ def plane_frame(logistic: bool = True) -> Frame:
     """Of a D with logits x_1 over the ring, and samples on the first axis."""
     (low, high), x = frames.view(RING), np.linspace(-1.5, 1.5, 2500)
     line = np.linspace(low[0], high[0], 64)
+    samples = np.stack([x, 0 * x], axis=1)
     return replace(
-        frame_of(logistic=logistic), low=np.array(low), high=np.array(high), counts=np.zeros(0), z=x,
-        logits=np.repeat(line[:, None], 64, axis=1), samples=np.stack([x, 0 * x], axis=1),
+        frame_of(logistic=logistic, num=2500), low=np.array(low), high=np.array(high), z=x, samples=samples,
+        counts=frames.counted(torch.from_numpy(samples), low, high).numpy(),
+        logits=np.repeat(line[:, None], 64, axis=1),
     )  # fmt: skip
+
+
+def round_frame(at: float, num: int = 10_000) -> Frame:
+    """Of a generator whose samples are spread exactly as a Gaussian at (at, 0), as wide as the data `ROUND`."""
+    low, high = frames.view(ROUND)
+    of = Mixture(torch.tensor([[at, 0.0]]).double(), torch.tensor([1.0]).double())
+    counts = (Cells(low, high, 64).mass(of).view(64, 64) * num).numpy()  # not rounded, or tails would be lost
+    return replace(plane_frame(), low=np.array(low), high=np.array(high), num=num, counts=counts)
 
 
 def labels(figure: Figure) -> set[str]:
@@ -87,6 +100,34 @@ def test_best_d_answers_the_generator_that_plays_and_not_its_average() -> None:
     frame = replace(frame_of(mean=75), played=frame_of(mean=69).counts)
     best = optimum(HEIGHTS, frame)[1]
     assert np.nanmax(np.abs(best - 0.5)) < 0.02
+
+
+def test_best_d_of_two_gaussians_in_the_plane_is_that_of_the_paper() -> None:
+    """p_data = N((0, 0), I), p_g = N((1, 0), I): the logit of D* is (1 - 2 x_1) / 2, over 1 + the noise's variance."""
+    frame = round_frame(at=1)
+    best = best_surface(ROUND, frame)
+    edges = np.linspace(frame.low[0], frame.high[0], 65)
+    x, noise = (edges[1:] + edges[:-1]) / 2, 1.5 * (edges[1] - edges[0])
+    expected = 1 / (1 + np.exp((x - 0.5) / (1 + noise**2)))[:, None] + 0 * best
+    assert np.nanmax(np.abs(best - expected)) < 0.01
+    seen = np.isfinite(best)
+    assert seen[30:34, 30:34].all()
+    assert not seen[:5].any()  # beyond three deviations there are too few to say
+    assert expected[seen].min() < 0.15 < 0.85 < expected[seen].max()
+
+
+def test_best_d_in_the_plane_answers_the_generator_that_plays() -> None:
+    frame = replace(round_frame(at=2), played=round_frame(at=0).counts)
+    assert np.nanmax(np.abs(best_surface(ROUND, frame) - 0.5)) < 1e-6
+
+
+def test_best_d_in_the_plane_from_samples() -> None:
+    """10,000 samples of the data themselves: a half, but for what chance does."""
+    x = torch.randn(10_000, 2, generator=torch.Generator().manual_seed(0))
+    low, high = frames.view(ROUND)
+    best = best_surface(ROUND, replace(round_frame(0), counts=frames.counted(x, low, high).numpy()))
+    assert np.nanmean(np.abs(best - 0.5)) < 0.04
+    assert np.nanmax(np.abs(best - 0.5)) < 0.25
 
 
 def test_density_figure_says_what_and_in_which_units() -> None:
@@ -146,19 +187,39 @@ def test_panels_share_their_axes_and_map_z_to_x() -> None:
 
 def test_the_plane() -> None:
     figure = plane_figure(RING, plane_frame(), "step 0")
-    left, right = figure.axes
+    left, middle, right = figure.axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("x₁", "x₂")
-    assert {"D(x) = .50", "99% of the data", "gradient of D(x): the pull on samples"} <= labels(figure)
-    quiver = next(part for part in right.collections if hasattr(part, "U"))
+    assert [axes.get_title() for axes in figure.axes] == ["samples", "D(x)", "best, D*(x)"]
+    assert {"D(x) = .50", "99% of the data", "gradient of D(x): the pull on samples", "too rare to tell"} <= labels(
+        figure
+    )
+    quiver = next(part for part in middle.collections if hasattr(part, "U"))
     assert (quiver.U > 0).all()  # D grows with x_1, and so samples are pulled to the right
     assert np.allclose(quiver.V, 0)
+    shown = right.collections[0].get_array()
+    assert shown.max() > 0.99  # the modes above and below, where no samples are
+    assert shown.min() < 0.01  # between the modes, where only samples are
+    assert len(plane_panels(RING, [plane_frame()] * 2, ["a", "b"]).axes) == 6
+
+
+def test_the_plane_without_a_best_d() -> None:
+    """Of a critic, of data of unknown density, and of frames whose samples were not counted."""
     critic = plane_figure(RING, plane_frame(logistic=False), "t")
-    assert "D(x) = .50" not in labels(critic)
-    assert "data" in labels(plane_figure(replace(RING, distribution=None), plane_frame(), "t"))
-    assert len(plane_panels(RING, [plane_frame()] * 2, ["a", "b"]).axes) == 4
+    assert labels(critic).isdisjoint({"D(x) = .50", "too rare to tell"})
+    unknown = plane_figure(replace(RING, distribution=None), plane_frame(), "t")
+    assert "data" in labels(unknown)
+    uncounted = replace(plane_frame(), counts=np.zeros(0))
+    for figure in (critic, unknown, plane_figure(RING, uncounted, "t")):
+        assert len(figure.axes) == 2
+    assert len(plane_panels(RING, [plane_frame(), uncounted], ["a", "b"]).axes) == 4
+
+
+def test_the_plane_where_there_is_little_to_draw() -> None:
     flat = replace(plane_frame(), logits=np.full((64, 64), 0.1))  # crosses no level, and pulls nowhere
-    assert len(plane_figure(RING, flat, "t").axes) == 2
-    assert len(plane_figure(ring(num_modes=3, radius=2, std=1e-6, num=9), plane_frame(), "t").axes) == 2
+    assert len(plane_figure(RING, flat, "t").axes) == 3
+    assert len(plane_figure(ring(num_modes=3, radius=2, std=1e-6, num=9), plane_frame(), "t").axes) == 3
+    lost = replace(plane_frame(), counts=np.zeros((64, 64)), num=10)  # nowhere enough to tell
+    assert len(plane_figure(RING, lost, "t").axes) == 3
     broken = replace(plane_frame(), logits=np.full((64, 64), np.nan))
     assert "D gives no finite numbers" in {t.get_text() for t in plane_figure(RING, broken, "t").axes[1].texts}
 

@@ -32,6 +32,11 @@ class Slope(nn.Module):
         return (x[:, 0] - 69) / 3
 
 
+class Fixed(nn.Module):
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return torch.tensor([[1.0, -2.0]]).expand(len(z), 2)
+
+
 def perfect_run():
     run = run_of("train.ema=0")
     object.__setattr__(run, "G", Affine())
@@ -73,6 +78,18 @@ def test_the_first_index_of_a_frame_of_the_plane_is_the_first_coordinate() -> No
     assert (frame.high > 2.4).all()
 
 
+def test_samples_in_the_plane_are_counted_by_cell() -> None:
+    """A G that makes x = (1, -2) alone: all of them in the cell where that lies, by hand."""
+    run = run_of("data=ring", "arch.discriminator.hidden=[8]", "arch.generator.hidden=[8]", "train.ema=0")
+    object.__setattr__(run, "G", Fixed())
+    frame = frames.capture(run, 0)
+    side = (frame.high - frame.low) / 64
+    i, j = ((np.array([1.0, -2.0]) - frame.low) / side).astype(int)
+    assert frame.counts.shape == (64, 64)
+    assert frame.counts[i, j] == frame.counts.sum() == frame.num == 10_000
+    assert frame.played.size == 0
+
+
 def test_samples_come_from_the_average_and_those_that_play_are_counted_too() -> None:
     run = run_of("train.ema=0.9", "data=mixture1d", "arch=mlp_small")
     object.__setattr__(run, "averaged", Affine())
@@ -91,7 +108,7 @@ def test_a_frame_comes_back_as_it_was(data: str, tmp_path: Path) -> None:
     assert (again.step, again.logistic) == (-3, True)
     for key, value in vars(frame).items():
         assert np.array_equal(value, getattr(again, key)), key
-    assert (tmp_path / "frames" / "pretrain_00000007.npz").stat().st_size < 60_000
+    assert (tmp_path / "frames" / "pretrain_00000007.npz").stat().st_size < 90_000
 
 
 def test_recording_disturbs_nothing() -> None:

@@ -20,7 +20,16 @@ from ganrun.figures.density import (
     top_for,
     unit_of,
 )
-from ganrun.figures.plane import Levels, critic_levels, draw_samples, draw_surface, handles
+from ganrun.figures.plane import (
+    BEST,
+    Levels,
+    critic_levels,
+    draw_best,
+    draw_samples,
+    draw_surface,
+    handles,
+    has_best,
+)
 from ganrun.frames import Frame
 
 ARROWS = 25  # from z to x
@@ -99,18 +108,20 @@ def round_ticks(reach: float) -> list[float]:
 
 
 def plane_panels(dataset: Dataset, frames: Sequence[Frame], titles: Sequence[str]) -> Figure:
-    """For each frame of the plane the samples over the data, and below them D's surface."""
+    """For each frame of the plane the samples over the data, below them D's surface, and the best D's."""
     levels: Levels | None = None if frames[0].logistic else critic_levels(frames)
-    n = len(frames)
-    figure = Figure(figsize=(0.8 + 3.1 * n, 6.9), dpi=100, layout="constrained")
-    grid = figure.subplots(2, n, squeeze=False, sharex=True, sharey=True)
+    n, rows = len(frames), 3 if all(has_best(dataset, frame) for frame in frames) else 2
+    figure = Figure(figsize=(0.8 + 3.1 * n, 0.7 + 3.1 * rows), dpi=100, layout="constrained")
+    grid = figure.subplots(rows, n, squeeze=False, sharex=True, sharey=True)
     for i, (frame, title) in enumerate(zip(frames, titles, strict=True)):
-        top, bottom = grid[:, i]
+        top, middle, *bottom = grid[:, i]
         draw_samples(top, dataset, frame)
-        draw_surface(bottom, frame, levels)
+        draw_surface(middle, frame, levels)
+        for axes in bottom:
+            draw_best(axes, dataset, frame)
         top.set(title=title)
-        bottom.set(xlabel=f"x₁{unit_of(dataset)}")
-    for axes in grid[:, 0]:
-        axes.set(ylabel=f"x₂{unit_of(dataset)}")
-    figure.legend(handles=handles(dataset, frames[0]), loc="outside lower center", ncols=5, frameon=False, **TIGHT)
+        grid[-1, i].set(xlabel=f"x₁{unit_of(dataset)}")
+    for axes, what in zip(grid[:, 0], ("samples", d_name(frames[0]), BEST), strict=False):
+        axes.set(ylabel=f"{what}: x₂{unit_of(dataset)}")
+    figure.legend(handles=handles(dataset, frames[0]), loc="outside lower center", ncols=6, frameon=False, **TIGHT)
     return figure

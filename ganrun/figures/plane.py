@@ -1,10 +1,12 @@
-"""Two-dimensional data: samples over the true density, and the surface of the discriminator."""
+"""Two-dimensional data: samples over the true density, the surface of the discriminator, and that of the best one."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -13,33 +15,43 @@ from matplotlib.ticker import MaxNLocator
 from ganrun.data.dataset import Dataset
 from ganrun.figures.density import BLACK, BLUE, ORANGE, SHADE, TIGHT, critic_limits, d_name, note, unit_of
 from ganrun.frames import Frame
-from ganrun.theory import Cells
+from ganrun.theory import Cells, optimal_discriminator
 
 CELLS = 300  # along each axis, for the true density
 HELD = (0.99, 0.5)  # shares of the data inside the contours
 ARROWS = 4  # D is asked at so many positions from one arrow to the next
+BELL = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)  # over cells, of a deviation of 1.5, along each axis
+BELL /= BELL.sum()
+FEWEST = 50  # samples, real and generated, that speak for D* at a place
+CLEAR = 0.15  # from 1/2: so far D* has to go on both sides, or its boundary is one between equals, drawn by chance
 LEVELS = tuple(k / 10 for k in range(11))  # of a probability
+BEST = "best, D*(x)"
+RARE: Any = {"fc": "white", "ec": "#bbbbbb", "hatch": "...."}
 PALE = LinearSegmentedColormap.from_list("pale", ["#ffffff", "#f3b27a"])  # lines of black are seen on all of it
 
 Levels = list[float]
 
 
 def plane_figure(dataset: Dataset, frame: Frame, title: str, levels: Levels | None = None) -> Figure:
-    """Samples over the data on the left; on the right D's surface and the way in which it pulls samples.
+    """Samples over the data; D's surface, and the way in which it pulls samples; and the best D, where it is known.
 
     levels: of a critic whose figures are to be compared.
     """
-    figure = Figure(figsize=(9.6, 5.3), dpi=100, layout="constrained")
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    known = has_best(dataset, frame)
+    figure = Figure(figsize=(13.2, 5.3) if known else (9.6, 5.3), dpi=100, layout="constrained")
+    left, middle, *right = figure.subplots(1, 3 if known else 2, sharex=True, sharey=True)
     draw_samples(left, dataset, frame)
-    draw_surface(right, frame, levels)
-    for axes in (left, right):
+    draw_surface(middle, frame, levels)
+    for axes in right:
+        draw_best(axes, dataset, frame)
+        axes.set_title(BEST, fontsize="medium")
+    for axes in (left, middle, *right):
         axes.set(xlabel=f"x₁{unit_of(dataset)}")
     left.set_title("samples", fontsize="medium")
-    right.set_title(d_name(frame), fontsize="medium")
+    middle.set_title(d_name(frame), fontsize="medium")
     left.set(ylabel=f"x₂{unit_of(dataset)}")
     figure.suptitle(title, fontsize="large")
-    figure.legend(handles=handles(dataset, frame), loc="outside lower center", ncols=5, frameon=False, **TIGHT)
+    figure.legend(handles=handles(dataset, frame), loc="outside lower center", ncols=6, frameon=False, **TIGHT)
     return figure
 
 
@@ -78,6 +90,47 @@ def draw_surface(axes: Axes, frame: Frame, levels: Levels | None = None) -> None
     if frame.logistic:
         boundary(axes, frame)
     draw_arrows(axes, frame)
+    axes.set(aspect="equal")
+
+
+def has_best(dataset: Dataset, frame: Frame) -> bool:
+    """Whether D* can be told: of a logistic D, known data, and samples that were counted when the frame was made."""
+    return frame.logistic and dataset.distribution is not None and frame.counts.ndim == 2
+
+
+def best_surface(dataset: Dataset, frame: Frame) -> np.ndarray:
+    """D*(x) = p_data / (p_data + p_g) in the middle of each counted cell, (64, 64), for the G that plays.
+
+    Both are smoothed alike, since 10,000 samples are too few to go by a cell alone: it is the best D of those that
+    see x through noise of 1.5 cells. Not a number where both are rare.
+    """
+    assert dataset.distribution is not None
+    counts = frame.played if len(frame.played) else frame.counts
+    cells = Cells(tuple(frame.low), tuple(frame.high), len(counts))
+    mass = smooth(cells.mass(dataset.distribution).reshape(counts.shape).numpy())
+    share = smooth(counts / frame.num)
+    seen = (mass + share) * frame.num / (BELL**2).sum() ** 2 >= FEWEST
+    best = optimal_discriminator(torch.from_numpy(mass), torch.from_numpy(share)).numpy()
+    return np.where(seen, best, np.nan)
+
+
+def smooth(mass: np.ndarray) -> np.ndarray:
+    """Each cell's mass (n, n) spread over it and its neighbours; what leaves the box is lost."""
+    for axis in range(2):
+        mass = np.apply_along_axis(np.convolve, axis, mass, BELL, "same")
+    return mass
+
+
+def draw_best(axes: Axes, dataset: Dataset, frame: Frame) -> None:
+    """The best D in the shades of D's surface, with its boundary; hatched where there is too little to tell."""
+    cells = Cells(tuple(frame.low), tuple(frame.high), len(frame.counts))
+    x, y = ((e[1:] + e[:-1]).numpy() / 2 for e in map(cells.edges, range(2)))
+    best = best_surface(dataset, frame).T
+    axes.patch.set(**RARE)
+    axes.pcolormesh(x, y, best, cmap=PALE, norm=BoundaryNorm(LEVELS, PALE.N), rasterized=True)
+    axes.contour(x, y, np.isfinite(best), [0.5], colors=BLACK, linewidths=0.7)
+    if np.nanmin(best, initial=1) < 0.5 - CLEAR and np.nanmax(best, initial=0) > 0.5 + CLEAR:
+        axes.contour(x, y, best, [0.5], colors=ORANGE, linewidths=1.8, linestyles=[(0, (3, 1))])
     axes.set(aspect="equal")
 
 
@@ -151,4 +204,5 @@ def handles(dataset: Dataset, frame: Frame) -> list[Line2D | Patch]:
     if dataset.distribution is not None:
         real = [Patch(fc="#a8a8a8", label="50%"), Patch(fc=SHADE, ec=BLACK, lw=0.7, label="99% of the data")]
     line = [Line2D([], [], color=ORANGE, lw=1.8, ls=(0, (3, 1)), label="D(x) = .50")] if frame.logistic else []
-    return [dots, *real, *line, arrow]
+    rare = [Patch(**RARE, lw=0, label="too rare to tell")] if has_best(dataset, frame) else []
+    return [dots, *real, *line, arrow, *rare]
