@@ -1,6 +1,5 @@
 """One run from start to end: when to log, to show, to save, and to stop."""
 
-import inspect
 import logging
 import math
 import time
@@ -11,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from ganrun import frames
-from ganrun.best import Best, Measured, choose
+from ganrun.best import Best, choose
+from ganrun.evaluation import evaluate, evaluate_each
 from ganrun.figures.gallery import galleries
 from ganrun.figures.pictures import Pictures, save_png
 from ganrun.names import Config
@@ -21,7 +21,6 @@ from ganrun.records import checkpoint, dashboard
 from ganrun.records.dashboard import Dashboard
 from ganrun.records.run_dir import RunDir
 from ganrun.run import Run
-from ganrun.sampling import draw, judge, labels_like
 from ganrun.steps import DUpdate, Game, GUpdate, scalars
 
 log = logging.getLogger("ganrun")
@@ -273,28 +272,3 @@ def check_finite(values: dict[str, float], step: int) -> None:
     for name, value in values.items():
         if not math.isfinite(value):
             raise Diverged(f"step {step}: {name} is {value}.")
-
-
-def evaluate(run: Run, seed: int | None = None) -> dict[str, Any]:
-    """All metrics of the run, on samples that are a function of the weights and the seed (None: that of the run)."""
-    return {key: value for values in evaluate_each(run, seed).values() for key, value in values.items()}
-
-
-def evaluate_each(run: Run, seed: int | None = None) -> Measured:
-    """What each metric finds, by its name.
-
-    A metric is given, beside samples and dataset, what its signature names: `judge`, D's logits of samples, and whether
-    the loss is `logistic`.
-    """
-    if not run.metrics:
-        return {}
-    num = max(metric.num for metric in run.metrics.values())
-    seed = run.seed if seed is None else seed
-    y = None if run.condition is None else labels_like(run.dataset.train, num, seed)
-    samples = draw(run.sampler, run.latent, num, run.device, seed, y)
-    facts = {"judge": lambda x: judge(run.D, x, run.device), "logistic": getattr(run.loss, "logistic", False)}
-    found: Measured = {}
-    for name, metric in run.metrics.items():
-        named = inspect.signature(metric).parameters
-        found[name] = metric(samples, run.dataset, **{key: fact for key, fact in facts.items() if key in named})
-    return found

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ganrun.augment import ADA, TURNS, DiffAugment
 from ganrun.data.dataset import Dataset
+from ganrun.evaluation import evaluate
 from ganrun.figures.pictures import Pictures
-from ganrun.loop import evaluate
 from ganrun.penalty import Consistency
 from ganrun.steps import Game
 

@@ -14,7 +14,7 @@ FLOORS = [
     ["ganrun", "names", "checks", "randomness", "eager", "progress"],
     ["options", "data", "arch", "condition", "loss", "penalty", "augment", "schedule", "latent", "metric", "theory"],
     ["run"],
-    ["sampling", "frames", "steps", "records", "best"],
+    ["sampling", "frames", "steps", "records", "best", "evaluation"],
     ["figures", "diagnosis"],
     ["build", "loop"],
     ["commands"],

@@ -12,7 +12,7 @@ from torch import Tensor
 from ganrun.data.dataset import Dataset
 from ganrun.data.digits import digits
 from ganrun.data.toy import dirac, gaussian, grid, mixture1d, ring, spiral
-from ganrun.loop import evaluate
+from ganrun.evaluation import evaluate
 from ganrun.metric.distribution import Distribution
 from ganrun.metric.divergence import Divergence
 from ganrun.metric.modes import Modes

@@ -15,9 +15,9 @@ from torch import Tensor
 from ganrun.data.dataset import Dataset, Split, image_spec
 from ganrun.data.digits import digits
 from ganrun.data.toy import ring
+from ganrun.evaluation import evaluate
 from ganrun.figures.gallery import galleries
 from ganrun.figures.grid import grid
-from ganrun.loop import evaluate
 from ganrun.metric import vectors
 from ganrun.metric.neighbors import Neighbors
 from ganrun.metric.vectors import nearest, unit

@@ -18,7 +18,7 @@ from ganrun.data.dataset import Dataset, DataSpec, Split
 from ganrun.data.digits import digits
 from ganrun.data.published import mnist
 from ganrun.data.toy import gaussian, ring
-from ganrun.loop import evaluate
+from ganrun.evaluation import evaluate
 from ganrun.metric import parzen, vectors
 from ganrun.metric.parzen import Parzen, anchor_index, log_likelihoods
 from ganrun.metric.vectors import unit

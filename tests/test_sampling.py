@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganrun.cli.search import CONF
 from ganrun.data.dataset import Dataset
+from ganrun.evaluation import evaluate
 from ganrun.figures.pictures import Pictures
-from ganrun.loop import evaluate
 from ganrun.randomness import seeded
 from ganrun.sampling import CHUNK, draw, evaluating, fixed_latents, generate
 from ganrun.steps import Game

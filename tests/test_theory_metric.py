@@ -9,7 +9,7 @@ from conftest import run_of
 from torch import Tensor
 
 from ganrun.data.toy import gaussian, ring
-from ganrun.loop import evaluate
+from ganrun.evaluation import evaluate
 from ganrun.metric.theory import Theory
 from ganrun.records.run_dir import RunDir
 

@@ -10,9 +10,10 @@ import numpy as np
 from ganrun.build import build, choose_device
 from ganrun.checks import check_arguments
 from ganrun.commands.train import say_caveats, say_metrics
+from ganrun.evaluation import evaluate
 from ganrun.figures.gallery import galleries
 from ganrun.figures.pictures import save_png
-from ganrun.loop import check_same_data, evaluate
+from ganrun.loop import check_same_data
 from ganrun.names import Config
 from ganrun.records import dashboard
 from ganrun.records.dashboard import Dashboard

@@ -17,7 +17,8 @@ from ganrun.best import Best, choose
 from ganrun.build import build
 from ganrun.diagnosis.examine import measure
 from ganrun.diagnosis.verdict import Diagnosis, diagnose
-from ganrun.loop import Diverged, Position, State, check_same_data, evaluate_each, nimg, train
+from ganrun.evaluation import evaluate_each
+from ganrun.loop import Diverged, Position, State, check_same_data, nimg, train
 from ganrun.names import Config, slug
 from ganrun.progress import logging_to_file
 from ganrun.records import checkpoint
