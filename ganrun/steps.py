@@ -4,7 +4,7 @@ A player's gradients are taken with respect to its own parameters alone, so that
 nor given a gradient, and nothing is left over for its next update.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, NamedTuple
 
@@ -14,10 +14,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.optim import Optimizer
 
-from ganrun.eager import bare_step
+from ganrun.eager import Grads, mover
 from ganrun.run import Run
 
-Grads = tuple[Tensor | None, ...]
 SINGULAR_VECTORS = ("._u", "._v")  # how torch names the buffers of a spectral norm
 
 
@@ -77,7 +76,7 @@ class Game:
         self.run = run
         self.d_params = [p for p in run.D.parameters() if p.requires_grad]
         self.g_params = [p for p in run.G.parameters() if p.requires_grad]
-        self.d_step, self.g_step = bare_step(run.d_optimizer), bare_step(run.g_optimizer)
+        self.move_d, self.move_g = mover(run.d_optimizer, self.d_params), mover(run.g_optimizer, self.g_params)
         self.shared_pass = treats_samples_independently(run.D)
         self.g_counters, self.d_counters = counting_layers(run.G), counting_layers(run.D)
         self.g_constrained, self.d_constrained = constrained_layers(run.G), constrained_layers(run.D)
@@ -272,12 +271,12 @@ class Game:
         return torch.where(wrong, fake_logits, real_logits), torch.where(wrong, real_logits, fake_logits)
 
     def _move_g(self, grads: Grads) -> None:
-        move(self.g_step, self.g_params, grads)
+        self.move_g(grads)
         for layer in self.g_constrained:
             layer.constrain()
 
     def _move_d(self, grads: Grads) -> None:
-        move(self.d_step, self.d_params, grads)
+        self.move_d(grads)
         for layer in self.d_constrained:
             layer.constrain()
         for penalty in self.run.penalties.values():
@@ -295,16 +294,6 @@ def scalars(*updates: DUpdate | GUpdate) -> dict[str, float]:
 def norm(grads: Grads) -> Tensor:
     """The L2 norm of all gradients together."""
     return torch.stack([grad.norm() for grad in grads if grad is not None]).norm()
-
-
-@torch.no_grad()
-def move(step: Callable[[], Any], params: Sequence[Tensor], grads: Grads) -> None:
-    """One step of an optimizer with these gradients, which are not left behind."""
-    for param, grad in zip(params, grads, strict=True):
-        param.grad = grad
-    step()
-    for param in params:
-        param.grad = None
 
 
 def set_factor(optimizer: Optimizer, key: str, factor: float) -> None:
