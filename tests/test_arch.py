@@ -11,7 +11,7 @@ from ganrun.arch import dcgan, mlp
 from ganrun.build import check_fit
 from ganrun.data.dataset import DataSpec
 from ganrun.latent import Normal
-from ganrun.sampling import evaluating, generate
+from ganrun.sampling import draw, evaluating, generate
 
 SIDES = [8, 10, 12, 16, 24, 28, 32, 48, 64, 96, 128]
 
@@ -74,7 +74,7 @@ def test_mlp_of_images_is_bounded_by_their_range() -> None:
 def test_the_articles_nets() -> None:
     run = run_of("arch=heights")
     kinds = [type(layer).__name__ for layer in run.G.layers]
-    assert kinds == ["Linear", "BatchNorm1d", "Tanh", "Dropout"] * 5 + ["Linear"]
+    assert kinds == ["Linear", "BatchNorm1d", "Tanh", "AlwaysDropout"] * 5 + ["Linear"]
     widths = [layer.out_features for layer in run.D.modules() if isinstance(layer, nn.Linear)]
     assert widths == [1, 2, 2, 2] or widths == [2, 2, 2, 1]
     assert not any(isinstance(layer, nn.BatchNorm1d | nn.Dropout) for layer in run.D.modules())
@@ -145,3 +145,35 @@ def test_init_he_keeps_the_size_of_what_passes_and_torchs_own_does_not() -> None
         sizes[init] = G(torch.randn(1000, 64)).square().mean().item()
     assert 1.5 < sizes["he"] < 2.6  # 2
     assert sizes["torch"] < 0.02
+
+
+def test_init_glorot_is_uniform_within_its_bound_and_keeps_sizes_behind_tanh() -> None:
+    """U(-r, r) with r^2 = 6 / (inputs + outputs), by Equation 16 of Glorot and Bengio 2010; biases are 0."""
+    torch.manual_seed(0)
+    G = mlp.Generator(DataSpec((1,)), 100, hidden=[500], activation="tanh", init="glorot")
+    weight, bound = G.layers[0].weight, (6 / 600) ** 0.5
+    assert 0.999 * bound < weight.abs().max() <= bound
+    assert weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.01)
+    assert G.layers[0].bias.abs().max() == 0
+    D = mlp.Discriminator(DataSpec((1,)), hidden=[500], activation="tanh", init="glorot")
+    assert D.layers[0].weight.abs().max() > 0.99 * (6 / 501) ** 0.5
+
+
+def test_dropout_is_a_source_of_noise_at_test_time_where_it_is_asked_for() -> None:
+    """The same z gives the same sample by default, and many where dropout stays; the same ones of a seed."""
+    nets = ["arch=heights", "latent=normal", "metric=none"]
+    z = torch.ones(1000, 1)
+    silent, noisy = (run_of(*nets, f"arch.generator.test_time_dropout={on}") for on in ("false", "true"))
+    assert generate(silent.G, z).unique().numel() == 1
+    assert generate(noisy.G, z).unique().numel() > 20
+    first, second = (draw(noisy.G, noisy.latent, 50, noisy.device, seed=3) for _ in range(2))
+    assert torch.equal(first, second)
+    assert not torch.equal(first, draw(noisy.G, noisy.latent, 50, noisy.device, seed=4))
+
+
+def test_test_time_dropout_drops_at_its_rate() -> None:
+    torch.manual_seed(0)
+    layer = mlp.AlwaysDropout(0.25).eval()
+    kept = layer(torch.ones(40_000))
+    assert (kept == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert kept.max().item() == pytest.approx(1 / 0.75)

@@ -184,7 +184,7 @@ def test_experiment_opens_with_its_command_and_what_to_expect(name: str) -> None
 
 def test_a_choice_on_the_command_line_beats_the_experiment() -> None:
     experiment = config_of("experiment=heights_article")
-    assert (experiment["optimizer"]["_target_"], experiment["optimizer"]["lr"]) == ("torch.optim.SGD", 0.005)
+    assert (experiment["optimizer"]["_target_"], experiment["optimizer"]["lr"]) == ("torch.optim.SGD", 1.0)
     assert (experiment["train"]["steps"], experiment["train"]["ema"]) == (10000, 0)
     assert experiment["latent"]["_target_"] == "ganrun.latent.Data"
     own = config_of(

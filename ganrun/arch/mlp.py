@@ -6,11 +6,12 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import dropout as drop_out
 
 from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_labels, with_minibatch
 from ganrun.data.dataset import DataSpec
 
-Init = Literal["torch", "he"]
+Init = Literal["torch", "he", "glorot"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -26,8 +27,13 @@ class Generator(nn.Module):
 
     Vectors are mean + std * output, so that a fresh network stands near the data whatever its units are;
     bounded data (images) pass a tanh that is scaled to `spec.value_range`. label_dim: classes that y (B,) tells apart
-    and that stand one-hot beside z; 0: y is not looked at. init: of the weights: torch's, whose outputs shrink from
-    layer to layer, or "he", which keeps their size: N(0, 2 / inputs), biases 0. He et al. 2015, arXiv:1502.01852.
+    and that stand one-hot beside z; 0: y is not looked at. init: of the weights, with biases 0 but for torch's own,
+    whose outputs shrink from layer to layer:
+    - "he" keeps their size behind rectifiers: N(0, 2 / inputs). He et al. 2015, arXiv:1502.01852;
+    - "glorot" about keeps it behind tanh: U(-r, r), r^2 = 6 / (inputs + outputs). Glorot and Bengio 2010, Equation 16.
+    test_time_dropout: whether samples are drawn with dropout, as in training: it is then a source of noise, as z is,
+    as in Isola et al. 2017 (arXiv:1611.07004, section 3.2). Units that drop out vary more than those that do not, and
+    batch norm behind them, which has seen the former only, is off by that where samples are drawn without it.
     """
 
     def __init__(
@@ -38,6 +44,7 @@ class Generator(nn.Module):
         activation: str = "leaky_relu",
         batch_norm: bool = False,
         dropout: float = 0.0,
+        test_time_dropout: bool = False,
         init: Init = "torch",
         spectral_norm: bool = False,
         label_dim: int = 0,
@@ -47,7 +54,8 @@ class Generator(nn.Module):
         self.center: Tensor
         self.scale: Tensor
         self.shape, self.output_range = spec.shape, spec.value_range
-        self.layers = _layers([z_dim + label_dim, *hidden, spec.numel], activation, batch_norm, dropout, init)
+        drop = AlwaysDropout if test_time_dropout else nn.Dropout
+        self.layers = _layers([z_dim + label_dim, *hidden, spec.numel], activation, batch_norm, dropout, init, drop)
         low, high = spec.value_range or (spec.mean - spec.std, spec.mean + spec.std)
         self.register_buffer("center", torch.tensor((low + high) / 2))
         self.register_buffer("scale", torch.tensor((high - low) / 2))
@@ -102,8 +110,20 @@ class Discriminator(nn.Module):
         return self.output(self.features(x, y)).squeeze(1)  # (B,)
 
 
+class AlwaysDropout(nn.Dropout):
+    """Dropout in eval mode, too."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return drop_out(x, self.p, training=True)
+
+
 def _layers(
-    sizes: Sequence[int], activation: str, batch_norm: bool, dropout: float, init: Init = "torch"
+    sizes: Sequence[int],
+    activation: str,
+    batch_norm: bool,
+    dropout: float,
+    init: Init = "torch",
+    drop: Callable[[float], nn.Module] = nn.Dropout,
 ) -> nn.Sequential:
     """Linear layers between the sizes; after each but the last: batch norm, activation, dropout."""
     if activation not in ACTIVATIONS:
@@ -119,11 +139,19 @@ def _layers(
             layers.append(nn.BatchNorm1d(n_out))
         layers.append(ACTIVATIONS[activation]())
         if dropout:
-            layers.append(nn.Dropout(dropout))
+            layers.append(drop(dropout))
     layers.append(nn.Linear(sizes[-2], sizes[-1]))
-    if init == "he":
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-                nn.init.zeros_(layer.bias)
+    initialize([layer for layer in layers if isinstance(layer, nn.Linear)], init)
     return nn.Sequential(*layers)
+
+
+def initialize(layers: Sequence[nn.Linear], init: Init) -> None:
+    """Start the weights as `init` says; torch's stand there already."""
+    if init == "torch":
+        return
+    for layer in layers:
+        if init == "he":
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        else:
+            nn.init.xavier_uniform_(layer.weight)
+        nn.init.zeros_(layer.bias)
