@@ -34,7 +34,7 @@ USAGE_ERROR, ERROR = 2, 1  # exit codes
 
 USERS_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 MOST_CHECKED = 20  # values of one sweep that are composed before it starts, at 0.05 s each
-PATHS = ("hydra.sweep.dir", "run_dir", "out", "data.root", "data.cache", "arch.generator.grow_from")
+PATHS = ("hydra.sweep.dir", "run_dir", "out", "data.root", "data.cache", "runs", "arch.generator.grow_from")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
