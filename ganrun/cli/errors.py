@@ -56,10 +56,10 @@ def check_kind(key: str, node: dict[str, Any], kind: Any) -> None:
 def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
     """The error in one line that says what to type."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = error.missing_cfg_file.rpartition("/")
-        if not group:
-            return f"--config-name={option}: no such config."
-        options = [o for o in error.options or [] if o]
+        group, _, option = error.missing_cfg_file.partition("/")
+        if not option:
+            return f"--config-name={group}: no such config."
+        options = groups_and_options(config_dirs(arguments)).get(group, [])
         hint = did_you_mean(option, options)
         known = f" {group} is one of {', '.join(options)}." if options else ""
         return f"{group}={option}: no such option{hint}{known}"
