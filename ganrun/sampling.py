@@ -33,11 +33,14 @@ def fixed_latents(latent: Latent, num: int, device: torch.device, seed: int) -> 
 
 
 def generate(G: nn.Module, z: Tensor, y: Tensor | None = None) -> Tensor:
-    """G(z, y) on the CPU, float32, (len(z), *shape); in eval mode, so a sample does not depend on the others."""
+    """G(z, y) on the CPU, float32, (len(z), *shape); in eval mode, so a sample does not depend on the others.
+
+    A G that draws noise of its own, such as dropout, draws the same each time, and disturbs no random state.
+    """
     size = CHUNK if z.shape[1] > 1 else 100 * CHUNK
     zs = z.split(size)
     ys = [None] * len(zs) if y is None else y.to(z.device).split(size)
-    with evaluating(G):
+    with evaluating(G), seeded(z.device, 0, "noise of G"):
         return torch.cat([G(*part).float().cpu() for part in zip(zs, ys, strict=True)])
 
 
