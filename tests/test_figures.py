@@ -260,6 +260,7 @@ def test_accuracy_stands_between_nothing_and_all_with_the_guess_between() -> Non
 def test_metrics_of_several_steps_are_drawn_beside_those_of_the_data() -> None:
     rows = [{"step": s, "metric/std_100k": s, "metric/std_true": 3.0, "metric/jsd_9": s} for s in (1, 2)]
     rows += [{"step": 3, "metric/once": 1.0}]
+    rows += [{"step": s, "metric/parzen_10k_num_test": 100.0} for s in (4, 5)]  # a count, which is no curve
     assert metric_keys(rows) == ["metric/std_100k", "metric/jsd_9"]
     first, second = metric_figure(rows, metric_keys(rows), "inches").axes
     assert (first.get_title(), first.get_ylabel(), second.get_ylabel()) == ("std_100k", "inches", "nats")

@@ -81,9 +81,9 @@ def metric_figure(rows: Rows, keys: Sequence[str], unit: str = "") -> Figure:
 
 
 def metric_keys(rows: Rows) -> list[str]:
-    """The metrics that were taken more than once, without the data's own values."""
+    """The metrics that were taken more than once, but for the data's own values and counts of examples."""
     keys = dict.fromkeys(key for row in rows for key in row if key.startswith("metric/") and not key.endswith("_true"))
-    return [key for key in keys if len(curve(rows, key)[0]) > 1]
+    return [key for key in keys if len(curve(rows, key)[0]) > 1 and "_num_" not in key]
 
 
 def _true_names(key: str) -> list[str]:
