@@ -205,8 +205,8 @@ class Game:
     def _judge(self, real: Tensor, fake: Tensor, y: Tensor | None, apart: bool = False) -> tuple[Verdict, Verdict]:
         """D's verdicts on both: in one pass where D treats samples independently, else, or if asked, each by itself.
 
-        Apart, G's gradient does not have to pass D for real examples too: 8% of a step on MNIST. Nets for vectors are
-        so small that the number of operations counts, and not their size.
+        Apart, G's gradient does not have to pass D for real examples too: 8% of the arithmetic of a step on MNIST. Nets
+        for vectors are so small that the number of operations counts, and not their size.
         """
         if apart or not self.shared_pass:
             return self._ask(real, y), self._ask(fake, y)
