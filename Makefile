@@ -17,8 +17,8 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet $(TORCH) -e '.[dev]'
 	@touch $@
 
-run: setup  ## Train the default job: the heights GAN (add arguments as in: make run ARGS="data=digits")
-	$(BIN)/ganrun $(ARGS)
+run: setup  ## Train the heights GAN (or another job, as in: make run ARGS="data=digits")
+	$(BIN)/ganrun $(or $(ARGS),experiment=heights)
 
 test: setup  ## Run every test
 	$(BIN)/python -m pytest -n 2

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.optim import Optimizer
 
-from ganrun.eager import Grads, mover
+from ganrun.eager import Grads, gradients, mover
 from ganrun.run import Run
 
 SINGULAR_VECTORS = ("._u", "._v")  # how torch names the buffers of a spectral norm
@@ -125,7 +125,7 @@ class Game:
         loss, terms, total = self._d_loss(batch, real, fake, y, of_real, of_fake)
         if run.augment is not None:
             run.augment.observe(of_real.logits)
-        grads = torch.autograd.grad(total, self.d_params, allow_unused=True)
+        grads = gradients(total, self.d_params)
         self._move_d(grads)
         return DUpdate(loss, of_real.logits, of_fake.logits, terms, grads, self.logistic)
 
@@ -142,7 +142,7 @@ class Game:
                 real, y = None, self._labels()
             fake = self._shown(self.run.G(self._latents(), y))
             loss, terms, total = self._g_loss(real, fake, y)
-        grads = torch.autograd.grad(total, self.g_params, allow_unused=True)
+        grads = gradients(total, self.g_params)
         self._move_g(grads)
         return GUpdate(loss, terms, grads)
 
@@ -157,8 +157,8 @@ class Game:
         d_loss, d_terms, d_total = self._d_loss(batch, real, fake.detach(), y, of_real, of_fake)
         if run.augment is not None:
             run.augment.observe(of_real.logits)
-        d_grads = torch.autograd.grad(d_total, self.d_params, retain_graph=True, allow_unused=True)
-        g_grads = torch.autograd.grad(g_total, self.g_params, allow_unused=True)
+        d_grads = gradients(d_total, self.d_params, keep_graph=True)
+        g_grads = gradients(g_total, self.g_params)
         self._move_d(d_grads)
         self._move_g(g_grads)
         d = DUpdate(d_loss, of_real.logits, of_fake.logits, d_terms, d_grads, self.logistic)
@@ -211,10 +211,11 @@ class Game:
         if apart or not self.shared_pass:
             return self._ask(real, y), self._ask(fake, y)
         logits, classes = self._ask(torch.cat([real, fake]), None if y is None else torch.cat([y, y]))
-        n = len(real)
+        of_real, of_fake = logits.split(len(real))
         if classes is None:
-            return Verdict(logits[:n]), Verdict(logits[n:])
-        return Verdict(logits[:n], classes[:n]), Verdict(logits[n:], classes[n:])
+            return Verdict(of_real), Verdict(of_fake)
+        real_classes, fake_classes = classes.split(len(real))
+        return Verdict(of_real, real_classes), Verdict(of_fake, fake_classes)
 
     def _g_loss(
         self, real: Any, fake: Tensor, y: Any, verdicts: tuple[Any, Any] = (None, None)

@@ -199,8 +199,9 @@ def test_a_choice_on_the_command_line_beats_the_experiment() -> None:
     assert config_of("experiment=ring", "penalty=none")["penalty"] == {}
 
 
-def test_the_experiment_heights_is_the_default_job() -> None:
-    assert config_of("experiment=heights") == config_of()
+def test_the_experiment_heights_is_the_default_job_with_both_players_updated_at_once() -> None:
+    assert config_of("experiment=heights", "train.update=alternating") == config_of()
+    assert config_of("experiment=heights") == config_of("train.update=simultaneous")
 
 
 def test_players_may_have_optimizers_and_schedules_apart() -> None:

@@ -1,4 +1,4 @@
-"""Shortcuts of optimizer steps: the same bits as torch's own steps."""
+"""Shortcuts of gradients and optimizer steps: the same bits as torch's own."""
 
 import copy
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from ganrun import eager
 from ganrun.eager import FusedAdam, mover
 
 KINDS = {
@@ -80,3 +81,42 @@ def test_an_optimizer_of_two_groups_keeps_its_rates() -> None:
     move(gradients(0))
     assert torch.equal(params[0], parameters()[0])
     assert not torch.equal(params[1], parameters()[1])
+
+
+def loss_and_inputs() -> tuple[Tensor, list[Tensor]]:
+    """The last input does not enter the loss."""
+    torch.manual_seed(1)
+    net, x, unused = nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 1)), torch.randn(5, 3), torch.randn(2)
+    inputs = [*net.parameters(), x.requires_grad_(), unused.requires_grad_()]
+    return net(x).mean(), inputs
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_gradients_are_those_of_torch_bit_for_bit(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both by the engine, and where torch has changed so that it is not called."""
+    assert eager.ENGINE is not None
+    if not known:
+        monkeypatch.setattr(eager, "ENGINE", None)
+    loss, inputs = loss_and_inputs()
+    first = eager.gradients(loss, inputs, keep_graph=True)
+    again = eager.gradients(loss, inputs)  # the last time: the graph is gone then
+    expected = torch.autograd.grad(*loss_and_inputs(), allow_unused=True)
+    assert first[-1] is again[-1] is expected[-1] is None
+    assert all(x is None for x in [p.grad for p in inputs])
+    for a, b, c in zip(first[:-1], again[:-1], expected[:-1], strict=True):
+        assert torch.equal(a, b)
+        assert torch.equal(a, c)
+    with pytest.raises(RuntimeError, match="second time"):
+        eager.gradients(loss, inputs)
+
+
+def test_an_engine_that_is_called_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(*arguments: object) -> None:  # it takes no accumulate_grad
+        raise AssertionError(arguments)
+
+    class Variable:
+        _execution_engine = type("Engine", (), {"run_backward": staticmethod(changed)})
+
+    assert eager.engine() is not None
+    monkeypatch.setattr(torch.autograd, "Variable", Variable)
+    assert eager.engine() is None

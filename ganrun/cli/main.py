@@ -1,5 +1,6 @@
 """The face: verbs, Hydra, the user's own conf/, and the wording of errors. Torch is not loaded here."""
 
+import gc
 import importlib
 import logging
 import os
@@ -8,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hydra
@@ -118,7 +120,7 @@ class CommandLine:
                 log.info("job %d: %s", len(self.codes), name)
                 if self.verb == "train":
                     config["run_dir"] = str(Path(HydraConfig.get().sweep.dir) / slug(name))
-            command = importlib.import_module(f"ganrun.commands.{self.verb}")
+            command = load(self.verb)
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
             typed = {"overrides": list(HydraConfig.get().overrides.task)} if self.verb == "train" else {}
             code = command.main(config, title, **typed)
@@ -151,6 +153,19 @@ class CommandLine:
         for line, found in choices.items():
             for choice in found[:MOST_CHECKED]:
                 validate(self.verb, plain(compose(self.verb, list({**first, line: choice}.values()))))
+
+
+def load(verb: str) -> ModuleType:
+    """The module of a verb, with all that it imports, torch first of all.
+
+    None of it is garbage before the program ends: not to look for any saves 0.4 s here, and 0.5 s at the exit.
+    """
+    gc.disable()
+    try:
+        return importlib.import_module(f"ganrun.commands.{verb}")
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def is_override(argument: str) -> bool:

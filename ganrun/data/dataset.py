@@ -162,7 +162,7 @@ class Batches:
         """x (B, *shape) in the value range and y (B,) or None, on the device."""
         x, y = self.split.x, self.split.y
         index = self._indices(i * self.batch_size)
-        x = self.spec.decode(x[index].to(self.device)).contiguous(memory_format=self._format)
+        x = self.spec.decode(x.index_select(0, index).to(self.device)).contiguous(memory_format=self._format)
         return x, None if y is None else y[index].to(self.device)
 
     def _indices(self, start: int) -> Tensor:
