@@ -1,4 +1,4 @@
-"""The default job is a pleasure: quick, and a good fit."""
+"""What `make run` trains is a pleasure: quick, and a good fit."""
 
 import json
 import os
@@ -9,10 +9,10 @@ from conftest import Command
 
 
 @pytest.mark.slow
-def test_the_default_job_fits_the_heights(command: Command, tmp_path: Path) -> None:
+def test_the_heights_fit(command: Command, tmp_path: Path) -> None:
     """One seed of benchmarks/heights.py, which states the figures over ten; here with the issue's bounds."""
     before = os.times()
-    done = command("run_dir=r")
+    done = command("experiment=heights", "run_dir=r")
     after = os.times()
     seconds = after.children_user + after.children_system - before.children_user - before.children_system
     assert done.returncode == 0, done.stderr
@@ -20,4 +20,4 @@ def test_the_default_job_fits_the_heights(command: Command, tmp_path: Path) -> N
     assert abs(metrics["mean_100k"] - 69) <= 0.1
     assert abs(metrics["std_100k"] - 3) <= 0.1
     assert metrics["ks_100k"] <= 0.02
-    assert seconds < 30  # of a processor: 13 on an idle machine, more where cores share their caches
+    assert seconds < 30  # of a processor: 14 on an idle machine, more where cores share their caches
