@@ -2,7 +2,7 @@
 
 Each seed is a process of its own, `ganrun experiment=ring seed=S`, timed from outside, start-up included. The bounds of
 the project: ring 8 of 8 modes and 95 % of samples of high quality, grid 25 of 25 and 90 %, in 9 of 10 seeds, each
-within 120 s. Quality is that of 2,500 samples (metric=modes); the verdict is what ganrun says went wrong. Every row is
+within 120 s. Quality is that of 2,500 samples (metric=modes); findings are what ganrun says went wrong. Every row is
 written when it is there, and rows that the file holds are not measured again: it may be stopped, and started anew.
 Remove the file after a recipe has changed.
 """
@@ -34,7 +34,8 @@ def one(experiment: str, seed: int) -> dict[str, Any]:
         seconds, cpu = time.perf_counter() - start, children() - cpu
         result = json.loads(Path(folder, "r", "result.json").read_text())
     facts = {"experiment": experiment, "seed": seed, "exit_code": done.returncode, "seconds": round(seconds, 2)}
-    return {**facts, "cpu_seconds": round(cpu, 2), "verdict": result["diagnosis"]["verdict"], **result["metrics"]}
+    findings = [finding["name"] for finding in result["diagnosis"]["findings"]]
+    return {**facts, "cpu_seconds": round(cpu, 2), "findings": findings, **result["metrics"]}
 
 
 def children() -> float:
@@ -58,7 +59,7 @@ def summary(experiment: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
         "median high quality": round(statistics.median(quality), 4),
         "least high quality": min(quality),
         "median reverse KL": round(statistics.median(row["reverse_kl_2500"] for row in rows), 4),
-        "verdicts": dict(Counter(row["verdict"] for row in rows)),
+        "diagnosed as": dict(Counter(", ".join(row["findings"]) or "healthy" for row in rows)),
         "median seconds": statistics.median(row["seconds"] for row in rows),
         "most seconds": max(row["seconds"] for row in rows),
         "median CPU seconds": statistics.median(row["cpu_seconds"] for row in rows),
