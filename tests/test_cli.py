@@ -1,5 +1,6 @@
 """The command line: what it answers, how fast, and what it says of a slip."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from conftest import Command
+
+from ganrun.cli.main import load
 
 SLIPS = [
     ("trian.steps=3", "trian.steps=3: no such setting; did you mean train.steps?"),
@@ -256,3 +259,14 @@ def test_runs_from_a_read_only_folder_with_a_run_dir_elsewhere(command: Command,
     done = command(f"run_dir={tmp_path / 'r'}", "train.steps=2", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert not any(folder.iterdir())
+
+
+def test_only_what_a_first_job_imports_is_never_looked_at_as_garbage() -> None:
+    """Else all that each job of a sweep leaves behind would stay, too."""
+    first = load("train")
+    frozen = gc.get_freeze_count()
+    garbage = [[] for _ in range(1000)]  # type: ignore[var-annotated]
+    assert load("train") is first
+    assert gc.get_freeze_count() == frozen
+    assert gc.isenabled()
+    assert len(garbage) == 1000
