@@ -54,6 +54,17 @@ def test_a_numbered_checkpoint_has_the_metrics_of_a_run_that_ended_there(finishe
     ]
 
 
+def test_what_was_found_of_a_killed_run_is_there_when_it_has_gone_on(finished: Path, here) -> None:
+    checkpoint.path_of(finished / "checkpoints", 6).unlink()
+    (finished / "result.json").unlink()
+    assert here("evaluate", "run_dir=r", "checkpoint=3", "average=false")[0] == 0
+    assert not (finished / "result.json").exists()
+    assert here("resume", "run_dir=r")[0] == 0
+    (found,) = result_of(finished)["evaluations"]
+    assert (found["step"], found["average"]) == (3, False)
+    assert recorded(finished, "metric_raw/w1_1k") == [(3, found["metrics"]["w1_1k"])]
+
+
 def test_metrics_that_the_run_was_not_given_join_those_of_its_end(finished: Path, here) -> None:
     before = result_of(finished)["metrics"]
     assert here("evaluate", "run_dir=r", "metric=[divergence,theory]", "metric.divergence.num=2000")[0] == 0

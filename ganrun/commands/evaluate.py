@@ -61,9 +61,6 @@ class Evaluation:
         for name, image in self.named_pictures.items():
             board.image(f"samples/{name}", image, self.step)
 
-    def as_json(self) -> dict[str, Any]:
-        return {key: getattr(self, key) for key in ("checkpoint", "step", "average", "seed", "metrics")}
-
 
 def main(config: Config, name: str = "") -> int:
     """Take the metrics, print and record them. Raises ValueError for a run, checkpoint or metric that cannot work."""
@@ -110,7 +107,7 @@ def take(run: Run, step: int, options: EvaluateOptions) -> Evaluation:
 
 def record(run_dir: RunDir, found: Evaluation) -> None:
     """Into metrics.jsonl, samples/, TensorBoard's events and, of a run that has ended, result.json."""
-    how = {key: value for key, value in found.as_json().items() if key not in ("step", "metrics")}
+    how = {"checkpoint": found.checkpoint, "average": found.average, "seed": found.seed}
     run_dir.insert_metrics({"step": found.step, **found.tagged, "evaluated": how})
     dashboard.insert(run_dir.path, found.step, found.show)
     for name, image in found.named_pictures.items():
@@ -118,18 +115,4 @@ def record(run_dir: RunDir, found: Evaluation) -> None:
         save_png(image, path)
         log.info("picture    %s", path)
     if result := run_dir.result():
-        run_dir.write_result(with_evaluation(result, found))
-
-
-def with_evaluation(result: dict[str, Any], found: Evaluation) -> dict[str, Any]:
-    """Among `metrics` where the run itself might have taken them, at its end; else in the list `evaluations`."""
-    at_end = result["status"] == "finished" and found.step == result["steps"]
-    if at_end and found.group == "metric":
-        return {**result, "metrics": result["metrics"] | found.metrics}
-    new, others = found.as_json(), []
-    for old in result.get("evaluations", []):
-        if all(old[key] == new[key] for key in ("step", "average", "seed")):
-            new["metrics"] = old["metrics"] | new["metrics"]
-        else:
-            others.append(old)
-    return {**result, "evaluations": [*others, new]}
+        run_dir.write_result(result)

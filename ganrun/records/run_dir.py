@@ -5,7 +5,7 @@ import json
 import os
 import shlex
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
@@ -122,7 +122,8 @@ class RunDir:
             return None
 
     def write_result(self, result: dict[str, Any]) -> None:
-        text = json.dumps(result, indent=2) + "\n"
+        """Write result.json: `result`, and what `ganrun evaluate` has put on record."""
+        text = json.dumps(with_evaluations(result, self.metrics()), indent=2) + "\n"
         write_atomically(self.result_file, lambda partial: partial.write_text(text))
 
     def log_metrics(self, row: dict[str, Any]) -> None:
@@ -169,6 +170,26 @@ class RunDir:
             if drop_metrics:
                 last = [row for row in last if row["step"] < step or not any(key.startswith("metric/") for key in row)]
             self._write_metrics(last)
+
+
+def with_evaluations(result: dict[str, Any], rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """Among `metrics` where the run itself might have taken them, at its end; else in the list `evaluations`.
+
+    That holds one for each step, average and seed. rows: those of metrics.jsonl.
+    """
+    metrics, apart = dict(result["metrics"]), {}
+    end = result["steps"] if result["status"] == "finished" else None
+    for row in rows:
+        if how := row.get("evaluated"):
+            found = {key: value for key, value in row.items() if "/" in key}
+            if row["step"] == end and all(key.startswith("metric/") for key in found):
+                kept = metrics
+            else:
+                key = (row["step"], how["average"], how["seed"])
+                first = {"checkpoint": how["checkpoint"], "step": row["step"], **how, "metrics": {}}
+                kept = apart.setdefault(key, first)["metrics"]
+            kept |= {key.partition("/")[2]: value for key, value in found.items()}
+    return {**result, "metrics": metrics, **({"evaluations": list(apart.values())} if apart else {})}
 
 
 def new_run_dir(parent: Path, name: str) -> RunDir:
