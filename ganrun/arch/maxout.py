@@ -48,7 +48,7 @@ class Maxout(nn.Module):
 class MaxoutConv(nn.Module):
     """A convolution whose channels are maxima over `pieces`, then max pooling. x (B, C, R, R) -> (B, channels, R', R').
 
-    Pooling windows that run over the edge count (ceil mode).
+    Pooling windows that run over the edge count (ceil mode). Both maxima are taken at once.
     """
 
     def __init__(
@@ -56,11 +56,11 @@ class MaxoutConv(nn.Module):
     ) -> None:
         super().__init__()
         self.conv = nn.Conv2d(n_in, channels * pieces, kernel, padding=padding)
-        self.pool = nn.MaxPool2d(pool, pool_stride, ceil_mode=True)
+        self.pool = nn.MaxPool3d((pieces, pool, pool), (pieces, pool_stride, pool_stride), ceil_mode=True)
         self.channels, self.pieces = channels, pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.conv(x).unflatten(1, (self.channels, self.pieces)).amax(2))
+        return self.pool(self.conv(x).unflatten(1, (self.channels, self.pieces))).squeeze(2)
 
 
 class Deconvolution(nn.Module):

@@ -164,6 +164,7 @@ def load(verb: str) -> ModuleType:
     name = f"ganrun.commands.{verb}"
     if name in sys.modules:
         return sys.modules[name]
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # Linux: tensors of over 2 MB lie on large pages
     gc.disable()
     try:
         return importlib.import_module(name)
