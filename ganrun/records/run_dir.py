@@ -177,7 +177,8 @@ def with_evaluations(result: dict[str, Any], rows: Iterable[dict[str, Any]]) -> 
 
     That holds one for each step, average and seed. rows: those of metrics.jsonl.
     """
-    metrics, apart = dict(result["metrics"]), {}
+    metrics = dict(result["metrics"])
+    apart: dict[tuple[int, bool, int], dict[str, Any]] = {}
     end = result["steps"] if result["status"] == "finished" else None
     for row in rows:
         if how := row.get("evaluated"):
@@ -185,9 +186,8 @@ def with_evaluations(result: dict[str, Any], rows: Iterable[dict[str, Any]]) -> 
             if row["step"] == end and all(key.startswith("metric/") for key in found):
                 kept = metrics
             else:
-                key = (row["step"], how["average"], how["seed"])
                 first = {"checkpoint": how["checkpoint"], "step": row["step"], **how, "metrics": {}}
-                kept = apart.setdefault(key, first)["metrics"]
+                kept = apart.setdefault((row["step"], how["average"], how["seed"]), first)["metrics"]
             kept |= {key.partition("/")[2]: value for key, value in found.items()}
     return {**result, "metrics": metrics, **({"evaluations": list(apart.values())} if apart else {})}
 
