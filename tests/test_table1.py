@@ -6,9 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import config_of
+from PIL import Image
 
+from ganrun.commands.table1 import panels
+from ganrun.figures.likelihood import Line, Panel, likelihood_figure
 from ganrun.records.run_dir import RunDir
 
 Here = Callable[..., tuple[int, str, str]]
@@ -215,6 +219,7 @@ def test_runs_are_named_by_paths_and_patterns_and_counted_once(here: Here) -> No
         ([], "runs: has to be given"),
         (["runs=3"], "runs=3: no run there"),
         (["runs=[a]", "format=latex"], "format=latex: must be one of text, markdown"),
+        (["runs=[a]", "figure=table1"], "figure=table1: must end in one of .png, .pdf, .svg"),
         (["runs=[a]", "checkpoint=first"], "checkpoint=first: must be "),
     ],
 )
@@ -232,6 +237,50 @@ def test_markdown(here: Here) -> None:
     assert set(tables[1]) == set(tables[8]) == set("| -")
     assert "| Deep GSN         | 214 +- 1.1" in out
     assert "\n- parzen: says little of quality" in out
+
+
+# The figure
+
+
+def test_the_figure_has_every_score_on_record(here: Here) -> None:
+    rows = [
+        {"step": 400, **tagged(parzen(210, 1.5)), **tagged(parzen(150), "metric_raw")},
+        {"step": 1000, **tagged(parzen(230)), **tagged(parzen(160), "metric_raw"), "loss/d": 1.0},
+    ]
+    write_run("a", "data=mnist", "train.ema=0.9", rows=rows)
+    write_run("b", "data=mnist", metrics={key: value for key, value in parzen(170).items() if "anchor" not in key})
+    write_run("o", "data=olivetti", metrics={"parzen_10k": 1400.0})
+    mnist, olivetti = panels([Path("a"), Path("b"), Path("o")])
+    assert mnist.lines == [
+        Line("a", True, {400: (210.0, 1.5), 1000: (230.0, 2.0)}),
+        Line("a", False, {400: (150.0, 2.0), 1000: (160.0, 2.0)}),
+        Line("b", False, {1000: (170.0, 2.0)}),
+    ]
+    assert (mnist.title, mnist.published, mnist.anchor) == ("MNIST", (225.0, 2.0), 243.56)
+    assert olivetti == Panel("olivetti", [Line("o", False, {1000: (1400.0, 0.0)})], None, None)
+
+
+def test_the_figure_tells_runs_and_averages_apart_and_shows_what_was_published() -> None:
+    lines = [Line(name, averaged, {5: (1.0, 0.1), 10: (2.0, 0.1)}) for name in "ab" for averaged in (True, False)]
+    figure = likelihood_figure([Panel("MNIST", lines, (225.0, 2.0), 243.56), Panel("TFD", lines[:1], None, None)])
+    first, second = figure.axes
+    drawn = [bar.lines[0] for bar in first.containers]
+    assert len({(line.get_marker(), line.get_color(), line.get_linestyle()) for line in drawn}) == 4
+    assert len({line.get_marker() for line in drawn}) == 2
+    assert sorted(text.get_text() for text in first.get_legend().get_texts()) == [
+        "a", "a, G averaged", "b", "b, G averaged", "published, 225 +- 2", "training images, 243.6"
+    ]  # fmt: skip
+    assert [text.get_text() for text in second.get_legend().get_texts()] == ["a, G averaged"]
+
+
+def test_the_figure_is_written_where_it_is_asked_for(here: Here) -> None:
+    write_run("a", metrics=parzen(225))
+    code, out, _ = here("table1", "runs=[a]", "figure=new/curves.png")
+    assert code == 0
+    assert "figure     new/curves.png" in out
+    with Image.open("new/curves.png") as image:
+        assert np.ptp(np.asarray(image.convert("L"))) > 200
+    assert not list(Path("a").glob("*.png"))
 
 
 def test_from_training_to_the_table(here: Here) -> None:

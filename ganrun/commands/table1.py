@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ganrun.checks import check_arguments
+from ganrun.figures.album import save_still
+from ganrun.figures.likelihood import Line, Panel, likelihood_figure
 from ganrun.metric.parzen import Parzen, part_of
 from ganrun.names import Config, flat
 from ganrun.records.run_dir import MAY_DIFFER, RunDir
@@ -25,6 +27,7 @@ PUBLISHED = {  # mean log-likelihood and its error, which is over test examples 
 }
 NUM = 10000  # samples of the published protocol
 FOLDS = 5
+FIGURES = (".png", ".pdf", ".svg")
 STAND_INS = ("fer2013", "olivetti", "folder")  # folder: data=faces
 SAME_KIND = ("_target_", "root", "download", "verify", "cache", "fold", "value_range")  # scores are taken in [0, 1]
 SAME_GAME = ("seed", "data.fold", "train.device", "train.threads", "arch.generator.grow_from", *MAY_DIFFER)
@@ -39,6 +42,7 @@ class Table1Options:
     checkpoint: int | Literal["last", "best"]
     average: bool
     format: Literal["text", "markdown"]
+    figure: str | None
 
 
 @dataclass(frozen=True)
@@ -71,8 +75,10 @@ def main(config: Config, name: str = "") -> int:
     """Print the table. Raises ValueError for what is no run, and where no run has a score."""
     check_arguments("", Table1Options, config)
     options = Table1Options(**config)
-    scores, missing = [], []
-    for path in find_runs(options.runs):
+    if options.figure is not None and Path(options.figure).suffix not in FIGURES:
+        raise ValueError(f"figure={options.figure}: must end in one of {', '.join(FIGURES)}.")
+    scores, missing, paths = [], [], find_runs(options.runs)
+    for path in paths:
         if score := read(RunDir(path), options):
             scores.append(score)
         else:
@@ -82,6 +88,10 @@ def main(config: Config, name: str = "") -> int:
     for line in missing:
         log.warning(line)
     log.info("\n".join(report(scores, options.format == "markdown")))
+    if options.figure is not None:
+        Path(options.figure).parent.mkdir(parents=True, exist_ok=True)
+        save_still(likelihood_figure(panels(paths)), Path(options.figure))
+        log.info("\nfigure     %s", options.figure)
     return 0
 
 
@@ -102,19 +112,65 @@ def find_runs(runs: str | Sequence[str]) -> list[Path]:
 
 def read(run_dir: RunDir, options: Table1Options) -> Score | None:
     """The last of the test scores that `options` ask for; None where there is none."""
-    config, result = run_dir.config(), run_dir.result() or {}
-    raw = not options.average and config["train"].get("ema", 0) > 0
-    best = (result.get("best") or {}).get("step")
+    best = ((run_dir.result() or {}).get("best") or {}).get("step")
     step = best if options.checkpoint == "best" else options.checkpoint
+    found = [score for score in read_all(run_dir, options.average) if step in ("last", score.step)]
+    return found[-1] if found else None
+
+
+def read_all(run_dir: RunDir, average: bool) -> list[Score]:
+    """Every test score on record, in the order of the steps; of a run that kept no average, those of its one G."""
+    config, result = run_dir.config(), run_dir.result() or {}
+    raw = not average and keeps_average(config)
     rows = [] if raw else [{"step": result.get("steps", 0), **tagged(result.get("metrics") or {})}]
     rows += run_dir.metrics()
-    found = None
+    found = []
     for row in rows:
-        values = parzen_of(row, "metric_raw/" if raw else "metric/")
-        if values and step in ("last", row["step"]):
+        if values := parzen_of(row, "metric_raw/" if raw else "metric/"):
             num = max(n for n, parts in values.items() if "" in parts)
-            found = Score(run_dir.path, config, row["step"], num, values[num])
-    return found
+            found.append(Score(run_dir.path, config, row["step"], num, values[num]))
+    return sorted(found, key=lambda score: score.step)
+
+
+def keeps_average(config: Config) -> bool:
+    return bool(config["train"].get("ema", 0) > 0)
+
+
+def panels(paths: Iterable[Path]) -> list[Panel]:
+    """For each kind of score: every run over its training, with an average and without."""
+    found: dict[tuple[str, ...], list[tuple[Line, list[Score]]]] = {}
+    for path in paths:
+        run_dir = RunDir(path)
+        for averaged in (True, False) if (kept := keeps_average(run_dir.config())) else (True,):
+            by_kind: dict[tuple[str, ...], list[Score]] = {}
+            for score in read_all(run_dir, averaged):
+                by_kind.setdefault(score.kind, []).append(score)
+            for kind, scores in by_kind.items():
+                curve = {s.step: (s.values[""], s.values.get("se", 0.0)) for s in scores}
+                found.setdefault(kind, []).append((Line(str(path), averaged and kept, curve), scores))
+    names = named(found)
+    return [
+        Panel(
+            title=names[kind],
+            lines=[line for line, _ in members],
+            published=published_of(kind[0]),
+            anchor=next((s.values["anchor"] for _, scores in members for s in scores if "anchor" in s.values), None),
+        )
+        for kind, members in found.items()
+    ]
+
+
+def published_of(data: str) -> tuple[float, float] | None:
+    """The adversarial nets' row, as (mean, error).
+
+    >>> published_of("mnist")
+    (225.0, 2.0)
+    """
+    cell = PUBLISHED["Adversarial nets"].get(data)
+    if cell is None:
+        return None
+    mean, _, error = cell.split()
+    return float(mean), float(error)
 
 
 def tagged(metrics: dict[str, float]) -> dict[str, float]:
