@@ -270,3 +270,26 @@ def test_only_what_a_first_job_imports_is_never_looked_at_as_garbage() -> None:
     assert gc.get_freeze_count() == frozen
     assert gc.isenabled()
     assert len(garbage) == 1000
+
+
+ON_LARGE_PAGES = """
+from ganrun.cli.main import load
+load("train")
+import torch
+tensor = torch.ones(4 << 20)
+for line in open("/proc/self/smaps"):
+    if "-" in (span := line.split()[0]):
+        start, stop = (int(end, 16) for end in span.split("-"))
+    elif line.startswith("VmFlags:") and start <= tensor.data_ptr() < stop:
+        print(line)
+"""
+
+
+@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no large pages here")
+def test_large_tensors_ask_for_large_pages_unless_told_not_to() -> None:
+    free = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    for environment, asked in [(free, True), ({**free, "THP_MEM_ALLOC_ENABLE": "0"}, False)]:
+        line = [sys.executable, "-c", ON_LARGE_PAGES]
+        flags = subprocess.run(line, env=environment, check=True, capture_output=True, text=True).stdout
+        assert flags.startswith("VmFlags:")
+        assert (" hg " in flags) is asked
