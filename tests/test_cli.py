@@ -285,6 +285,7 @@ for line in open("/proc/self/smaps"):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no large pages here")
 def test_large_tensors_ask_for_large_pages_unless_told_not_to() -> None:
     free = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
