@@ -17,6 +17,14 @@ from ganrun.run import Run
 REPO = Path(__file__).parents[1]
 
 
+def pytest_configure() -> None:
+    """Gives each of several workers cores of its own: threads that wait for each other on a shared core waste it."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
+        if own := cores[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]:
+            os.sched_setaffinity(0, own)
+
+
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test works in a folder of its own, with one thread, and leaves torch's state as it was."""
@@ -71,6 +79,19 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Call
         return code, captured.out, captured.err
 
     return run
+
+
+def train_in(folder: Path, *lines: list[str]) -> None:
+    """Runs command lines in this process, for what several tests share, which `here` is not for."""
+    from ganrun.cli.main import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["ganrun"])
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        for line in lines:
+            assert main(line) == 0
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,6 @@
 import json
 import random
 import signal
-import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import train_in
 from test_evaluate import recorded, result_of
-from test_resume import assert_same_run, curves, finish, logged, same, start, wait_for
+from test_resume import assert_same_run, curves, logged, same, start, wait_for
 
 from ganrun.best import Best, choose
 from ganrun.data.toy import gaussian, mixture1d, ring
@@ -164,16 +164,8 @@ def test_the_last_step_may_be_the_best(here, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that stops early, with pictures, beside one that does not."""
-    from ganrun.cli.main import main
-
     folder = tmp_path_factory.mktemp("stopped")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["ganrun"])
-        patch.setattr(sys, "path", [*sys.path])
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        assert main([*RUN, "run_dir=whole"]) == 0
-        assert main([*BEST, "train.patience=4", "train.sample_every=100", "run_dir=r"]) == 0
+    train_in(folder, [*RUN, "run_dir=whole"], [*BEST, "train.patience=4", "train.sample_every=100", "run_dir=r"])
     return folder / "r"
 
 
@@ -260,19 +252,20 @@ def test_killed_between_its_end_and_its_result(here, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", [0.0, 0.2, 0.4])
-def test_kill_and_resume_keep_the_same_best_and_stop_at_the_same_step(moment: float, tmp_path: Path) -> None:
+def test_kill_and_resume_keep_the_same_best_and_stop_at_the_same_step(here, tmp_path: Path) -> None:
     line = [*BEST, "train.steps=2000", "train.metric_every=10", "train.patience=60", "train.checkpoint_every=70"]
-    finish([*line, "run_dir=whole"], tmp_path)
+    assert here(*line, "run_dir=whole")[0] == 0
     assert result_of(tmp_path / "whole")["stopped_early"]
-    process = start([*line, "run_dir=killed"], tmp_path)
-    wait_for(tmp_path / "killed" / "checkpoints" / "step_00000070.pt", process)
-    time.sleep(moment + random.uniform(0, 0.2))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / "killed" / "result.json").exists()
-    assert "resuming at step" in finish(["resume", "run_dir=killed"], tmp_path)
-    assert_same_best(tmp_path / "whole", tmp_path / "killed")
+    for moment in (0.0, 0.2, 0.4):
+        run_dir = tmp_path / f"killed_{moment}"
+        process = start([*line, f"run_dir={run_dir.name}"], tmp_path)
+        wait_for(run_dir / "checkpoints" / "step_00000070.pt", process)
+        time.sleep(moment + random.uniform(0, 0.2))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (run_dir / "result.json").exists()
+        assert "resuming at step" in here("resume", f"run_dir={run_dir.name}")[1]
+        assert_same_best(tmp_path / "whole", run_dir)
 
 
 def assert_same_best(a: Path, b: Path) -> None:

@@ -26,7 +26,7 @@ ONLY_IN = {
     "omegaconf": {"cli"},
     "matplotlib": {"figures"},
     "tensorboard": {"records/dashboard.py"},
-    "torchvision": {"data", "figures"},
+    "torchvision": {"data"},
     "sklearn": {"data"},
     "scipy": {"data"},
 }

@@ -45,7 +45,7 @@ DCGAN = ["arch.generator.width=2", "arch.discriminator.width=2"]
 NOISE = ["train.label_noise=0.1", "train.instance_noise=0.1"]
 
 
-composed = functools.cache(config_of)  # composing takes as long as all else
+composed = functools.cache(config_of)  # composing takes longer than all else
 
 
 @pytest.fixture(scope="module")
@@ -95,11 +95,12 @@ def refusal(penalty: str, condition: str, net: str) -> str | None:
 def test_trains_and_resumes_or_is_refused(
     loss: str, penalty: str, condition: str, net: str, images: list[str], tmp_path: Path
 ) -> None:
-    line = [f"loss={loss}", f"condition={condition}", *NETS[net], *NOISE]
+    line = [f"loss={loss}", *NETS[net], *NOISE]
     line += ["train.batch_size=4", "train.n_critic=1", "train.threads=1", "train.device=cpu"]
     line += [] if net == "vectors" else images
     line += [] if "arch=mlp" in line or net == "vectors" else DCGAN
-    config = composed(*line) | {"penalty": composed(f"penalty={penalty}")["penalty"]}
+    apart = {"penalty": penalty, "condition": condition}  # which bring nothing along
+    config = composed(*line) | {group: composed(f"{group}={option}")[group] for group, option in apart.items()}
     if sentence := refusal(penalty, condition, net):
         with pytest.raises(ValueError, match=sentence):
             build(copy.deepcopy(config))

@@ -11,6 +11,7 @@ from conftest import run_of
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+from torchvision.utils import make_grid
 
 from ganrun.data.dataset import Dataset, Split, image_spec
 from ganrun.data.digits import digits
@@ -128,6 +129,13 @@ def test_all_of_a_memory_mapped_training_split_is_searched(tmp_path: Path) -> No
     sample = data.spec.decode(mapped[-1:]) * 0.99
     images, *_ = Neighbors(num=1, rows=1, columns=1).gallery(sample, data)
     assert torch.equal(images[1], data.spec.decode(mapped[-1]))
+
+
+@pytest.mark.parametrize(("num", "channels", "columns"), [(6, 1, 3), (5, 3, None), (2, 1, 8), (7, 3, 4)])
+def test_a_grid_is_that_of_torchvision(num: int, channels: int, columns: int | None) -> None:
+    images = torch.randint(0, 255, (num, channels, 5, 4), generator=generator(0, "grid"), dtype=torch.uint8)
+    expected = make_grid(images, nrow=columns or 3, padding=2, pad_value=255)
+    assert np.array_equal(grid(images, columns), expected.permute(1, 2, 0).numpy())
 
 
 def test_a_column_apart_stands_behind_a_gap() -> None:

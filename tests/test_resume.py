@@ -12,25 +12,20 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import train_in
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
 from ganrun.records import checkpoint
 
+NARROW = ["arch.generator.width=16", "arch.discriminator.width=16"]
 HEIGHTS = ["train.steps=900", "train.checkpoint_every=100", "train.log_every=10", "train.sample_every=450"]
-WGAN = ["data=digits", "loss=wgan", "train.ema=0.99", "train.steps=40", "train.batch_size=16", "latent=uniform",
-        "train.checkpoint_every=7", "train.log_every=2", "train.sample_every=20"]  # fmt: skip
+WGAN = ["data=digits", *NARROW, "loss=wgan", "train.ema=0.99", "train.steps=40", "train.batch_size=16",
+        "latent=uniform", "train.checkpoint_every=7", "train.log_every=2", "train.sample_every=20"]  # fmt: skip
 
 
 def start(line: list[str], cwd: Path) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-m", "ganrun", *line], cwd=cwd, stdout=subprocess.PIPE,
-                            stderr=subprocess.STDOUT, text=True, env=os.environ | {"OMP_NUM_THREADS": "2"})  # fmt: skip
-
-
-def finish(line: list[str], cwd: Path, code: int = 0) -> str:
-    process = start(line, cwd)
-    out, _ = process.communicate(timeout=300)
-    assert process.returncode == code, out
-    return out
+                            stderr=subprocess.STDOUT, text=True)  # fmt: skip
 
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
@@ -45,9 +40,9 @@ def logged(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every scalar record in the event files, in the order in which they stand there."""
+    """Every scalar record in the event files, in the order in which they were written."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for path in sorted(run_dir.glob("events.*")):
+    for path in sorted(run_dir.glob("events.*"), key=lambda path: path.stat().st_mtime_ns):
         for event in EventFileLoader(str(path)).Load():
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "scalars" and not value.tag.startswith("time/"):
@@ -77,10 +72,15 @@ def assert_same_run(a: Path, b: Path) -> None:
         assert steps == sorted(set(steps))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("line", [HEIGHTS, WGAN], ids=["heights", "dcgan with wgan and an average"])
-def test_kill_and_resume_is_the_whole_run(line: list[str], tmp_path: Path) -> None:
-    finish([*line, "run_dir=whole"], tmp_path)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of HEIGHTS that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("heights")
+    train_in(folder, [*HEIGHTS, "run_dir=whole"])
+    return folder / "whole"
+
+
+def kill_and_resume(line: list[str], here, tmp_path: Path) -> Path:
     process = start([*line, "run_dir=killed"], tmp_path)
     wait_for(tmp_path / "killed" / "checkpoints", process)
     time.sleep(random.uniform(0.05, 0.6))
@@ -89,18 +89,29 @@ def test_kill_and_resume_is_the_whole_run(line: list[str], tmp_path: Path) -> No
     assert not (tmp_path / "killed" / "result.json").exists()
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
         file.write('{"step": 99999')  # a row that the kill cut off
-    out = finish(["resume", "run_dir=killed"], tmp_path)
+    code, out, err = here("resume", "run_dir=killed")
+    assert code == 0, err
     assert "resuming at step" in out
-    assert_same_run(tmp_path / "whole", tmp_path / "killed")
     assert json.loads((tmp_path / "killed" / "result.json").read_text())["status"] == "finished"
+    return tmp_path / "killed"
+
+
+@pytest.mark.slow
+def test_kill_and_resume_is_the_whole_run(whole: Path, here, tmp_path: Path) -> None:
+    assert_same_run(whole, kill_and_resume(HEIGHTS, here, tmp_path))
+
+
+@pytest.mark.slow
+def test_kill_and_resume_is_the_whole_run_of_a_dcgan_with_an_average(here, tmp_path: Path) -> None:
+    assert here(*WGAN, "run_dir=whole")[0] == 0
+    assert_same_run(tmp_path / "whole", kill_and_resume(WGAN, here, tmp_path))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_save_and_are_recorded(number: int, code: int, tmp_path: Path) -> None:
-    line = [*HEIGHTS, "train.checkpoint_every=0"]
-    finish([*line, "run_dir=whole"], tmp_path)
-    process = start([*line, "run_dir=stopped"], tmp_path)
+def test_signals_save_and_are_recorded(number: int, code: int, whole: Path, here, tmp_path: Path) -> None:
+    line = [*HEIGHTS, "train.checkpoint_every=0", "run_dir=stopped"]
+    process = start(line, tmp_path)
     wait_for(tmp_path / "stopped" / "metrics.jsonl", process)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
@@ -109,8 +120,8 @@ def test_signals_save_and_are_recorded(number: int, code: int, tmp_path: Path) -
     assert result["status"] == "interrupted"
     assert 0 < result["steps"] < 900
     assert f"step {result['steps']}" in out
-    finish([*line, "run_dir=stopped"], tmp_path)  # the same command continues, too
-    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert here(*line)[0] == 0  # the same command continues, too
+    assert_same_run(whole, tmp_path / "stopped")
 
 
 @pytest.mark.slow
@@ -204,9 +215,9 @@ def test_an_error_in_the_middle_is_recorded(here, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs resource limits")
-def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
+def test_a_full_disk_is_one_sentence_and_loses_nothing(here, tmp_path: Path) -> None:
     line = ["train.steps=300", "train.log_every=50", "train.checkpoint_every=100", "train.sample_every=0", "run_dir=r"]
-    finish(["train.steps=300", *line[1:-1], "run_dir=whole"], tmp_path)
+    assert here(*line[:-1], "run_dir=whole")[0] == 0
     limit = (tmp_path / "whole" / "checkpoints" / "step_00000300.pt").stat().st_size // 2
     code = (
         "import resource, sys\n"
@@ -219,7 +230,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(tmp_path: Path) -> None:
     assert len(done.stderr.strip().splitlines()) == 1
     assert json.loads((tmp_path / "r" / "result.json").read_text())["status"] == "failed"
     assert not list((tmp_path / "r" / "checkpoints").iterdir())
-    finish(["resume", "run_dir=r"], tmp_path)
+    assert here("resume", "run_dir=r")[0] == 0
     assert_same_run(tmp_path / "whole", tmp_path / "r")
 
 

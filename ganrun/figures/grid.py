@@ -5,6 +5,7 @@ import math
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 WHITE = 255
 
@@ -12,13 +13,15 @@ WHITE = 255
 def grid(images: Tensor, columns: int | None = None, apart: int = 0, padding: int = 2, gap: int = 8) -> np.ndarray:
     """uint8 images (N, C, H, W) side by side, in a square or in so many columns: an image (H', W', 3) of uint8.
 
-    The last `apart` columns stand `gap` pixels apart from the others.
+    The last `apart` columns stand `gap` pixels apart from the others. C is 1 or 3. As torchvision's make_grid, whose
+    import takes as long as all else that a job imports.
     """
-    from torchvision.utils import make_grid
-
-    columns = columns or math.ceil(math.sqrt(len(images)))
-    rows = make_grid(images, nrow=columns, padding=padding, pad_value=WHITE)  # (3, H', W')
+    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
+    empty = -len(images) % columns
+    cells = pad(images, (padding, 0, padding, 0, 0, 0, 0, empty), value=WHITE)
+    rows = cells.unflatten(0, (-1, columns)).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)  # (C, H', W')
+    rows = pad(rows, (0, padding, 0, padding), value=WHITE)
     if apart:
         left, right = rows.tensor_split([(columns - apart) * (images.shape[3] + padding)], dim=2)
-        rows = torch.cat([left, rows.new_full((*rows.shape[:2], gap), WHITE), right], dim=2)
-    return rows.permute(1, 2, 0).to(torch.uint8).numpy()
+        rows = torch.cat([pad(left, (0, gap), value=WHITE), right], dim=2)
+    return rows.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
