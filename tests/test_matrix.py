@@ -1,13 +1,14 @@
 """Losses, penalties, conditions and nets together: trains and resumes bit for bit, or is refused with a remedy.
 
 Every loss meets every penalty in every net; with conditions, any two of the four meet in every way, and any three in at
-least a third of their ways.
+least half of their ways.
 """
 
 import copy
 import functools
 import io
 import itertools
+import math
 from pathlib import Path
 
 import pytest
@@ -38,8 +39,8 @@ CASES = [
     for i, loss in enumerate(LOSSES)
     for j, penalty in enumerate(PENALTIES)
     for k, condition in enumerate(sorted(CONDITIONS, key="none".__ne__))  # none first
-    for net in NETS
-    if condition == "none" or (i + j + k) % 3 == 0
+    for n, net in enumerate(NETS)
+    if condition == "none" or (i + j + k + n) % 6 == 0
 ]
 DCGAN = ["arch.generator.width=2", "arch.discriminator.width=2"]
 NOISE = ["train.label_noise=0.1", "train.instance_noise=0.1"]
@@ -62,10 +63,12 @@ def play(run: Run, start: int, stop: int) -> None:
         game.step(step)
 
 
-def test_any_two_meet_in_every_way() -> None:
+def test_any_two_meet_in_every_way_and_any_three_in_half_of_them() -> None:
     every = (LOSSES, PENALTIES, CONDITIONS, list(NETS))
-    for a, b in itertools.combinations(range(4), 2):
-        assert {(case[a], case[b]) for case in CASES} == set(itertools.product(every[a], every[b]))
+    for number, share in ((2, 1), (3, 1 / 2)):
+        for some in itertools.combinations(range(4), number):
+            met = {tuple(case[i] for i in some) for case in CASES}
+            assert len(met) >= share * math.prod(len(every[i]) for i in some)
 
 
 def saved(run: Run) -> bytes:
