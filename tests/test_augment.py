@@ -74,7 +74,7 @@ def test_gradients_of_both_orders(name: str, channels: int) -> None:
         return apply(x)
 
     assert torch.autograd.gradcheck(fixed, x)
-    assert torch.autograd.gradgradcheck(lambda x: fixed(x).square(), x)  # a gradient penalty passes it twice
+    assert torch.autograd.gradgradcheck(lambda x: fixed(x).square(), x, fast_mode=True)  # as a gradient penalty does
     if name != "cutout":
         (gradient,) = torch.autograd.grad(fixed(x).sum(), x)
         assert gradient.abs().sum() > 0

@@ -117,7 +117,7 @@ def test_help_names_verbs_groups_and_options(here) -> None:
 
 
 @pytest.mark.slow
-def test_the_users_own_options_and_modules(command: Command, tmp_path: Path) -> None:
+def test_the_users_own_options_and_modules(command: Command, here, tmp_path: Path) -> None:
     """README's two files, for each of data, arch and loss."""
     (tmp_path / "my_parts.py").write_text(
         "import torch\n"
@@ -156,11 +156,11 @@ def test_the_users_own_options_and_modules(command: Command, tmp_path: Path) -> 
         path.write_text(text)
     done = command("loss=squares", "data=plane", "arch=line", "train.steps=4", "run_dir=r")
     assert done.returncode == 0, done.stderr
-    assert "squares" in command("--help").stdout
-    assert command("sample", "run_dir=r", "num=3").returncode == 0
-    wrong = command("loss=squares", "data=plane", "arch=line", "arch.generator._target_=my_parts.Generater")
-    assert wrong.returncode == 2
-    assert "arch.generator._target_=my_parts.Generater: cannot be imported" in wrong.stderr
+    assert "squares" in here("--help")[1]
+    assert here("sample", "run_dir=r", "num=3")[0] == 0
+    code, _, err = here("loss=squares", "data=plane", "arch=line", "arch.generator._target_=my_parts.Generater")
+    assert code == 2
+    assert "arch.generator._target_=my_parts.Generater: cannot be imported" in err
 
 
 def test_a_clash_with_an_option_of_ganruns_own_is_reported(command: Command, tmp_path: Path) -> None:

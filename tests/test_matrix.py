@@ -4,8 +4,6 @@ Every loss meets every penalty in every net; with conditions, any two of the fou
 least half of their ways.
 """
 
-import copy
-import functools
 import io
 import itertools
 import math
@@ -44,9 +42,6 @@ CASES = [
 ]
 DCGAN = ["arch.generator.width=2", "arch.discriminator.width=2"]
 NOISE = ["train.label_noise=0.1", "train.instance_noise=0.1"]
-
-
-composed = functools.cache(config_of)  # composing takes longer than all else
 
 
 @pytest.fixture(scope="module")
@@ -103,12 +98,12 @@ def test_trains_and_resumes_or_is_refused(
     line += [] if net == "vectors" else images
     line += [] if "arch=mlp" in line or net == "vectors" else DCGAN
     apart = {"penalty": penalty, "condition": condition}  # which bring nothing along
-    config = composed(*line) | {group: composed(f"{group}={option}")[group] for group, option in apart.items()}
+    config = config_of(*line) | {group: config_of(f"{group}={option}")[group] for group, option in apart.items()}
     if sentence := refusal(penalty, condition, net):
         with pytest.raises(ValueError, match=sentence):
-            build(copy.deepcopy(config))
+            build(config)
         return
-    whole, resumed = build(copy.deepcopy(config)), build(copy.deepcopy(config))
+    whole, resumed = build(config), build(config)
     play(whole, 0, 1)
     resumed.load_state_dict(loaded(saved(whole)))
     play(whole, 1, 3)

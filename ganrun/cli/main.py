@@ -145,14 +145,14 @@ class CommandLine:
         return "_".join(str(o.input_line) for o in overrides if o.key_or_group in self.swept) or "job"
 
     def check_sweep(self) -> None:
-        """Compose every choice of every sweep once, the others at their first, so that a slip is found at once."""
+        """Compose the first of all choices, and each other one with the first of the rest: a slip is found at once."""
         choices = {override.input_line: single_choices(override) for override in self.overrides}
         if empty := next((line for line, found in choices.items() if not found), None):
             raise ValueError(f"{empty}: is a sweep over nothing.")
         first = {line: found[0] for line, found in choices.items()}
-        for line, found in choices.items():
-            for choice in found[:MOST_CHECKED]:
-                validate(self.verb, plain(compose(self.verb, list({**first, line: choice}.values()))))
+        others = [{**first, line: choice} for line, found in choices.items() for choice in found[1:MOST_CHECKED]]
+        for job in [first, *others]:
+            validate(self.verb, plain(compose(self.verb, list(job.values()))))
 
 
 def load(verb: str) -> ModuleType:
