@@ -11,6 +11,7 @@ import pytest
 from conftest import Command
 
 from ganrun.cli.main import load
+from ganrun.cli.search import CONF
 
 SLIPS = [
     ("trian.steps=3", "trian.steps=3: no such setting; did you mean train.steps?"),
@@ -163,12 +164,14 @@ def test_the_users_own_options_and_modules(command: Command, here, tmp_path: Pat
     assert "arch.generator._target_=my_parts.Generater: cannot be imported" in err
 
 
-def test_a_clash_with_an_option_of_ganruns_own_is_reported(command: Command, tmp_path: Path) -> None:
+def test_a_clash_with_an_option_of_ganruns_own_is_reported_but_no_copy_of_one(command: Command, tmp_path: Path) -> None:
     (tmp_path / "conf" / "loss").mkdir(parents=True)
     (tmp_path / "conf" / "loss" / "wgan.yaml").write_text("_target_: nowhere.Loss\n")
+    (tmp_path / "conf" / "loss" / "hinge.yaml").write_bytes((CONF / "loss" / "hinge.yaml").read_bytes())
     done = command("loss=wgan", "--cfg", "job")
     assert "ganrun.loss.Wasserstein" in done.stdout
     assert "conf/loss/wgan.yaml: ganrun has an option of that name" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
 
 
 def test_config_dir(command: Command, tmp_path: Path) -> None:

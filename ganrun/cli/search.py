@@ -54,7 +54,7 @@ def add_user_folders(arguments: Sequence[str]) -> None:
     for folder in UserConf.folders:
         for file in folder.rglob("*.yaml"):
             name = file.relative_to(folder)
-            if (CONF / name).exists():
+            if (CONF / name).exists() and (CONF / name).read_bytes() != file.read_bytes():
                 log.warning("%s: ganrun has an option of that name, which is used; rename yours.", folder.name / name)
 
 
