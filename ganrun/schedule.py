@@ -82,23 +82,23 @@ class Cosine:
 class Epochs:
     """factor = 1 up to epoch `first`, then on a line to `final`, which it has from epoch `last` on; steps by epochs.
 
-    Epochs are counted from 0. With momentum 0.5, final 1.4, first 1 and last 250 it is the momentum of Goodfellow et
+    Epochs are counted from 1. With momentum 0.5, final 1.4, first 1 and last 250 it is the momentum of Goodfellow et
     al. 2014 in the authors' code, which rises from 0.5 to 0.7.
 
     >>> rising = Epochs(steps_per_epoch=500, first=1, last=250, final=1.4)
-    >>> rising(999, 10**6), round(rising(250 * 500, 10**6), 6)
+    >>> rising(499, 10**6), round(rising(249 * 500, 10**6), 6)
     (1.0, 1.4)
     """
 
     def __init__(self, steps_per_epoch: float, first: int, last: int, final: float) -> None:
-        if not 0 <= first < last:
-            raise ValueError(f"last={last}: must be greater than first={first}, and that at least 0.")
+        if not 1 <= first < last:
+            raise ValueError(f"last={last}: must be greater than first={first}, and that at least 1.")
         if not final >= 0:
             raise ValueError(f"final={final}: must be at least 0.")
         self.steps_per_epoch, self.first, self.last, self.final = steps_per_epoch, first, last, final
 
     def __call__(self, step: int, steps: int) -> float:
-        done = (step // self.steps_per_epoch - self.first) / (self.last - self.first)
+        done = (1 + step // self.steps_per_epoch - self.first) / (self.last - self.first)
         return 1 + min(max(done, 0.0), 1.0) * (self.final - 1)
 
 
