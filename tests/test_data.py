@@ -1,6 +1,7 @@
 """Data sets: fixed disjoint splits, facts read off them, and a batch order that is a function of position."""
 
 import os
+import struct
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import run_of
-from PIL import Image
+from PIL import Image, ImageOps
 from test_conf import write_cifar10, write_folder, write_mnist
 
 from ganrun.data.dataset import Batches, Dataset, DataSpec, Split
@@ -300,6 +301,26 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.L
     caplog.clear()
     folder(str(tmp_path / "d"), size=8, valid=0, test=0)  # from the cache
     assert "broken.png: cannot be read" in caplog.text
+
+
+@pytest.mark.parametrize("turn", range(10))
+def test_images_are_turned_as_their_exif_data_say_whatever_else_these_say(turn: int, tmp_path: Path) -> None:
+    """A width of type ASCII, with which Pillow's own exif_transpose fails."""
+    source = Image.new("L", (16, 16))
+    source.paste(255, (0, 0, 8, 4))
+    for kind, other in (("odd", struct.pack("<HHI4s", 0x100, 2, 4, b"abc")), ("usual", b"")):
+        entries = [struct.pack("<HHIHH", 0x112, 3, 1, turn, 0), other]
+        exif = b"Exif\0\0II*\0" + struct.pack("<IH", 8, 1 + bool(other)) + b"".join(sorted(entries)) + bytes(4)
+        (tmp_path / kind).mkdir()
+        source.save(tmp_path / kind / "a.jpg", exif=exif, quality=95)
+    if turn in range(2, 9):
+        with Image.open(tmp_path / "odd/a.jpg") as image, pytest.raises(struct.error):
+            ImageOps.exif_transpose(image)
+    with Image.open(tmp_path / "usual/a.jpg") as image:
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    for kind in ("odd", "usual"):
+        data = folder(str(tmp_path / kind), size=16, channels=1, valid=0, test=0)
+        assert np.array_equal(data.train.x[0, 0].numpy(), expected)
 
 
 @pytest.mark.parametrize(

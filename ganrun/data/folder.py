@@ -201,7 +201,7 @@ def _decode(path: Path, decoding: Decoding) -> np.ndarray | None:
     try:
         with warnings.catch_warnings(), Image.open(path) as source:
             warnings.simplefilter("ignore")  # Pillow warns of oddities in files; what it cannot read it raises
-            image = _flat(ImageOps.exif_transpose(source)).convert("RGB" if decoding.channels == 3 else "L")
+            image = _flat(_upright(source)).convert("RGB" if decoding.channels == 3 else "L")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all that Pillow's readers raise
         return None
     side = (decoding.size, decoding.size)
@@ -210,6 +210,23 @@ def _decode(path: Path, decoding: Decoding) -> np.ndarray | None:
     else:
         image = image.resize(side, Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(*side, decoding.channels).transpose(2, 0, 1)
+
+
+def _upright(image: "PIL.Image.Image") -> "PIL.Image.Image":
+    """Turned as its EXIF data say. As Pillow's exif_transpose, which also writes these anew, and fails on odd ones."""
+    from PIL import ExifTags, Image
+
+    turns = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_270,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_90,
+    }
+    turn = image.getexif().get(ExifTags.Base.Orientation)
+    return image.transpose(turns[turn]) if turn in turns else image
 
 
 def _flat(image: "PIL.Image.Image") -> "PIL.Image.Image":
