@@ -13,6 +13,7 @@ from PIL import Image
 
 from ganrun.commands.table1 import panels
 from ganrun.figures.likelihood import Line, Panel, likelihood_figure
+from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
 
 Here = Callable[..., tuple[int, str, str]]
@@ -186,6 +187,30 @@ def test_of_several_numbers_of_samples_the_largest_counts(here: Here) -> None:
     assert score_of(here, "runs=[a]") == ("1000", "225.0 +- 2.0")
 
 
+def test_a_quick_look_does_not_take_the_place_of_the_published_protocol(here: Here) -> None:
+    looks = [{"step": 1000, **tagged(parzen(score, n=n))} for score, n in ((225, "10k"), (-33, "100"), (260, "50k"))]
+    write_run("a", rows=looks)
+    assert score_of(here, "runs=[a]") == ("1000", "225.0 +- 2.0")
+    write_run("b", rows=looks[1:])
+    assert score_of(here, "runs=[b]") == ("1000", "260.0 +- 2.0")
+
+
+def test_the_best_of_a_run_that_was_killed(here: Here) -> None:
+    write_run("a", rows=[{"step": step, **tagged(parzen(200 + step))} for step in (3, 7)])
+    Path("a/result.json").unlink()
+    assert "has no Parzen score of checkpoint=best" in here("table1", "runs=[a]", "checkpoint=best")[2]
+    checkpoint.save_best(Path("a/checkpoints"), {"step": 3})
+    assert score_of(here, "runs=[a]", "checkpoint=best") == ("3", "203.0 +- 2.0")
+
+
+def test_a_mean_over_different_steps_is_said(here: Here) -> None:
+    for name, step in (("a", 2000), ("b", 9000)):
+        write_run(name, rows=[{"step": step, **tagged(parzen(225))}])
+    note = "MNIST: the mean is over scores of steps 2,000 to 9,000."
+    assert note in here("table1", "runs=[a,b]")[1]
+    assert note not in here("table1", "runs=[a]")[1]
+
+
 def test_a_run_without_a_score_is_named_with_the_command(here: Here) -> None:
     write_run("with", metrics=parzen(225))
     write_run("with out", metrics={"nearest_1k": 3.0})
@@ -206,7 +231,14 @@ def test_runs_are_named_by_paths_and_patterns_and_counted_once(here: Here) -> No
     write_run("sweep/loss=wgan_seed=1", metrics=parzen(224))
     write_run("sweep/loss=wgan_seed=2", metrics=parzen(226))
     Path("sweep/notes").mkdir()
-    for runs in ("sweep/*", "[sweep/*,sweep/loss=wgan_seed=1]", "[sweep/loss=wgan_seed=1,sweep/loss=wgan_seed=2/]"):
+    write_run("a,b [x]/0", metrics=parzen(225))
+    assert cells(here("table1", "runs=[a,b [x]/0]")[1], "ours") == []
+    for runs in ("a,b [x]/0", "['a,b [x]/0']", "['a,b */*','a,b [x]/0']"):
+        assert cells(here("table1", f"runs={runs}")[1], "ours")[0][1] == "225.0 +- 2.0 (1 run)"
+    for runs in (
+        "sweep/*", "sweep/loss=wgan_seed=[12]", "[sweep/loss=wgan_seed=[1-9]]", "[sweep/*,sweep/loss=wgan_seed=1]",
+        "[sweep/loss=wgan_seed=1, sweep/loss=wgan_seed=2/]",
+    ):  # fmt: skip
         assert cells(here("table1", f"runs={runs}")[1], "ours")[0][1] == "225.0 +- 2.0 (2 runs)"
 
 
@@ -214,6 +246,7 @@ def test_runs_are_named_by_paths_and_patterns_and_counted_once(here: Here) -> No
     ("arguments", "message"),
     [
         (["runs=[nowhere]"], "runs=nowhere: no run there"),
+        (["runs=[]"], "runs=[]: names no run"),
         (["runs=no*"], "runs=no*: no run there"),
         (["runs=[.]"], "run_dir=.: no run there (it has no config.yaml)"),
         ([], "runs: has to be given"),

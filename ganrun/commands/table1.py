@@ -2,6 +2,7 @@
 
 import glob
 import logging
+import re
 import shlex
 import statistics
 from collections.abc import Iterable, Sequence
@@ -97,9 +98,8 @@ def main(config: Config, name: str = "") -> int:
 
 def find_runs(runs: str | Sequence[str]) -> list[Path]:
     """The run directories that are named, and those among what patterns match, each once."""
-    patterns = runs.strip("[]").split(",") if isinstance(runs, str) else runs
     found: dict[Path, Path] = {}
-    for pattern in (p.strip(" '\"") for p in patterns):
+    for pattern in listed(runs) if isinstance(runs, str) else runs:
         path = Path(pattern).expanduser()
         paths = [path] if path.exists() else [Path(p) for p in sorted(glob.glob(str(path))) if RunDir(Path(p)).is_run]
         if not paths:
@@ -107,15 +107,43 @@ def find_runs(runs: str | Sequence[str]) -> list[Path]:
         for path in paths:
             RunDir(path).config()  # says what is wrong with one that is no run
             found.setdefault(path.resolve(), path)
+    if not found:
+        raise ValueError("runs=[]: names no run; name run directories, as in 'runs=[DIR,DIR]'.")
     return list(found.values())
 
 
+def listed(runs: str) -> list[str]:
+    """What a list holds, as it is typed; a path that is there is one, whatever it looks like.
+
+    >>> listed("[outputs/mnist_[01], 'a,b']"), listed("mnist_[01]")
+    (['outputs/mnist_[01]', 'a,b'], ['mnist_[01]'])
+    """
+    if Path(runs).expanduser().exists():
+        return [runs]
+    inner = runs[1:-1] if runs.startswith("[") and runs.endswith("]") else runs
+    return [item.strip(" '\"") for item in re.findall(r"""\s*(?:'[^']*'|"[^"]*"|[^,])+""", inner)]
+
+
 def read(run_dir: RunDir, options: Table1Options) -> Score | None:
-    """The last of the test scores that `options` ask for; None where there is none."""
-    best = ((run_dir.result() or {}).get("best") or {}).get("step")
-    step = best if options.checkpoint == "best" else options.checkpoint
-    found = [score for score in read_all(run_dir, options.average) if step in ("last", score.step)]
-    return found[-1] if found else None
+    """The test score that `options` ask for, of several by the published protocol if that is among them, else by the
+    most samples; None where there is none.
+    """
+    found = read_all(run_dir, options.average)
+    step = found[-1].step if found else None
+    if options.checkpoint != "last":
+        step = best_step(run_dir) if options.checkpoint == "best" else options.checkpoint
+    found = [score for score in found if score.step == step]
+    return max(reversed(found), key=lambda score: (score.num == NUM, score.num), default=None)
+
+
+def best_step(run_dir: RunDir) -> int | None:
+    """Of the best checkpoint; None where there is none. A run that was killed or is under way has no result yet."""
+    if result := run_dir.result():
+        return (result.get("best") or {}).get("step")
+    try:
+        return run_dir.load("best")["step"]
+    except ValueError:
+        return None
 
 
 def read_all(run_dir: RunDir, average: bool) -> list[Score]:
@@ -126,9 +154,8 @@ def read_all(run_dir: RunDir, average: bool) -> list[Score]:
     rows += run_dir.metrics()
     found = []
     for row in rows:
-        if values := parzen_of(row, "metric_raw/" if raw else "metric/"):
-            num = max(n for n, parts in values.items() if "" in parts)
-            found.append(Score(run_dir.path, config, row["step"], num, values[num]))
+        for num, values in parzen_of(row, "metric_raw/" if raw else "metric/").items():
+            found.append(Score(run_dir.path, config, row["step"], num, values))
     return sorted(found, key=lambda score: score.step)
 
 
@@ -178,7 +205,7 @@ def tagged(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def parzen_of(row: dict[str, Any], group: str) -> dict[int, dict[str, float]]:
-    """By the number of samples: what is known of them. Empty where there is no score of test data.
+    """By the number of samples: what is known of them, where there is a score of test data.
 
     >>> parzen_of({"step": 9, "metric/parzen_10k": 225.0, "metric/parzen_10k_se": 2.0}, "metric/")
     {10000: {'': 225.0, 'se': 2.0}}
@@ -189,7 +216,7 @@ def parzen_of(row: dict[str, Any], group: str) -> dict[int, dict[str, float]]:
         if part is not None:
             num = key.removeprefix(group).split("_")[1].replace("k", "000")
             found.setdefault(int(num), {})[part] = value
-    return found if any("" in parts for parts in found.values()) else {}
+    return {num: parts for num, parts in found.items() if "" in parts}
 
 
 def how_to_take(path: Path, options: Table1Options) -> str:
@@ -285,6 +312,8 @@ def notes(groups: dict[str, list[Score]]) -> list[str]:
             lines.append(f"{name}: normalized images (data.gcn) are compared as they are, and not in [0, 1].")
         if different := differences([s.config for s in scores]):
             lines.append(f"{name}: the mean is over runs that differ in {', '.join(different)}.")
+        if len(steps := sorted({s.step for s in scores})) > 1:
+            lines.append(f"{name}: the mean is over scores of steps {steps[0]:,} to {steps[-1]:,}.")
         if scores[0].num != NUM:
             lines.append(f"{name}: from {scores[0].num} samples, and not the {NUM} of the published protocol.")
     return lines

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
 from ganrun.figures.curves import DASHED, DOTTED, STEP
 from ganrun.figures.density import BLACK, BLUE, ORANGE, SHADE
@@ -58,4 +58,5 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set(xlabel=STEP, ylabel="test log-likelihood (nats)", title=panel.title)
     axes.set_xlim(left=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
