@@ -104,12 +104,15 @@ def resume(run: Run, run_dir: RunDir, state: State | None, at: Position) -> None
 
 def check_same_data(run: Run, run_dir: RunDir, state: State) -> None:
     """Raise ValueError where the data are not those of the checkpoint: a root may move, its content may not change."""
-    before, now = state["data"], data_facts(run)
-    changed = [f"{key} ({before.get(key)} there, {now[key]} now)" for key in now if before.get(key) != now[key]]
-    if changed:
+    if changed := changes_of_data(run, state):
         raise ValueError(
             f"run_dir={run_dir.path}: its run was trained on other data: {', '.join(changed)}. Name a new run_dir."
         )
+
+
+def changes_of_data(run: Run, state: State) -> list[str]:
+    before, now = state["data"], data_facts(run)
+    return [f"{key} ({before.get(key)} there, {now[key]} now)" for key in now if before.get(key) != now[key]]
 
 
 def data_facts(run: Run) -> dict[str, Any]:
@@ -253,7 +256,7 @@ class Training:
     def state(self) -> State:
         """What a checkpoint holds."""
         at, run = self.at, self.run
-        state: State = {"format": 1, "step": at.step, "nimg": nimg(run, at.step), "seconds": at.seconds}
+        state: State = {"step": at.step, "nimg": nimg(run, at.step), "seconds": at.seconds}
         state |= {"config": self.config, "spec": asdict(run.dataset.spec), "data": data_facts(run)}
         return state | {"best": asdict(at.best) if at.best else None} | run.state_dict()
 

@@ -60,8 +60,13 @@ class Run:
         return {name: part.state_dict() for name, part in self.parts().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Raises ValueError for a state that is not of these parts."""
         for name, part in self.parts().items():
-            part.load_state_dict(state[name])
+            try:
+                part.load_state_dict(state[name])
+            except (KeyError, RuntimeError, ValueError) as error:
+                reason = str(error).splitlines()[:2][-1].strip().rstrip(".") if name in state else "is missing"
+                raise ValueError(f"the checkpoint does not fit the config of its run: {name}: {reason}.") from error
 
     def is_finite(self) -> bool:
         """Whether every weight of both networks is a finite number."""

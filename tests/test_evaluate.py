@@ -195,6 +195,33 @@ def test_what_cannot_be_taken_is_said_and_records_nothing(finished: Path, here) 
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
+def test_a_checkpoint_that_is_of_another_config(finished: Path, here) -> None:
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    config["arch"]["generator"]["hidden"] = [3]
+    (finished / "config.yaml").write_text(yaml.safe_dump(config))
+    for verb in ("evaluate", "diagnose"):
+        code, _, err = here(verb, "run_dir=r")
+        assert (code, len(err.strip().splitlines())) == (2, 1)
+        assert err.startswith("the checkpoint does not fit the config of its run: G: size mismatch for layers.0.weight")
+
+
+@pytest.mark.slow
+def test_data_that_moved(here, tmp_path: Path) -> None:
+    from test_conf import write_folder
+
+    write_folder(tmp_path / "d", 12)
+    line = ["data=folder", "data.root=d", "data.size=8", "train.sample_every=0", "run_dir=r", "train.steps=2"]
+    assert here(*line)[0] == 0
+    (tmp_path / "d").rename(tmp_path / "moved")
+    (tmp_path / "r" / "result.json").unlink()
+    for verb, *more in (["evaluate", "metric=neighbors"], ["diagnose"], ["resume"]):
+        assert "data.root=d: no such folder" in here(verb, "run_dir=r", *more)[2]
+        assert here(verb, "run_dir=r", *more, "data.root=moved")[0] == 0
+    assert yaml.safe_load((tmp_path / "r" / "config.yaml").read_text())["data"]["root"] == "moved"
+    _, _, err = here("diagnose", "run_dir=r", "data=moved")
+    assert err == "data=moved: is a group of settings, as in data.root=DIR.\n"
+
+
 def test_a_folder_without_a_run_or_a_checkpoint(here, tmp_path: Path) -> None:
     assert "run_dir=nowhere: no run there" in here("evaluate", "run_dir=nowhere")[2]
     assert here(*RUN, "train.steps=1", "run_dir=r")[0] == 0

@@ -167,11 +167,11 @@ def test_momentum_and_rate_follow_the_authors_schedules() -> None:
     )  # fmt: skip
     assert len(run.dataset.train) == 1000
     game = Game(run)
-    for step, epoch in ((0, 0), (99, 1), (100, 2), (50 * 125 + 49, 125), (50 * 250, 250), (50 * 999, 999)):
+    for step, epoch in ((0, 1), (49, 1), (50, 2), (50 * 125 - 1, 125), (50 * 249, 250), (50 * 999, 1000)):
         game.step(step)
         for optimizer in (run.g_optimizer, run.d_optimizer):
             (group,) = optimizer.param_groups
-            assert group["momentum"] == pytest.approx(0.5 + 0.2 * min(max(epoch - 1, 0) / 249, 1))
+            assert group["momentum"] == pytest.approx(0.5 + 0.2 * min((epoch - 1) / 249, 1))
             assert group["lr"] == pytest.approx(max(0.1 / 1.000004**step, 1e-6), rel=1e-9)
 
 
@@ -240,6 +240,8 @@ def test_a_range_that_has_no_effect_is_named(caplog: pytest.LogCaptureFixture) -
             ["+arch.discriminator.convolutions=[[4,99,0,2,2]]"],
             "arch.discriminator.convolutions=[[4, 99, 0, 2, 2]]: do not fit",
         ),
+        (["arch.generator.irange=-1"], "arch.generator.irange=-1: must be at least 0"),
+        (["arch.discriminator.irange=-1"], "arch.discriminator.irange=-1: must be at least 0"),
         (["arch.discriminator.dropout=1"], "arch.discriminator.dropout=1: must lie in [0, 1)"),
         (["arch.generator.spectral_norm=true", "+arch.generator.max_norm=1"], "spectral_norm=true: bounds the weights"),
         (["schedule@momentum=momentum_goodfellow2014", "optimizer=adam"], "momentum: this optimizer (Adam) has none"),
@@ -278,6 +280,10 @@ def test_the_second_stage_grows_the_first_and_goes_on_without_it(here: Here, tmp
     grown = [*common, "train.steps=2", "arch.generator.hidden=[9,100,20,20]", "+arch.generator.grow_from=first"]
     grown += ["arch.generator.activation=[relu,sigmoid,relu,relu]"]
     assert here(*grown, "run_dir=second")[0] == 0
+    code, _, said = here(*grown, "data.num_test=100", "run_dir=other")
+    assert (code, (tmp_path / "other").exists()) == (2, False)
+    assert said.startswith("arch.generator.grow_from=first: was trained on other data, maybe on what this run")
+    assert said.endswith("Give both runs the same data, and the same data.fold.\n")
     last = torch.load(tmp_path / "first/checkpoints/step_00000003.pt", weights_only=True)["G"]
     state = torch.load(tmp_path / "second/checkpoints/step_00000002.pt", weights_only=True)
     for net in ("G", "averaged"):  # moved by two steps only

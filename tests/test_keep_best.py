@@ -224,7 +224,7 @@ def test_no_best_checkpoint_and_a_damaged_one_are_said(here, tmp_path: Path) -> 
     for verb in ("sample", "diagnose", "evaluate"):
         code, _, err = here(verb, "run_dir=r", "checkpoint=best")
         assert code == 2
-        assert "run_dir=r: has no best checkpoint; a run keeps one with train.keep_best" in err
+        assert "run_dir=r: has no checkpoints/best.pt; a run keeps one with train.keep_best" in err
     (tmp_path / "r" / "checkpoints" / "best.pt").write_bytes(b"no zip")
     code, _, err = here("sample", "run_dir=r", "checkpoint=best")
     assert code == 2

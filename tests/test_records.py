@@ -127,6 +127,14 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     assert [p.name for p in tmp_path.iterdir()] == ["step_00000001.pt"]
 
 
+def test_what_another_program_saved_is_no_checkpoint(tmp_path: Path) -> None:
+    for state in ({"step": 3}, [3], {"format": 2, "step": 3}):
+        torch.save(state, path := checkpoint.path_of(tmp_path, 3))
+        with pytest.raises(ValueError, match=r"step_00000003\.pt: is no checkpoint of this version of ganrun"):
+            checkpoint.load(path)
+        assert checkpoint.load_newest(tmp_path) is None
+
+
 def test_no_readable_checkpoint_is_none(tmp_path: Path) -> None:
     checkpoint.path_of(tmp_path, 3).write_bytes(b"")
     assert checkpoint.load_newest(tmp_path) is None
@@ -152,9 +160,22 @@ def test_metrics_are_inserted_at_their_step_in_place_of_those_of_the_same_name(t
     ]
 
 
+def test_a_damaged_row_is_named_and_the_others_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run_dir = RunDir(tmp_path)
+    row, later = b'{"step": 2, "loss/d": 1}\n', b'{"step": 6, "loss/d": 3}\n'
+    for damage in (b"garbage", b"\xff", b"[4]", b'{"loss/d": 2}', b""):
+        run_dir.metrics_file.write_bytes(row + damage + b"\n" + later + b'{"step": 8, "lo')
+        run_dir.insert_metrics({"step": 4, "metric/a": 5})
+        assert f"{run_dir.metrics_file}: line 2 is damaged" in caplog.text
+        assert len(caplog.records) == 1  # the last one was cut off, as a kill does
+        caplog.clear()
+        assert [found["step"] for found in run_dir.metrics()] == [2, 4, 6]
+
+
 def test_a_killed_run_has_no_result_and_a_damaged_config_is_said(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     assert run_dir.result() is None
-    (tmp_path / "config.yaml").write_text("a: [")
-    with pytest.raises(ValueError, match="is damaged"):
-        run_dir.config()
+    for text, message in (("a: [", "is damaged"), ("seed: 3", "is not that of a run of ganrun \\(it has no data\\)")):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            run_dir.config()

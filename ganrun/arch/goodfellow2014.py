@@ -60,6 +60,7 @@ class Generator(nn.Module):
         super().__init__()
         self.label_dim = label_dim
         _check_layers(spec, hidden, activation, bias, output)
+        _check_ranges(irange=irange, output_irange=output_irange)
         self.shape = spec.shape
         self.low, self.high = (0.0, 1.0) if output == "linear" else spec.value_range or (0.0, 1.0)
         self.output_range = None if output == "linear" else spec.value_range
@@ -142,6 +143,7 @@ class Discriminator(nn.Module):
         label_dim: int = 0,
     ) -> None:
         super().__init__()
+        _check_ranges(irange=irange)
         self.label_dim = label_dim
         for name, share in (("input_dropout", input_dropout), ("dropout", dropout)):
             if not 0 <= share < 1:
@@ -266,6 +268,12 @@ def _each(name: str, value: float | Sequence[float | None] | None, num: int) -> 
     if len(value) != num:
         raise ValueError(f"{name}={list(value)}: must be one number, or {num}: one for each layer and the output.")
     return list(value)
+
+
+def _check_ranges(**ranges: float | None) -> None:
+    for name, value in ranges.items():
+        if value is not None and not value >= 0:
+            raise ValueError(f"{name}={value}: must be at least 0.")
 
 
 def _uniform(layer: nn.Linear | nn.Conv2d, irange: float) -> None:

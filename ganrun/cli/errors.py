@@ -14,6 +14,7 @@ from ganrun.names import flat
 from ganrun.options import TrainOptions
 
 MAY_BE_NULL = {"g_optimizer", "d_optimizer", "g_schedule", "d_schedule", "momentum"}
+EXAMPLES = {"train": "train.steps=1000", "data": "data.root=DIR", "arch": "arch.z_dim=64"}
 CHOICES = {"experiment"}  # groups whose options set the keys of others, and have none of their own
 
 
@@ -29,6 +30,9 @@ def validate(verb: str, config: dict[str, Any]) -> None:
     if (config.get("seed") or 0) < 0:
         raise ValueError(f"seed={config['seed']}: must be at least 0.")
     check_kind("run_dir", config, str | None if verb == "train" else str)
+    for key in {"train", "data", "arch"} & known:
+        if not isinstance(config[key], dict):
+            raise ValueError(is_a_group(key, config[key]))
     if verb == "train":
         validate_training(config, known)
 
@@ -36,9 +40,6 @@ def validate(verb: str, config: dict[str, Any]) -> None:
 def validate_training(config: dict[str, Any], known: set[str]) -> None:
     for key in known - config.keys() - MAY_BE_NULL:
         raise ValueError(f"{key}: was taken away, but a run needs it.")
-    for key in ("train", "data", "arch"):
-        if not isinstance(config[key], dict):
-            raise ValueError(f"{key}={shown(config[key])}: is a group of settings, as in train.steps=1000.")
     for key in config["arch"].keys() - {"z_dim", "generator", "discriminator"}:
         raise ValueError(unknown_key("train", f"arch.{key}", config["arch"][key], []))
     check_kind("data.root", config["data"], str)
@@ -79,6 +80,10 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
     return " ".join(str(error).split("\n\n")[0].split("\n")).encode(errors="replace").decode()
 
 
+def is_a_group(key: str, value: Any) -> str:
+    return f"{key}={shown(value)}: is a group of settings, as in {EXAMPLES[key]}."
+
+
 def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> str:
     player, _, group = key.partition(".")[0].partition("_")
     if player in ("g", "d") and group in ("optimizer", "schedule"):
@@ -86,6 +91,8 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
             f"{key}={value}: {player.upper()} shares the {group} with the other player; "
             f"give it one of its own, as in {group}@{player}_{group}=OPTION {key}={value}."
         )
+    if key in EXAMPLES and key in root_keys(verb):
+        return is_a_group(key, value)
     known = known_keys(verb, arguments)
     if verb == "evaluate" and key.startswith("metric.") and not any(name.startswith("metric.") for name in known):
         return f"{key}={value}: no metric is chosen here; choose its own, as in metric=modes metric.modes.num=10000."

@@ -122,8 +122,9 @@ class CommandLine:
                     config["run_dir"] = str(Path(HydraConfig.get().sweep.dir) / slug(name))
             command = load(self.verb)
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
-            typed = {"overrides": list(HydraConfig.get().overrides.task)} if self.verb == "train" else {}
-            code = command.main(config, title, **typed)
+            typed = [unquote_path(override) for override in HydraConfig.get().overrides.task]
+            record = {"overrides": typed} if self.verb == "train" else {}
+            code = command.main(config, title, **record)
             problem = f"ended with exit code {code}"
         except USERS_ERRORS as error:
             if self.show_traceback:
@@ -209,6 +210,17 @@ def quote_path(argument: str, sweep: bool) -> str:
         return argument
     value = os.path.expanduser(value).replace("'", "\\'")
     return f"{key}='{value}'"
+
+
+def unquote_path(override: str) -> str:
+    """What `quote_path` was given.
+
+    >>> unquote_path("run_dir='my runs/1,2'")
+    'run_dir=my runs/1,2'
+    """
+    key, _, value = override.partition("=")
+    quoted = key in PATHS and len(value) > 1 and value[0] == value[-1] == "'"
+    return f"{key}={value[1:-1]}".replace("\\'", "'") if quoted else override
 
 
 def sweep_dir(argument: str) -> str:

@@ -21,6 +21,7 @@ class DiagnoseOptions:
     """The settings of conf/diagnose.yaml."""
 
     run_dir: str
+    data: Config
     checkpoint: int | Literal["last", "best"]
     device: str
 
@@ -30,7 +31,7 @@ def main(config: Config, name: str = "") -> int:
     check_arguments("", DiagnoseOptions, config)
     options = DiagnoseOptions(**config)
     run_dir = RunDir(Path(options.run_dir))
-    stored = run_dir.config()
+    stored = run_dir.config(options.data.get("root"))
     state = run_dir.load(options.checkpoint)
     choose_device(options.device, "device")
     run = build({**stored, "train": {**stored["train"], "device": options.device}})

@@ -28,6 +28,7 @@ class EvaluateOptions:
     """The settings of conf/evaluate.yaml."""
 
     run_dir: str
+    data: Config
     checkpoint: int | Literal["last", "best"]
     average: bool
     seed: int | None
@@ -83,7 +84,7 @@ def main(config: Config, name: str = "") -> int:
 
 def load(run_dir: RunDir, options: EvaluateOptions) -> tuple[Run, int]:
     """The run as it was at the checkpoint, with the metrics that are asked for, and the checkpoint's step."""
-    stored = run_dir.config()
+    stored = run_dir.config(options.data.get("root"))
     state = run_dir.load(options.checkpoint)
     metrics = stored.get("metric") if options.metric is None else options.metric
     if not metrics:

@@ -9,5 +9,5 @@ from ganrun.records.run_dir import RunDir
 
 def main(config: Config, name: str = "") -> int:
     """Raises ValueError where there is no run."""
-    stored = RunDir(Path(config["run_dir"])).config()
+    stored = RunDir(Path(config["run_dir"])).config(config["data"].get("root"))
     return train.main({**stored, "run_dir": config["run_dir"]})

@@ -18,7 +18,7 @@ from ganrun.build import build
 from ganrun.diagnosis.examine import measure
 from ganrun.diagnosis.verdict import Diagnosis, diagnose
 from ganrun.evaluation import evaluate_each
-from ganrun.loop import Diverged, Position, State, check_same_data, nimg, train
+from ganrun.loop import Diverged, Position, State, changes_of_data, check_same_data, nimg, train
 from ganrun.names import Config, slug
 from ganrun.progress import logging_to_file
 from ganrun.records import checkpoint
@@ -82,6 +82,11 @@ def grow(run: Run, config: Config) -> None:
     if not (first := RunDir(Path(source))).is_run:
         raise ValueError(f"arch.generator.grow_from={source}: no run there (it has no config.yaml).")
     state = first.load("last")
+    if changed := changes_of_data(run, state):
+        raise ValueError(
+            f"arch.generator.grow_from={source}: was trained on other data, maybe on what this run is tested on: "
+            f"{', '.join(changed)}. Give both runs the same data, and the same data.fold."
+        )
     try:
         G.grow(state["G"])
     except ValueError as error:

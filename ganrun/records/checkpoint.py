@@ -16,6 +16,8 @@ import torch
 
 log = logging.getLogger("ganrun")
 
+FORMAT = 1
+
 
 def path_of(folder: Path, step: int) -> Path:
     return folder / f"step_{step:08d}.pt"
@@ -54,7 +56,7 @@ def save_best(folder: Path, state: dict[str, Any]) -> None:
 
 def _save(state: dict[str, Any], path: Path) -> None:
     buffer = io.BytesIO()  # not straight to the file: of a full disk, torch only says "unexpected pos"
-    torch.save(state, buffer)
+    torch.save({"format": FORMAT, **state}, buffer)
     path.write_bytes(buffer.getbuffer())
 
 
@@ -89,7 +91,7 @@ def load(path: Path) -> dict[str, Any]:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
                 raise ValueError(f"{path}: is damaged (checksum of {damaged}).")
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         kept = ", ".join(map(str, steps_in(path.parent))) or "none"
         raise ValueError(f"{path}: no such checkpoint; kept steps: {kept}.") from None
@@ -97,6 +99,9 @@ def load(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else error!r})."
         ) from error
+    if not (isinstance(state, dict) and state.pop("format", None) == FORMAT):
+        raise ValueError(f"{path}: is no checkpoint of this version of ganrun.")
+    return state
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:

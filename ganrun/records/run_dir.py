@@ -2,6 +2,7 @@
 
 import bisect
 import json
+import logging
 import os
 import shlex
 import time
@@ -17,6 +18,9 @@ from ganrun.options import with_defaults
 from ganrun.records import checkpoint
 from ganrun.records.checkpoint import write_atomically
 
+log = logging.getLogger("ganrun")
+
+NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")
 LEFT_BY_A_KILL = {".lock", "config.yaml.partial"}  # of a run that had not yet begun
 MAY_DIFFER = {
     "run_dir",
@@ -68,10 +72,10 @@ class RunDir:
             if file is not None:
                 file.close()
 
-    def config(self) -> Config:
+    def config(self, data_root: str | None = None) -> Config:
         """The config that the run was started with; what an older ganrun did not know has its default.
 
-        Raises ValueError where there is none.
+        data_root: where its data are now, if elsewhere. Raises ValueError where there is no config.
         """
         try:
             config = yaml.safe_load(self.config_file.read_text())
@@ -81,14 +85,17 @@ class RunDir:
             raise ValueError(f"{self.config_file}: is damaged ({str(error).splitlines()[0]}).") from error
         if not isinstance(config, dict):
             raise ValueError(f"{self.config_file}: is damaged (it holds no settings).")
-        return with_defaults(config)
+        if missing := [key for key in NEEDED if key not in config]:
+            raise ValueError(f"{self.config_file}: is not that of a run of ganrun (it has no {missing[0]}).")
+        config = with_defaults(config)
+        return config if data_root is None else config | {"data": config["data"] | {"root": data_root}}
 
     def load(self, which: int | str) -> dict[str, Any]:
         """The state in the checkpoint "last", "best", or of a step. Raises ValueError where that is not to be had."""
         if which == "best":
             if not checkpoint.best_path(self.checkpoints).exists():
                 raise ValueError(
-                    f"run_dir={self.path}: has no best checkpoint; a run keeps one with train.keep_best, as in "
+                    f"run_dir={self.path}: has no checkpoints/best.pt; a run keeps one with train.keep_best, as in "
                     "train.keep_best=ks_100k train.metric_every=1000."
                 )
             return checkpoint.load(checkpoint.best_path(self.checkpoints))
@@ -133,13 +140,17 @@ class RunDir:
         self._metrics.flush()
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """The rows of metrics.jsonl, but for a last one that was cut off."""
-        if self.metrics_file.exists():
-            for line in self.metrics_file.read_text().splitlines():
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    return
+        """The rows of metrics.jsonl, but for a last one that was cut off. Names each other one that is damaged."""
+        lines = self.metrics_file.read_bytes().split(b"\n") if self.metrics_file.exists() else []
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict) and isinstance(row.get("step"), int):
+                yield row
+            elif number < len(lines):  # behind the last one stands nothing
+                log.warning("%s: line %d is damaged, and is passed over.", self.metrics_file, number)
 
     def insert_metrics(self, row: dict[str, Any]) -> None:
         """Put `row` behind those of its step. A value that one of these has under the same key is taken out."""
