@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import config_of
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
@@ -336,8 +337,8 @@ def test_a_run_on_images_is_drawn_without_its_data(here, tmp_path: Path) -> None
     """Of data that are nowhere: losses, accuracy, and an animation of the sample grids, one of which is damaged."""
     run = tmp_path / "r"
     (run / "samples").mkdir(parents=True)
-    loss = {"_target_": "ganrun.loss.NonSaturating"}
-    (run / "config.yaml").write_text(json.dumps({"train": {"steps": 9}, "loss": loss, "data": {"_target_": "gone"}}))
+    config = config_of("loss=nonsaturating", "train.steps=9") | {"data": {"_target_": "gone"}}
+    (run / "config.yaml").write_text(json.dumps(config))
     rows = [{"step": s, "loss/d": 1.0, "loss/g": 1.0, "accuracy/real": 0.9, "accuracy/fake": 0.6} for s in (3, 6, 9)]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     for step, shade in ((0, 0), (3, 90), (6, 160), (9, 250)):
