@@ -299,3 +299,7 @@ def test_a_healthy_diagnosis_reads_well() -> None:
     assert found.lines() == [
         "diagnosis  healthy: energy distance to real examples 0.000, coverage 97% (of real examples 97%), lost 0%"
     ]
+    losses_alone = {key: value for key, value in GOOD.items() if key in ("recorded", "diverged", "finite", "chance")}
+    assert diagnose(losses_alone, config_of()).lines() == [
+        "diagnosis  healthy, as far as its losses tell: samples were not compared with so few training examples"
+    ]

@@ -44,7 +44,7 @@ class Diagnosis:
     def _in_numbers(self) -> str:
         m = self.measurements
         if "energy" not in m:
-            return ""
+            return ", as far as its losses tell: samples were not compared with so few training examples"
         return (
             f": energy distance to real examples {m['energy']:.3f}, coverage {m['coverage']:.0%} (of real examples "
             f"{m['coverage_real']:.0%}), lost {m['lost']:.0%}"
