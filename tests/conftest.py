@@ -5,7 +5,7 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +99,12 @@ def train_in(folder: Path, *lines: list[str]) -> None:
         patch.setenv("HYDRA_FULL_ERROR", "1")
         for line in lines:
             assert main(line) == 0
+
+
+def mostly_slow(cases: Sequence[Any]) -> list[Any]:
+    """Of many cases alike, each fourth for `make test-fast`, and the others for `make test`."""
+    slow = (pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in cases)
+    return [case if number % 4 == 0 else other for number, (case, other) in enumerate(zip(cases, slow, strict=True))]
 
 
 @pytest.fixture(scope="session")

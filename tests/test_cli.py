@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Command
+from conftest import Command, mostly_slow
 
 from ganrun.cli.main import load
 from ganrun.cli.search import CONF
@@ -84,7 +84,7 @@ SLIPS = [
 ]
 
 
-@pytest.mark.parametrize(("line", "message"), SLIPS)
+@pytest.mark.parametrize(("line", "message"), mostly_slow(SLIPS))
 def test_a_slip_is_one_sentence_and_leaves_nothing(line: str, message: str, here, tmp_path: Path) -> None:
     code, out, err = here(*line.split())
     assert code == 2

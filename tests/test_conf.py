@@ -8,7 +8,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
-from conftest import config_of, run_of
+from conftest import config_of, mostly_slow, run_of
 from PIL import Image
 from scipy.io import savemat
 
@@ -143,7 +143,7 @@ def overrides_for(name: str, tmp_path: Path) -> list[str]:
     return [*chosen, f"data.root={root}"]
 
 
-@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("name", mostly_slow(FILES))
 def test_option_trains_two_steps(name: str, tmp_path: Path) -> None:
     run = run_of(*overrides_for(name, tmp_path))
     before = [p.detach().clone() for p in run.G.parameters()]

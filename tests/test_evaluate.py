@@ -12,6 +12,8 @@ from ganrun.figures.curves import curve, metric_keys
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 RUN = ["train.sample_every=0", "train.log_every=3", "train.checkpoint_every=3", "metric=distribution", "seed=3",
        "metric.distribution.num=1000", "data.num=2000", "train.frame_every=0", "train.diagnose=false",
        "schedule=constant", "train.ema=0.5"]  # fmt: skip
@@ -99,7 +101,6 @@ def test_without_an_average_there_is_one_generator(here, tmp_path: Path) -> None
     assert result_of(tmp_path / "r") == before
 
 
-@pytest.mark.slow
 def test_figures_and_diagnosis_go_on_working(finished: Path, here) -> None:
     diagnosis = here("diagnose", "run_dir=r")[1]
     assert here("evaluate", "run_dir=r", "checkpoint=3")[0] == 0
@@ -111,7 +112,6 @@ def test_figures_and_diagnosis_go_on_working(finished: Path, here) -> None:
     assert (finished / "figures" / "metrics.png").exists()
 
 
-@pytest.mark.slow
 def test_a_killed_run_is_evaluated_and_then_continues_bit_for_bit(here, tmp_path: Path) -> None:
     line = [*RUN, "train.steps=9", "train.metric_every=3"]
     for name in ("whole", "killed"):
@@ -132,7 +132,6 @@ def test_a_killed_run_is_evaluated_and_then_continues_bit_for_bit(here, tmp_path
     assert [step for step, _ in curves(killed)["metric_seed_5/ks_1k"]] == [6]
 
 
-@pytest.mark.slow
 def test_the_events_of_a_run_in_two_parts_stay_in_order(here, tmp_path: Path) -> None:
     line = [*RUN, "train.steps=9", "train.keep_checkpoints=3", "run_dir=r"]
     assert here(*line)[0] == 0
@@ -158,7 +157,6 @@ def test_a_run_under_way_is_evaluated_and_left_alone(finished: Path, here) -> No
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.slow
 def test_a_run_of_an_older_ganrun_has_the_defaults_of_what_it_does_not_know(finished: Path, here) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())
     del config["train"]["label_noise"], config["train"]["pretrain_d"], config["data"]["verify"]
@@ -205,7 +203,6 @@ def test_a_checkpoint_that_is_of_another_config(finished: Path, here) -> None:
         assert err.startswith("the checkpoint does not fit the config of its run: G: size mismatch for layers.0.weight")
 
 
-@pytest.mark.slow
 def test_data_that_moved(here, tmp_path: Path) -> None:
     from test_conf import write_folder
 

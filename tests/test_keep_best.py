@@ -23,6 +23,8 @@ from ganrun.metric.modes import Modes
 from ganrun.metric.theory import Theory
 from ganrun.records import checkpoint
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 # A game so fast that the distance goes up and down
 RUN = ["train.sample_every=0", "train.log_every=10", "train.checkpoint_every=10", "train.frame_every=0",
        "train.diagnose=false", "train.metric_every=2", "train.steps=40", "train.ema=0", "optimizer.lr=0.05",
@@ -231,7 +233,6 @@ def test_no_best_checkpoint_and_a_damaged_one_are_said(here, tmp_path: Path) -> 
     assert "best.pt: cannot be read" in err
 
 
-@pytest.mark.slow
 def test_a_sweep_counts_a_run_that_stopped_early_as_done(here) -> None:
     line = ["-m", *BEST, "train.patience=1,4", "run_dir=s"]
     assert "2 of 2" in here(*line)[1]
@@ -241,7 +242,6 @@ def test_a_sweep_counts_a_run_that_stopped_early_as_done(here) -> None:
 # Resume, and what measuring leaves alone
 
 
-@pytest.mark.slow
 def test_killed_between_its_end_and_its_result(here, tmp_path: Path) -> None:
     line = [*BEST, "train.patience=4"]
     for name in ("whole", "killed"):
@@ -251,7 +251,6 @@ def test_killed_between_its_end_and_its_result(here, tmp_path: Path) -> None:
     assert_same_best(tmp_path / "whole", tmp_path / "killed")
 
 
-@pytest.mark.slow
 def test_kill_and_resume_keep_the_same_best_and_stop_at_the_same_step(here, tmp_path: Path) -> None:
     line = [*BEST, "train.steps=2000", "train.metric_every=10", "train.patience=60", "train.checkpoint_every=70"]
     assert here(*line, "run_dir=whole")[0] == 0
@@ -277,7 +276,6 @@ def assert_same_best(a: Path, b: Path) -> None:
         assert results[0][key] == results[1][key]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("line", [["data=digits", "train.ema=0.9"], ["arch=heights"], ["data=ring"]])
 def test_metrics_along_the_way_disturb_nothing(line: list[str], here, tmp_path: Path) -> None:
     """With batch normalization, spectral normalization and an average, with one of the user's own metrics."""

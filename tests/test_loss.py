@@ -301,6 +301,7 @@ def test_a_loss_brings_its_papers_recipe(
 
 
 @pytest.mark.parametrize("name", ["half_weighted", "lsgan", "hinge", "rpgan", "ragan"])
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize(
     "net",

@@ -9,6 +9,8 @@ from PIL import Image
 
 from ganrun.metric.distribution import Distribution
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 
 @pytest.fixture
 def digits_run(here, tmp_path: Path) -> Path:
