@@ -181,6 +181,7 @@ def test_config_dir(command: Command, tmp_path: Path) -> None:
     assert "lr: 0.25" in done.stdout
 
 
+@pytest.mark.slow
 def test_completion_knows_verbs_groups_and_options(command: Command) -> None:
     def complete(line: str) -> set[str]:
         return set(command("-sc", "query=bash", COMP_LINE=line, COMP_POINT=str(len(line))).stdout.split())

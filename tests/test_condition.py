@@ -291,6 +291,7 @@ def test_metrics_draw_labels_like_the_data(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(torch.cat(heard.labels).unique()) == 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -13,6 +13,7 @@ from ganrun.randomness import reseed
 from ganrun.steps import Game, Verdict, scalars
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradient_penalty", "zero_centered", "r1", "r2", "dragan"])
 def test_batch_norm_in_d_is_refused_and_the_remedy_works(name: str, tmp_path: Path) -> None:
     """Public mistake: WGAN-GP with batch norm in the critic: the gradient at a sample is one of the whole batch."""

@@ -66,6 +66,7 @@ def test_the_dashboard_shows_it_all(finished: Path) -> None:
     assert len(list(finished.glob("events.*"))) == 1
 
 
+@pytest.mark.slow
 def test_a_run_that_ended_but_for_its_result_says_nothing_twice(here, tmp_path: Path) -> None:
     line = ["train.steps=4", "train.log_every=2", "train.sample_every=0", "run_dir=r"]
     assert here(*line)[0] == 0

@@ -144,6 +144,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(here, tmp_path
     assert_same_run(tmp_path / "whole", damaged)
 
 
+@pytest.mark.slow
 def test_a_changed_config_is_refused_and_its_keys_are_named(here) -> None:
     line = ["train.steps=4", "train.sample_every=0", "run_dir=r"]
     assert here(*line)[0] == 0

@@ -121,6 +121,7 @@ def test_batches_go_on_over_epochs_and_a_resume(num: int, monkeypatch: pytest.Mo
     assert torch.equal(torch.cat(shown).flatten(), stream[2 * 12 : 3 * 12])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", ["gaussian", "digits"])
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("size", [1, 5, 2500])

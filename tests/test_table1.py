@@ -16,6 +16,8 @@ from ganrun.figures.likelihood import Line, Panel, likelihood_figure
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
 
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
 Here = Callable[..., tuple[int, str, str]]
 
 
