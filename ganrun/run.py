@@ -65,7 +65,8 @@ class Run:
             try:
                 part.load_state_dict(state[name])
             except (KeyError, RuntimeError, ValueError) as error:
-                reason = str(error).splitlines()[:2][-1].strip().rstrip(".") if name in state else "is missing"
+                lines = str(error).splitlines()  # torch names the first of the misfits in its second line
+                reason = lines[:2][-1].strip().rstrip(".") if name in state and lines else "is missing"
                 raise ValueError(f"the checkpoint does not fit the config of its run: {name}: {reason}.") from error
 
     def is_finite(self) -> bool:

@@ -58,5 +58,5 @@ def _draw(axes: Axes, panel: Panel) -> None:
     axes.set(xlabel=STEP, ylabel="test log-likelihood (nats)", title=panel.title)
     axes.set_xlim(left=0)
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator("auto", steps=[1, 2, 2.5, 5, 10], integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
