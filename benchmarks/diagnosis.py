@@ -21,18 +21,18 @@ import torch
 from machine import describe
 from torch import Tensor, nn
 
-from ganrun.build import build
-from ganrun.cli.search import compose, plain
+from ganrun.cli.compose import compose, plain
 from ganrun.commands import train
 from ganrun.data.dataset import DataSpec
 from ganrun.data.digits import digits
 from ganrun.data.published import mnist
 from ganrun.data.toy import ring
-from ganrun.diagnosis.examine import measure
-from ganrun.diagnosis.verdict import diagnose
+from ganrun.diagnosis.diagnosis import diagnose
+from ganrun.diagnosis.measure import measure
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
-from ganrun.sampling import draw, labels_like
+from ganrun.training.build import build
+from ganrun.training.sampling import draw, labels_like
 
 OUT = Path(__file__).with_suffix(".json")
 RUNS = Path("outputs/diagnosis")

@@ -23,12 +23,12 @@ from machine import describe
 from torch.nn.functional import softplus
 
 from ganrun.arch import dcgan, mlp
-from ganrun.build import build
 from ganrun.data.dataset import Dataset, DataSpec, Split
-from ganrun.loop import Position, train
-from ganrun.randomness import reseed
 from ganrun.records.run_dir import RunDir
-from ganrun.steps import Game
+from ganrun.training.build import build
+from ganrun.training.game import Game
+from ganrun.training.loop import Position, train
+from ganrun.training.randomness import reseed
 
 OUT = Path(__file__).with_suffix(".json")
 SPEC = DataSpec((3, 32, 32), (-1.0, 1.0), std=0.5)

@@ -1,24 +1,25 @@
-"""Augmentation of what D sees, real and fake alike and in both players' updates, for training on few images.
+"""Augmentation of D's inputs, real and fake, in the updates of both players, for training on few images.
 
-An augmentation is a module: called on images (B, C, H, W) with C 1 or 3 and values in [-1, 1] it returns such images,
-differentiable in x, not clipped, in x's memory format. Each sample is transformed by itself, at random from torch's
-global state on x's device. `check(spec)` refuses other data; `observe(real_logits)` is called after each update of D.
+Called on images (B, C, H, W) with C 1 or 3 and values in [-1, 1], an augmentation returns such images, differentiable
+in x, not clipped, in x's memory format. Each sample is transformed by itself, with random numbers from torch's global
+state on x's device.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganrun.data.dataset import DataSpec
+from ganrun.protocols import Augmentation
 
 Draw = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> one matrix for each, (B, n, n)
 
 
-class _Augmentation(nn.Module):
-    """What both have in common; `transform` is the augmentation in float32 or float64."""
+class _ImageAugmentation(nn.Module, Augmentation):
+    """What both share. `transform` is the augmentation in float32 or float64."""
 
     name: str
 
@@ -45,11 +46,8 @@ class _Augmentation(nn.Module):
                 "use augment=none."
             )
 
-    def observe(self, real_logits: Tensor) -> None:
-        """Told D's logits of the augmented real images, (B,), after each update of D."""
 
-
-class DiffAugment(_Augmentation):
+class DiffAugment(_ImageAugmentation):
     """DiffAugment. Zhao et al. 2020, arXiv:2006.10738, section 3.2, with the strengths of its released code.
 
     color: x + U(-.5, .5), then saturation about the mean of a pixel's channels by U(0, 2) (not with one channel),
@@ -104,7 +102,7 @@ def cutout(x: Tensor) -> Tensor:
 POLICIES: dict[str, Callable[[Tensor], Tensor]] = {"color": color, "translation": translation, "cutout": cutout}
 
 
-class ADA(_Augmentation):
+class ADA(_ImageAugmentation):
     """Adaptive discriminator augmentation. Karras et al. 2020, arXiv:2006.06676 ("bgc").
 
     Each transformation is applied to each sample with probability p. Every `every` updates of D
@@ -153,23 +151,26 @@ class ADA(_Augmentation):
         self.gray_transforms = self.transforms.difference(TURNS if transforms is None else ())
         self.p: Tensor
         self.signs: Tensor
-        self.seen: Tensor
+        self.num_signs: Tensor
         self.updates: Tensor
         self.register_buffer("p", torch.tensor(float(p)))
         self.register_buffer("signs", torch.tensor(0.0))  # sum of sign(D(real)) since p last moved
-        self.register_buffer("seen", torch.tensor(0.0))  # over so many real images
+        self.register_buffer("num_signs", torch.tensor(0.0))  # over so many real images
         self.register_buffer("updates", torch.tensor(0.0))  # in so many updates of D
 
     @torch.no_grad()
     def observe(self, real_logits: Tensor) -> None:
         self.signs += real_logits.sign().sum()
-        self.seen += real_logits.numel()
+        self.num_signs += real_logits.numel()
         self.updates += 1
         due = self.updates >= self.every  # stays on the device: nothing here waits for it
-        move = (self.signs / self.seen - self.target).sign() * self.seen / (1000 * self.speed_kimg)
+        move = (self.signs / self.num_signs - self.target).sign() * self.num_signs / (1000 * self.speed_kimg)
         self.p.copy_(torch.where(due, (self.p + move).clamp(0, 1), self.p))
-        for counter in (self.signs, self.seen, self.updates):
+        for counter in (self.signs, self.num_signs, self.updates):
             counter.masked_fill_(due, 0)
+
+    def scalars(self) -> Mapping[str, Tensor]:
+        return {"augment/p": self.p}
 
     def transform(self, x: Tensor) -> Tensor:
         inverse, on = self._draw(x, BLITS, 3)
@@ -365,7 +366,7 @@ def round_up(value: float) -> int:
     return math.floor(value + 0.5)
 
 
-def _check_names(key: str, names: Sequence[str], allowed: Sequence[str] | dict[str, Callable]) -> None:
+def _check_names(key: str, names: Sequence[str], allowed: Collection[str]) -> None:
     if isinstance(names, str) or not set(names) <= set(allowed):
-        shown = names if isinstance(names, str) else f"[{','.join(map(str, names))}]"
-        raise ValueError(f"augment.{key}={shown}: must be a list of any of {', '.join(allowed)}.")
+        given = names if isinstance(names, str) else f"[{','.join(map(str, names))}]"
+        raise ValueError(f"augment.{key}={given}: must be a list of any of {', '.join(allowed)}.")

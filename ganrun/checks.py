@@ -73,7 +73,7 @@ def describe(annotation: Any) -> str:
     return NAMES.get(annotation, str(annotation))
 
 
-def shown(value: Any) -> str:
+def as_typed(value: Any) -> str:
     """A value as it is typed: null, true, 3."""
     words = {None: "null", True: "true", False: "false"}
     return words[value] if value is None or isinstance(value, bool) else str(value)
@@ -90,7 +90,7 @@ def check_arguments(key: str, target: Callable[..., Any], given: Mapping[str, An
             full = f"{key}.{name}".lstrip(".")
             raise ValueError(f"{full}={value}: no such setting{did_you_mean(full, known)}")
         if not fits(value, annotations.get(name, Any)):
-            raise ValueError(f"{key}.{name}={shown(value)}: must be {describe(annotations[name])}.".lstrip("."))
+            raise ValueError(f"{key}.{name}={as_typed(value)}: must be {describe(annotations[name])}.".lstrip("."))
 
 
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What the two networks are told of a sample's class."""
 
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -9,10 +9,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
+from ganrun import protocols
 from ganrun.data.dataset import DataSpec
+from ganrun.protocols import DOutput, HasHead, HasOutputRange, TakesLabels
 
 
-class Condition:
+class Condition(protocols.Condition):
     """Labels y (B,) for both players: G makes a sample of class y, and D judges x as one of class y.
 
     generator: `concat`, the one-hot label beside z (CGAN, Mirza and Osindero 2014, arXiv:1411.1784), or `batch_norm`,
@@ -34,7 +36,6 @@ class Condition:
         if not weight >= 0:
             raise ValueError(f"weight={weight}: must be at least 0 (0 leaves the classes out of the losses).")
         self.generator, self.discriminator, self.weight = generator, discriminator, weight
-        self.classifies = discriminator == "classifier"
 
     def check(self, spec: DataSpec) -> None:
         if not spec.num_classes:
@@ -44,32 +45,33 @@ class Condition:
             )
 
     def label_dims(self, spec: DataSpec) -> tuple[int, int]:
-        """How many inputs for labels G and D have: the fact `label_dim` that they are built with."""
         return (
             spec.num_classes if self.generator == "concat" else 0,
             spec.num_classes if self.discriminator == "concat" else 0,
         )
 
     def complete_generator(self, G: nn.Module, spec: DataSpec) -> nn.Module:
-        """G, a fresh network, with what it needs for labels: G(z, y)."""
         if self.generator == "concat":
-            return _takes_labels("generator", G, spec.num_classes)
+            return _check_label_inputs("generator", G, spec.num_classes)
         return ConditionedByBatchNorm(G, spec.num_classes)
 
     def complete_discriminator(self, D: nn.Module, spec: DataSpec) -> nn.Module:
-        """D, a fresh network, with what it needs for labels: D(x, y)."""
         if self.discriminator == "concat":
-            return _takes_labels("discriminator", D, spec.num_classes)
+            return _check_label_inputs("discriminator", D, spec.num_classes)
         head = Projection if self.discriminator == "projection" else AuxiliaryClassifier
         return head(D, spec)
 
-    def d_term(self, real_classes: Tensor, fake_classes: Tensor, y: Tensor) -> Tensor:
-        """What an auxiliary classifier adds to D's loss. Odena, Olah and Shlens 2017, L_C. Class logits are (B, K)."""
-        return self.weight * (F.cross_entropy(real_classes, y) + F.cross_entropy(fake_classes, y))
+    def d_term(self, real: DOutput, fake: DOutput, y: Tensor | None) -> Tensor | None:
+        """With a classifier: weight * (cross-entropy on real + on fake). Odena, Olah and Shlens 2017, L_C."""
+        if real.classes is None or fake.classes is None or y is None:
+            return None
+        return self.weight * (F.cross_entropy(real.classes, y) + F.cross_entropy(fake.classes, y))
 
-    def g_term(self, fake_classes: Tensor, y: Tensor) -> Tensor:
-        """What an auxiliary classifier adds to G's loss: its samples are to be recognized."""
-        return self.weight * F.cross_entropy(fake_classes, y)
+    def g_term(self, fake: DOutput, y: Tensor | None) -> Tensor | None:
+        """With a classifier: weight * cross-entropy on fake, so that samples are recognized as their class."""
+        if fake.classes is None or y is None:
+            return None
+        return self.weight * F.cross_entropy(fake.classes, y)
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -109,9 +111,9 @@ class ConditionedByBatchNorm(nn.Module):
     def __init__(self, net: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.net = net
-        self.output_range = getattr(net, "output_range", None)
-        self.norms = [_swap(net, name, num_classes) for name, layer in list(net.named_modules())
-                      if isinstance(layer, _BatchNorm)]  # fmt: skip
+        self.output_range = net.output_range if isinstance(net, HasOutputRange) else None
+        names = [name for name, layer in net.named_modules() if isinstance(layer, _BatchNorm)]
+        self.norms = [_replace_norm(net, name, num_classes) for name in names]
         if not self.norms:
             raise ValueError(
                 "condition.generator=batch_norm: this arch's generator has no batch normalization; "
@@ -124,72 +126,81 @@ class ConditionedByBatchNorm(nn.Module):
         for norm in self.norms:
             norm.y = y
         try:
-            return self.net(z)
+            x: Tensor = self.net(z)
+            return x
         finally:
             for norm in self.norms:
                 norm.y = None
 
 
-class _Headed(nn.Module):
-    """A discriminator with a head on the features before its output layer."""
+class _WithHead(nn.Module):
+    """A discriminator with a second head on its features. Its state_dict has the first one under `net`."""
 
-    def __init__(self, net: Any, spec: DataSpec) -> None:
+    def __init__(self, net: nn.Module, spec: DataSpec) -> None:
         super().__init__()
-        if not (hasattr(net, "features") and isinstance(getattr(net, "output", None), nn.Module)):
+        if not isinstance(net, HasHead):
             raise ValueError(
-                "condition.discriminator: this arch's discriminator has no method `features` and no layer `output`, "
-                "D(x) = output(features(x)), between which classes are told; use condition=concat."
+                "condition.discriminator: this arch's discriminator has no method `features` and layer `output`, "
+                "with D(x) = output(features(x)); use condition=concat."
             )
         self.net = net
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.net.features(x)
 
+    def outputs(self, x: Tensor, y: Tensor | None = None) -> DOutput:
+        """Everything that D gives, from one pass."""
+        raise NotImplementedError
 
-class Projection(_Headed):
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.outputs(x, y).logits
+
+
+class Projection(_WithHead):
     """D(x, y) = output(features(x)) + <embed(y), h>. Miyato and Koyama 2018, arXiv:1802.05637, Eq. 3.
 
-    h (B, F) is the features, summed over space where they are maps. `embed` is normalized spectrally where D is.
+    h (B, F) is the features, summed over space where they are maps. `embed` has spectral normalization where D has.
     Raises ValueError for a D without `features` and `output`.
     """
 
-    def __init__(self, net: Any, spec: DataSpec) -> None:
+    def __init__(self, net: nn.Module, spec: DataSpec) -> None:
         super().__init__(net, spec)
-        self.embed = nn.Embedding(spec.num_classes, _features_of(net, spec).shape[1])
+        self.embed = nn.Embedding(spec.num_classes, _example_features(self.net, spec).shape[1])
         nn.init.xavier_uniform_(self.embed.weight)
         _normalize_as(net, self.embed)
 
-    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def outputs(self, x: Tensor, y: Tensor | None = None) -> DOutput:
         if y is None:
             raise ValueError("condition.discriminator=projection: D needs labels, and was given none.")
         features = self.net.features(x)
         h = features.flatten(2).sum(2) if features.dim() > 2 else features  # (B, F)
-        return self.net.output(features).flatten() + (self.embed(y) * h).sum(1)  # (B,)
+        logits = self.net.output(features).flatten() + (self.embed(y) * h).sum(1)  # (B,)
+        return DOutput(logits, features=features)
 
 
-class AuxiliaryClassifier(_Headed):
-    """AC-GAN: D that also names the class. Odena, Olah and Shlens 2017, arXiv:1610.09585.
+class AuxiliaryClassifier(_WithHead):
+    """AC-GAN: a D that also classifies. Odena, Olah and Shlens 2017, arXiv:1610.09585.
 
     A linear layer on the features gives class logits (B, K); D(x) itself does not depend on y.
     Raises ValueError for a D without `features` and `output`.
     """
 
-    def __init__(self, net: Any, spec: DataSpec) -> None:
+    def __init__(self, net: nn.Module, spec: DataSpec) -> None:
         super().__init__(net, spec)
-        self.classifier = nn.Linear(_features_of(net, spec).flatten(1).shape[1], spec.num_classes)
+        self.classifier = nn.Linear(_example_features(self.net, spec).flatten(1).shape[1], spec.num_classes)
         _normalize_as(net, self.classifier)
 
-    def judge(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B,) and class logits (B, K), from one pass."""
+    def outputs(self, x: Tensor, y: Tensor | None = None) -> DOutput:
         features = self.net.features(x)
-        return self.net.output(features).flatten(), self.classifier(features.flatten(1))
+        return DOutput(self.net.output(features).flatten(), self.classifier(features.flatten(1)), features)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.net.output(self.net.features(x)).flatten()
+        logits: Tensor = self.net.output(self.net.features(x))
+        return logits.flatten()
 
 
-def _takes_labels(player: str, net: nn.Module, num_classes: int) -> nn.Module:
-    if getattr(net, "label_dim", 0) != num_classes:
+def _check_label_inputs(player: str, net: nn.Module, num_classes: int) -> nn.Module:
+    if not (isinstance(net, TakesLabels) and net.label_dim == num_classes):
         raise ValueError(
             f"condition.{player}=concat: this arch's {player} has no inputs for labels (an argument label_dim, which "
             "it keeps); use another arch, as arch=mlp or dcgan, or another condition."
@@ -197,18 +208,20 @@ def _takes_labels(player: str, net: nn.Module, num_classes: int) -> nn.Module:
     return net
 
 
-def _swap(net: nn.Module, name: str, num_classes: int) -> ConditionalBatchNorm:
-    """Replace the batch normalization of that name."""
+def _replace_norm(net: nn.Module, name: str, num_classes: int) -> ConditionalBatchNorm:
+    """Replace the batch normalization of that name in `net`."""
     parent, _, child = name.rpartition(".")
-    owner = net.get_submodule(parent)
-    norm = ConditionalBatchNorm(getattr(owner, child), num_classes)
-    setattr(owner, child, norm)
-    return norm
+    norm = net.get_submodule(name)
+    assert isinstance(norm, _BatchNorm)
+    conditional = ConditionalBatchNorm(norm, num_classes)
+    setattr(net.get_submodule(parent), child, conditional)
+    return conditional
 
 
 @torch.no_grad()
-def _features_of(net: Any, spec: DataSpec) -> Tensor:
-    """The features of two samples, in eval mode, so that nothing changes."""
+def _example_features(net: nn.Module, spec: DataSpec) -> Tensor:
+    """The features of two samples, in eval mode, so that no statistic changes."""
+    assert isinstance(net, HasHead)
     net.eval()
     try:
         return net.features(torch.zeros(2, *spec.shape, device=next(net.parameters()).device))

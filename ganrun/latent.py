@@ -1,25 +1,26 @@
-"""Where z comes from. A latent source is a callable `(n, device) -> z` of shape (n, dim), and has `dim`.
+"""Sources of z. A latent source is a callable `(n, device) -> z` of shape (n, dim) with an attribute `dim`.
 
-It draws from torch's global random state, which the loop seeds at each step.
+It draws from torch's global random state, which is seeded at each step of the training.
 """
 
 import torch
 from torch import Tensor
 
 from ganrun.data.dataset import Dataset
+from ganrun.protocols import Device, Latent
 
 
-class Normal:
+class Normal(Latent):
     """z ~ N(0, I), of shape (n, dim)."""
 
     def __init__(self, dim: int) -> None:
         self.dim = _positive(dim)
 
-    def __call__(self, n: int, device: torch.device | str = "cpu") -> Tensor:
+    def __call__(self, n: int, device: Device = "cpu") -> Tensor:
         return torch.randn(n, self.dim, device=device)
 
 
-class Uniform:
+class Uniform(Latent):
     """z ~ U(low, high) in every dimension, of shape (n, dim)."""
 
     def __init__(self, dim: int, low: float = -1.0, high: float = 1.0) -> None:
@@ -27,18 +28,20 @@ class Uniform:
             raise ValueError(f"low={low}: must be less than high={high}.")
         self.dim, self.low, self.high = _positive(dim), low, high
 
-    def __call__(self, n: int, device: torch.device | str = "cpu") -> Tensor:
+    def __call__(self, n: int, device: Device = "cpu") -> Tensor:
         return torch.empty(n, self.dim, device=device).uniform_(self.low, self.high)
 
 
-class Data:
-    """z = a training example, drawn with replacement, flattened and standardized: the heights article's choice."""
+class Data(Latent):
+    """z = a training example, drawn with replacement, flattened and standardized: as in A. Patel's
+    "An applied introduction to generative adversarial networks" (O'Reilly, 2017).
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         self.dataset = dataset
         self.dim = dataset.spec.numel
 
-    def __call__(self, n: int, device: torch.device | str = "cpu") -> Tensor:
+    def __call__(self, n: int, device: Device = "cpu") -> Tensor:
         train, spec = self.dataset.train, self.dataset.spec
         x = spec.decode(train.x[torch.randint(len(train), (n,)).to(train.x.device)].to(device))
         return ((x - spec.mean) / spec.std).flatten(1)  # (n, dim)

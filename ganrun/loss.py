@@ -1,17 +1,17 @@
 """The players' objectives: pure functions of logits. Every loss is a mean over its batch, in nats.
 
-A loss is any object with `d_loss(real_logits, fake_logits)` and `g_loss(fake_logits, real_logits)`, each
-of logits (B,) and giving a scalar to descend. Two attributes may be set: `g_needs_real`, without which
-g_loss gets None for the real logits in alternating updates, and `logistic`, where sigmoid(logit) is a probability.
-Where G plays on D's features instead, `g_feature_loss(fake_features, real_features)` stands in place of g_loss.
+A loss of your own needs `d_loss(real_logits, fake_logits)` and `g_loss(fake_logits, real_logits)`, each of logits (B,)
+and returning a scalar to minimize. `ganrun.protocols.Loss` lists what else it may declare.
 """
 
 from torch import Tensor
 from torch.nn.functional import relu, softplus
 
+from ganrun.protocols import FeatureLoss, Loss
 
-class Logistic:
-    """D's side of the logistic games. Goodfellow et al. 2014, Algorithm 1; Salimans et al. 2016, section 3.4.
+
+class Logistic(Loss):
+    """D's side of the logistic losses. Goodfellow et al. 2014, Algorithm 1; Salimans et al. 2016, section 3.4.
 
     D descends -log D(x) - log(1 - D(G(z))), with D = sigmoid(logit), computed from the logits.
     real_label: D's target on real samples; below 1 is one-sided label smoothing, where the first term is
@@ -24,7 +24,7 @@ class Logistic:
     0.3
     """
 
-    logistic = True  # sigmoid(logit) is the probability of being real
+    logistic = True
 
     def __init__(self, real_label: float = 1.0) -> None:
         if not 0 < real_label <= 1:
@@ -51,6 +51,8 @@ class Minimax(Logistic):
     >>> round(Minimax().d_loss(undecided, undecided).item(), 4)  # log 4
     1.3863
     """
+
+    saturates = True
 
     def g_loss(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
         return -softplus(fake_logits).mean()
@@ -86,7 +88,7 @@ class HalfWeighted(NonSaturating):
         return 0.5 * super().d_loss(real_logits, fake_logits)
 
 
-class LeastSquares:
+class LeastSquares(Loss):
     """Least-squares GAN. Mao et al. 2017, arXiv:1611.04076.
 
     D descends 1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2, G descends 1/2 E (D(G(z)) - c)^2, on raw outputs.
@@ -108,7 +110,7 @@ class LeastSquares:
         return 0.5 * (fake_logits - self.c).square().mean()
 
 
-class Wasserstein:
+class Wasserstein(Loss):
     """Wasserstein GAN. Arjovsky et al. 2017, arXiv:1701.07875, Algorithm 1.
 
     The critic descends E f(G(z)) - E f(x), G descends -E f(G(z)); f has to be kept Lipschitz by a penalty.
@@ -118,6 +120,8 @@ class Wasserstein:
     -1.5
     """
 
+    needs_lipschitz_d = True
+
     def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return fake_logits.mean() - real_logits.mean()
 
@@ -125,7 +129,7 @@ class Wasserstein:
         return -fake_logits.mean()
 
 
-class Hinge:
+class Hinge(Loss):
     """The hinge game. Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17.
 
     D descends E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), G descends -E D(G(z)), which has no hinge: G is
@@ -143,7 +147,7 @@ class Hinge:
         return -fake_logits.mean()
 
 
-class Relativistic:
+class Relativistic(Loss):
     """The relativistic pairing game, RpGAN. Jolicoeur-Martineau 2018, arXiv:1807.00734; R3GAN, arXiv:2501.05441.
 
     D descends -log sigmoid(D(x) - D(G(z))) over pairs of a real and a fake sample, G descends the same with the
@@ -160,7 +164,8 @@ class Relativistic:
     def d_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         return softplus(fake_logits - real_logits).mean()
 
-    def g_loss(self, fake_logits: Tensor, real_logits: Tensor) -> Tensor:
+    def g_loss(self, fake_logits: Tensor, real_logits: Tensor | None = None) -> Tensor:
+        assert real_logits is not None, "declared by g_needs_real"
         return self.d_loss(fake_logits, real_logits)
 
 
@@ -183,7 +188,7 @@ class RelativisticAverage(Relativistic):
         return softplus(-real_lead).mean() + softplus(fake_lead).mean()
 
 
-class FeatureMatching(Logistic):
+class FeatureMatching(FeatureLoss, Logistic):
     """Feature matching. Salimans et al. 2016, arXiv:1606.03498, section 3.1.
 
     D as in the non-saturating game; G descends ||E h(x) - E h(G(z))||^2, where h are D's features, flattened,

@@ -1,22 +1,13 @@
-"""What the tests share: configs composed as the command line does, runs built from them, and the command itself."""
+"""Fixtures of all tests, and a core of its own for each worker."""
 
-import copy
-import functools
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-
-from ganrun.build import build
-from ganrun.cli.search import compose, plain
-from ganrun.run import Run
-
-REPO = Path(__file__).parents[1]
 
 
 def pytest_configure() -> None:
@@ -40,19 +31,6 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def config_of(*overrides: str, verb: str = "train") -> dict[str, Any]:
-    return copy.deepcopy(composed(verb, overrides))
-
-
-@functools.cache  # Hydra takes a fifth of a second
-def composed(verb: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    return plain(compose(verb, list(overrides)))
-
-
-def run_of(*overrides: str) -> Run:
-    return build(config_of("train.threads=1", "train.device=cpu", *overrides))
-
-
 Command = Callable[..., subprocess.CompletedProcess]
 
 
@@ -63,7 +41,7 @@ def command(tmp_path: Path) -> Command:
     def run(*arguments: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [sys.executable, "-m", "ganrun", *arguments],
-            cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, capture_output=True, text=True, timeout=300,
+            cwd=cwd, env={**os.environ, "OMP_NUM_THREADS": "1", **env}, capture_output=True, text=True,
         )  # fmt: skip
 
     return run
@@ -86,25 +64,6 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Call
         return code, captured.out, captured.err
 
     return run
-
-
-def train_in(folder: Path, *lines: list[str]) -> None:
-    """Runs command lines in this process, for what several tests share, which `here` is not for."""
-    from ganrun.cli.main import main
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["ganrun"])
-        patch.setattr(sys, "path", [*sys.path])
-        patch.setenv("HYDRA_FULL_ERROR", "1")
-        for line in lines:
-            assert main(line) == 0
-
-
-def mostly_slow(cases: Sequence[Any]) -> list[Any]:
-    """Of many cases alike, each fourth for `make test-fast`, and the others for `make test`."""
-    slow = (pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in cases)
-    return [case if number % 4 == 0 else other for number, (case, other) in enumerate(zip(cases, slow, strict=True))]
 
 
 @pytest.fixture(scope="session")

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import images
 from torch import Tensor
-from toys import images
 
 from ganrun.augment import ADA, TRANSFORMS, DiffAugment
 from ganrun.data.dataset import DataSpec

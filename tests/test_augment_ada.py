@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import images
 from torch import Tensor
-from toys import images
 
 from ganrun.augment import ADA, DiffAugment
 

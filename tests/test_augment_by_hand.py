@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from helpers import images
 from torch import Tensor
-from toys import images
 
 from ganrun import augment
 from ganrun.augment import ADA, DiffAugment, recolor, warp

@@ -7,17 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import run_of
-from test_conf import write_folder
+from helpers import run_of, write_folder
 from torch import Tensor, nn
 
 from ganrun.arch import mlp
 from ganrun.condition import AuxiliaryClassifier, Condition, ConditionalBatchNorm, ConditionedByBatchNorm, Projection
 from ganrun.data.dataset import DataSpec
-from ganrun.figures.pictures import Pictures
-from ganrun.randomness import reseed
-from ganrun.run import Run
-from ganrun.steps import Game, scalars
+from ganrun.training.game import Game, scalars
+from ganrun.training.pictures import Pictures
+from ganrun.training.randomness import reseed
+from ganrun.training.run import Run
 
 CPU = torch.device("cpu")
 KINDS = ["concat", "acgan", "projection"]

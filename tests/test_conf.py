@@ -1,19 +1,24 @@
 """Every YAML file under conf/ says what it is, builds, and trains two steps."""
 
-import pickle
 from pathlib import Path
-from typing import Any
 
-import joblib
 import numpy as np
 import pytest
 import torch
-from conftest import config_of, mostly_slow, run_of
-from PIL import Image
-from scipy.io import savemat
+from helpers import (
+    config_of,
+    mostly_slow,
+    run_of,
+    write_cifar10,
+    write_fer2013,
+    write_folder,
+    write_mnist,
+    write_olivetti,
+    write_tfd,
+)
 
-from ganrun.cli.search import CONF
-from ganrun.steps import Game, scalars
+from ganrun.config import CONF
+from ganrun.training.game import Game, scalars
 
 FILES = sorted(p.relative_to(CONF).with_suffix("").as_posix() for p in CONF.rglob("*.yaml") if p.parent != CONF)
 NARROW = [
@@ -45,72 +50,6 @@ NEEDS = {
 }
 for grown in ("arch", "experiment"):
     NEEDS[f"{grown}/goodfellow2014/tfd_grown"] += ["arch.generator.hidden=[20,10,20,20]", NARROW[1]]
-
-
-def write_mnist(root: Path, train: int = 60, test: int = 20) -> None:
-    """MNIST in miniature, in its own format."""
-    folder = root / "MNIST" / "raw"
-    folder.mkdir(parents=True)
-    write_idx(folder, {"train": train, "t10k": test}, side=28, num_classes=10)
-
-
-def write_fer2013(root: Path, train: int = 14, held_out: int = 7) -> None:
-    """FER2013 in miniature, in MNIST's format."""
-    folder = root / "FER2013Idx" / "raw"
-    folder.mkdir(parents=True)
-    write_idx(folder, {"train": train, "t10k": 2 * held_out}, side=48, num_classes=7)
-
-
-def write_idx(folder: Path, splits: dict[str, int], side: int, num_classes: int) -> None:
-    rng = np.random.default_rng(0)
-    for name, n in splits.items():
-        images = rng.integers(0, 256, (n, side, side), np.uint8)
-        labels = (np.arange(n) % num_classes).astype(np.uint8)
-        head = b"\0\0\x08\x03" + b"".join(k.to_bytes(4, "big") for k in (n, side, side))
-        (folder / f"{name}-images-idx3-ubyte").write_bytes(head + images.tobytes())
-        (folder / f"{name}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + n.to_bytes(4, "big") + labels.tobytes())
-
-
-def write_cifar10(root: Path, n: int = 20) -> None:
-    """CIFAR-10 in miniature, in its own format."""
-    folder = root / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]:
-        batch = {"data": rng.integers(0, 256, (n, 3072), np.uint8), "labels": [k % 10 for k in range(n)]}
-        (folder / name).write_bytes(pickle.dumps(batch))
-
-
-def write_olivetti(root: Path) -> None:
-    """Noise in the file that scikit-learn leaves: each face a column of pixels, as MATLAB stores it."""
-    (root / "olivetti").mkdir(parents=True)
-    faces = np.random.default_rng(0).integers(0, 243, (400, 4096), np.uint8)
-    faces[0, :2] = 0, 242  # scikit-learn scales from the least to the greatest
-    joblib.dump(faces, root / "olivetti" / "olivetti_py3.pkz", compress=1)
-
-
-def write_tfd(root: Path, **changes: Any) -> dict[str, Any]:
-    """TFD in miniature: 30 images without a label, then 50 with one, in five folds of 35, 5 and 10."""
-    root.mkdir(parents=True, exist_ok=True)
-    label = np.arange(50)
-    parts = [np.select([label // 10 == fold, label // 5 == (2 * fold + 2) % 10], [3, 2], 1) for fold in range(5)]
-    fields = {
-        "images": np.random.default_rng(0).integers(0, 256, (80, 48, 48), np.uint8),
-        "folds": np.concatenate([np.zeros((30, 5)), np.stack(parts, 1)]).astype(np.uint8),
-        "labs_ex": np.concatenate([np.full(30, -1), label % 7 + 1])[:, None].astype(np.int16),
-        "labs_id": np.concatenate([np.full(30, -1), label // 5])[:, None].astype(np.int16),
-    } | changes
-    fields = {name: value for name, value in fields.items() if value is not None}
-    savemat(root / "TFD_48x48.mat", fields, do_compression=True)
-    return fields
-
-
-def write_folder(root: Path, n: int = 12) -> None:
-    rng = np.random.default_rng(0)
-    for k in range(n):
-        path = root / ("cats" if k % 2 else "dogs") / f"{k}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
 
 
 def overrides_for(name: str, tmp_path: Path) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import config_of, run_of
+from helpers import config_of, run_of
 from torch import Tensor, nn
 
 from ganrun.loss import (
@@ -20,7 +20,7 @@ from ganrun.loss import (
     RelativisticAverage,
     Wasserstein,
 )
-from ganrun.steps import Game, scalars
+from ganrun.training.game import Game, scalars
 
 A, B = torch.tensor([0.3, -1.2, 2.0]), torch.tensor([-0.5, 0.1, 4.0])  # real and fake logits
 

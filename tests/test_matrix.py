@@ -11,14 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import config_of
-from test_conf import write_folder
+from helpers import config_of, write_folder
 
-from ganrun.build import build
-from ganrun.cli.search import CONF
-from ganrun.randomness import reseed
-from ganrun.run import Run
-from ganrun.steps import Game
+from ganrun.config import CONF
+from ganrun.training.build import build
+from ganrun.training.game import Game
+from ganrun.training.randomness import reseed
+from ganrun.training.run import Run
 
 LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
 PENALTIES = sorted(path.stem for path in (CONF / "penalty").glob("*.yaml"))

@@ -57,7 +57,8 @@ class Generator(nn.Module):
             apply_spectral_norm(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.layers(with_labels(z, y, self.label_dim)[:, :, None, None])  # (B, C, R, R)
+        x: Tensor = self.layers(with_labels(z, y, self.label_dim)[:, :, None, None])
+        return x  # (B, C, R, R)
 
 
 class Discriminator(nn.Module):
@@ -101,10 +102,12 @@ class Discriminator(nn.Module):
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The last hidden layer, (B, 8 * width at most, start, start)."""
-        return self.layers(with_labels(x, y, self.label_dim))
+        features: Tensor = self.layers(with_labels(x, y, self.label_dim))
+        return features
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.output(self.features(x, y)).flatten()  # (B,)
+        logits: Tensor = self.output(self.features(x, y))  # (B, 1, 1, 1)
+        return logits.flatten()
 
 
 def _stages(spec: DataSpec) -> tuple[int, int]:

@@ -85,7 +85,7 @@ class Generator(nn.Module):
         h = with_labels(z, y, self.label_dim)
         for layer, activation in zip(self.hidden, self.activations, strict=True):
             h = activation(layer(h))
-        x = self.squash(self.output(h)).view(len(z), *self.shape)
+        x: Tensor = self.squash(self.output(h)).view(len(z), *self.shape)
         return x if (self.low, self.high) == (0.0, 1.0) else self.low + (self.high - self.low) * x
 
     @torch.no_grad()
@@ -97,23 +97,23 @@ class Generator(nn.Module):
         bias: Tensor = self.output.get_parameter("bias")
         bias.copy_(mean.reshape(bias.shape))
 
-    @torch.no_grad()
-    def grow(self, state: dict[str, Tensor]) -> None:
-        """Take the weights of a smaller generator as those of the last layers: what is in front of them is new.
+    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """This generator's state_dict with another's weights in the last layers: of a smaller one, new layers in front.
 
-        Raises ValueError where its layers are not the last of these.
+        Raises ValueError where the other's layers are not the last of these.
         """
         depth = sum(name.startswith("hidden.") and name.endswith(".weight") for name in state)
         new = len(self.hidden) - depth
         moved = {_shifted(name, new): value for name, value in state.items()}
         own = self.state_dict()
-        wrong = [name for name, value in moved.items() if name not in own or own[name].shape != value.shape]
-        if new < 1 or wrong:
+        misfits = [name for name, value in moved.items() if name not in own or own[name].shape != value.shape]
+        if new < 0 or misfits:
             raise ValueError(
-                f"its generator has {depth} hidden layers, which are not the last of this one's {len(self.hidden)}; "
+                f"its generator has {depth} hidden layers, which are not the last of this one's {len(self.hidden)}"
+                f"{f' ({misfits[0]} differs)' if misfits else ''}; "
                 "list the new layers in front, as in arch.generator.hidden=[8000,100,8000,8000]."
             )
-        self.load_state_dict(own | moved)
+        return own | moved
 
 
 class Discriminator(nn.Module):
@@ -168,10 +168,12 @@ class Discriminator(nn.Module):
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The last hidden layer, (B, hidden[-1]), after dropout."""
-        return self.layers(with_labels(x if self.image else x.flatten(1), y, self.label_dim))
+        features: Tensor = self.layers(with_labels(x if self.image else x.flatten(1), y, self.label_dim))
+        return features
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.output(self.features(x, y)).squeeze(1)  # (B,)
+        logits: Tensor = self.output(self.features(x, y))  # (B, 1)
+        return logits.squeeze(1)
 
 
 def _output(

@@ -42,7 +42,8 @@ class Maxout(nn.Module):
         self.units, self.pieces = units, pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).unflatten(1, (self.units, self.pieces)).amax(2)
+        h: Tensor = self.linear(x).unflatten(1, (self.units, self.pieces))
+        return h.amax(2)
 
 
 class MaxoutConv(nn.Module):
@@ -60,7 +61,8 @@ class MaxoutConv(nn.Module):
         self.channels, self.pieces = channels, pieces
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.conv(x).unflatten(1, (self.channels, self.pieces))).squeeze(2)
+        h: Tensor = self.pool(self.conv(x).unflatten(1, (self.channels, self.pieces)))
+        return h.squeeze(2)
 
 
 class Deconvolution(nn.Module):
@@ -73,4 +75,5 @@ class Deconvolution(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape))
 
     def forward(self, h: Tensor) -> Tensor:
-        return self.conv(h.unflatten(1, self.maps)) + self.bias
+        x: Tensor = self.conv(h.unflatten(1, self.maps))
+        return x + self.bias

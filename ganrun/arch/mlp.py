@@ -104,10 +104,12 @@ class Discriminator(nn.Module):
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The last hidden layer, (B, hidden[-1])."""
         standard = torch.addcmul(self.shift, x.flatten(1), self.scale)
-        return self.layers(with_labels(standard, y, self.label_dim))
+        features: Tensor = self.layers(with_labels(standard, y, self.label_dim))
+        return features
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.output(self.features(x, y)).squeeze(1)  # (B,)
+        logits: Tensor = self.output(self.features(x, y))  # (B, 1)
+        return logits.squeeze(1)
 
 
 class AlwaysDropout(nn.Dropout):

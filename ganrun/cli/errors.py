@@ -4,54 +4,22 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganrun.checks import describe, did_you_mean, fits, shown
-from ganrun.cli.search import compose, config_dirs, groups_and_options, root_keys
-from ganrun.names import flat
-from ganrun.options import TrainOptions
+from ganrun.checks import as_typed, did_you_mean
+from ganrun.cli.compose import compose, config_dirs, groups_and_options, root_keys
+from ganrun.config import flat
 
-MAY_BE_NULL = {"g_optimizer", "d_optimizer", "g_schedule", "d_schedule", "momentum"}
-EXAMPLES = {"train": "train.steps=1000", "data": "data.root=DIR", "arch": "arch.z_dim=64"}
-CHOICES = {"experiment"}  # groups whose options set the keys of others, and have none of their own
-
-
-def validate(verb: str, config: dict[str, Any]) -> None:
-    """Raise ValueError for a key that nothing reads, or a setting that has the wrong type or range."""
-    known = root_keys(verb) - CHOICES
-    for key in config.keys() & CHOICES:
-        raise ValueError(f"{key}: has no settings of its own; a file in conf/{key}/ begins with `# @package _global_`.")
-    for key in config.keys() - known:
-        key, value = next(iter(flat({key: config[key]}).items()))
-        raise ValueError(unknown_key(verb, key, value, []))
-    check_kind("seed", config, int | None if verb == "evaluate" else int)
-    if (config.get("seed") or 0) < 0:
-        raise ValueError(f"seed={config['seed']}: must be at least 0.")
-    check_kind("run_dir", config, str | None if verb == "train" else str)
-    for key in {"train", "data", "arch"} & known:
-        if not isinstance(config[key], dict):
-            raise ValueError(is_a_group(key, config[key]))
-    if verb == "train":
-        validate_training(config, known)
-
-
-def validate_training(config: dict[str, Any], known: set[str]) -> None:
-    for key in known - config.keys() - MAY_BE_NULL:
-        raise ValueError(f"{key}: was taken away, but a run needs it.")
-    for key in config["arch"].keys() - {"z_dim", "generator", "discriminator"}:
-        raise ValueError(unknown_key("train", f"arch.{key}", config["arch"][key], []))
-    check_kind("data.root", config["data"], str)
-    check_kind("data.download", config["data"], bool)
-    check_kind("data.verify", config["data"], bool)
-    TrainOptions.of(config["train"])
-
-
-def check_kind(key: str, node: dict[str, Any], kind: Any) -> None:
-    name = key.rpartition(".")[2]
-    if name in node and not fits(node[name], kind):
-        raise ValueError(f"{key}={shown(node[name])}: must be {describe(kind)}.")
+USERS_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+EXAMPLES = {
+    "train": "train.steps=1000",
+    "data": "data.root=DIR",
+    "arch": "arch.z_dim=64",
+    "init": "init.nets=generator",
+}
 
 
 def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
@@ -80,8 +48,8 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
     return " ".join(str(error).split("\n\n")[0].split("\n")).encode(errors="replace").decode()
 
 
-def is_a_group(key: str, value: Any) -> str:
-    return f"{key}={shown(value)}: is a group of settings, as in {EXAMPLES[key]}."
+def is_a_section(key: str, value: Any) -> str:
+    return f"{key}={as_typed(value)}: is a group of settings, as in {EXAMPLES[key]}."
 
 
 def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> str:
@@ -92,7 +60,7 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
             f"give it one of its own, as in {group}@{player}_{group}=OPTION {key}={value}."
         )
     if key in EXAMPLES and key in root_keys(verb):
-        return is_a_group(key, value)
+        return is_a_section(key, value)
     known = known_keys(verb, arguments)
     if verb == "evaluate" and key.startswith("metric.") and not any(name.startswith("metric.") for name in known):
         return f"{key}={value}: no metric is chosen here; choose its own, as in metric=modes metric.modes.num=10000."

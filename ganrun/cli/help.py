@@ -3,40 +3,65 @@
 import re
 from collections.abc import Sequence
 
-from ganrun.cli.search import CONF, config_dirs, groups_and_options, verbs
+from ganrun.cli.compose import config_dirs, groups_and_options, verbs
+from ganrun.cli.settings import title_of
+from ganrun.config import CONF
 
 EXAMPLES = """\
   ganrun                                              # the heights GAN, in seconds
   ganrun data=mnist loss=wgan train.steps=5000        # another data set, another loss
   ganrun -m loss=minimax,nonsaturating 'seed=range(3)'  # a sweep: every combination"""
+EXAMPLE = "# Example:"  # before a command line in the head of a primary config
 
 
-def help_text(verb: str, arguments: Sequence[str]) -> str:
-    if verb != "train":
-        text = (CONF / f"{verb}.yaml").read_text()
-        title = text.partition("\n")[0].lstrip("# ")
-        body = yaml_body(text)
-        return f"{title}\n\n{body}"
+def overview(arguments: Sequence[str]) -> str:
+    """What ganrun can do: its verbs, groups and options."""
     lines = ["ganrun [VERB] [key=value ...]", ""]
-    for name in verbs():
-        title = (CONF / f"{name}.yaml").read_text().partition("\n")[0].lstrip("# ")
-        lines.append(f"  {name:12}{title}")
-    lines += ["", "Groups, each chosen as group=option:"]
-    for group, options in groups_and_options(config_dirs(arguments)).items():
-        lines.append(f"  {group:12}{', '.join(options)}")
+    lines += [f"  {verb:12}{title_of(text_of(verb))}" for verb in verbs()]
+    lines += ["", "Groups, each chosen as group=option:", *group_lines(arguments)]
     lines += [
         "",
         "To copy:",
         EXAMPLES,
         "",
-        "All settings: ganrun --cfg job. Of a verb: ganrun VERB --help. Hydra's own flags: ganrun --hydra-help.",
-        'Shell completion: eval "$(ganrun -sc install=bash)". Errors in full: --traceback.',
+        "The settings of a verb, with what they mean: ganrun VERB --help. Of a job, as composed: ganrun --cfg job.",
+        'Shell completion: eval "$(ganrun -sc install=bash)". Hydra\'s flags: --hydra-help. Tracebacks: --traceback.',
     ]
     return "\n".join(lines)
 
 
-def yaml_body(text: str) -> str:
-    """The settings of a primary config with their comments, without Hydra's part."""
+def help_text(verb: str, arguments: Sequence[str]) -> str:
+    """The settings of one verb with their comments, the groups that it takes, and an example."""
+    text = text_of(verb)
+    parts = [title_of(text), settings_body(text)]
+    if chosen := choices_body(text):
+        parts.append(f"Groups, each chosen as group=option, with the option by default:\n{chosen}")
+    parts.append("\n".join(["To copy:", *examples_of(text)]))
+    return "\n\n".join(parts)
+
+
+def text_of(verb: str) -> str:
+    return (CONF / f"{verb}.yaml").read_text()
+
+
+def group_lines(arguments: Sequence[str]) -> list[str]:
+    groups = groups_and_options(config_dirs(arguments))
+    return [f"  {group:12}{', '.join(options)}" for group, options in groups.items()]
+
+
+def examples_of(text: str) -> list[str]:
+    return [f"  {line.removeprefix(EXAMPLE).strip()}" for line in text.splitlines() if line.startswith(EXAMPLE)]
+
+
+def settings_body(text: str) -> str:
+    """The settings of a primary config with their comments, without its head, its groups and Hydra's part."""
     sections = re.split(r"\n(?=\S)", text)
     kept = [s for s in sections if not s.startswith(("#", "defaults:", "hydra:"))]
     return "\n".join(section.rstrip() for section in kept)
+
+
+def choices_body(text: str) -> str:
+    """The entries of the defaults list that stand for a group, with their comments."""
+    section = next((s for s in re.split(r"\n(?=\S)", text) if s.startswith("defaults:")), "")
+    entries = [line.strip().removeprefix("- ") for line in section.splitlines()[1:]]
+    return "\n".join(f"  {entry}" for entry in entries if ":" in entry and not entry.startswith("hydra:"))

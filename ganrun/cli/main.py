@@ -1,42 +1,35 @@
-"""The face: verbs, Hydra, the user's own conf/, and the wording of errors. Torch is not loaded here."""
+"""The command line. Torch is not loaded here, so that help, completion and most errors come at once."""
 
 import gc
 import importlib
 import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from ganrun import __version__
 from ganrun.checks import did_you_mean
-from ganrun.cli.errors import sentence, validate
-from ganrun.cli.help import help_text
-from ganrun.cli.search import CONF, UserConf, add_user_folders, compose, config_dirs, groups_and_options, plain, verbs
-from ganrun.names import slug
-from ganrun.progress import logging_to_console
+from ganrun.cli.compose import add_user_folders, compose, config_dirs, groups_and_options, plain, verbs
+from ganrun.cli.errors import USERS_ERRORS, sentence
+from ganrun.cli.help import help_text, overview
+from ganrun.cli.overrides import SWEEP_DIR, is_override, parse, quote_path, single_choices, sweep_dir, unquote_path
+from ganrun.cli.settings import path_keys
+from ganrun.cli.validate import validate
+from ganrun.config import CONF, slug
+from ganrun.console import logging_to_console
 
 log = logging.getLogger("ganrun")
 
-
 USAGE_ERROR, ERROR = 2, 1  # exit codes
 
-USERS_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, yaml.YAMLError)
 MOST_CHECKED = 20  # values of one sweep that are composed before it starts, at 0.05 s each
-PATHS = ("hydra.sweep.dir", "run_dir", "out", "data.root", "data.cache", "runs", "arch.generator.grow_from")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,12 +40,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = "train"
     with logging_to_console():
         try:
+            typed = arguments
             verb, arguments = split_verb(arguments)
             if "--version" in arguments:
                 print(f"ganrun {__version__}")
                 return 0
             if {"--help", "-h"} & set(arguments):
-                print(help_text(verb, arguments))
+                print(overview(arguments) if arguments == typed else help_text(verb, arguments))
                 return 0
             return CommandLine(verb, arguments, show_traceback).run()
         except KeyboardInterrupt:
@@ -86,7 +80,8 @@ class CommandLine:
             raise ValueError("ganrun resume: continues one run; the command of a sweep, typed again, finishes that.")
         if self.multirun and verb == "train":
             arguments = [sweep_dir(a) for a in arguments]
-        self.arguments = [quote_path(a, self.multirun) for a in arguments]
+        self.paths = path_keys(config_dirs(arguments)) | {SWEEP_DIR}
+        self.arguments = [quote_path(a, self.paths, self.multirun) for a in arguments]
         self.overrides = parse([a for a in self.arguments if is_override(a)])
         self.swept = [o.key_or_group for o in self.overrides if o.is_sweep_override()]
         self.codes: list[int] = []
@@ -114,7 +109,7 @@ class CommandLine:
         code = ERROR
         try:
             config = plain(cfg)
-            validate(self.verb, config)
+            options = validate(self.verb, config)
             if self.multirun:
                 name = self.job_name()
                 log.info("job %d: %s", len(self.codes), name)
@@ -122,9 +117,9 @@ class CommandLine:
                     config["run_dir"] = str(Path(HydraConfig.get().sweep.dir) / slug(name))
             command = load(self.verb)
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
-            typed = [unquote_path(override) for override in HydraConfig.get().overrides.task]
-            record = {"overrides": typed} if self.verb == "train" else {}
-            code = command.main(config, title, **record)
+            typed = [unquote_path(override, self.paths) for override in HydraConfig.get().overrides.task]
+            job = {"overrides": typed, "options": options} if self.verb == "train" else {}
+            code = command.main(config, title, **job)
             problem = f"ended with exit code {code}"
         except USERS_ERRORS as error:
             if self.show_traceback:
@@ -159,11 +154,10 @@ class CommandLine:
 def load(verb: str) -> ModuleType:
     """The module of a verb, with all that it imports, torch first of all.
 
-    Torch is asked to let tensors of over 2 MB lie on large pages, as Linux has them, which are there sooner: 7% of a
-    step with layers of 1,200 units, 15% with 8,000, nothing with convolutions, and the same numbers.
-
-    None of it is garbage before the program ends: not to look for any saves 0.4 s here, and 0.5 s at the exit. What
-    later jobs of a sweep leave behind is looked for as ever.
+    Torch is asked to put tensors of over 2 MB on large pages, as Linux has them: a step takes 7% less time with layers
+    of 1,200 units, 15% less with 8,000, and as long with convolutions. Garbage is not collected meanwhile, and what was
+    imported is never collected: that saves 0.4 s here, and 0.5 s at the exit. What later jobs of a sweep leave behind
+    is collected as usual.
     """
     name = f"ganrun.commands.{verb}"
     if name in sys.modules:
@@ -175,57 +169,6 @@ def load(verb: str) -> ModuleType:
     finally:
         gc.freeze()
         gc.enable()
-
-
-def is_override(argument: str) -> bool:
-    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
-
-
-def parse(overrides: Sequence[str]) -> list[Override]:
-    return OverridesParser.create().parse_overrides(list(overrides))
-
-
-def single_choices(override: Override) -> list[str]:
-    """The overrides that a sweep stands for: loss=a,b gives loss=a and loss=b."""
-    line = str(override.input_line)
-    if not override.is_sweep_override() or override.is_hydra_override():
-        return [line]
-    key = line.partition("=")[0]
-    swept: Any = override.value()  # Hydra's annotation forgets Glob
-    if isinstance(swept, Glob):
-        names = swept.filter(groups_and_options([CONF, *UserConf.folders]).get(override.key_or_group, []))
-        return [f"{key}={name}" for name in names]
-    return [f"{key}={value}" for value in override.sweep_string_iterator()]
-
-
-def quote_path(argument: str, sweep: bool) -> str:
-    """Let a path be typed as it is: in Hydra's grammar a comma, a space or a bracket in it would mean something.
-
-    >>> quote_path("run_dir=my runs/1,2", sweep=False)
-    "run_dir='my runs/1,2'"
-    """
-    key, _, value = argument.partition("=")
-    swept = sweep and "," in value and key != "hydra.sweep.dir"
-    if key not in PATHS or value == "null" or value[:1] in ("'", '"', "$", "") or swept:
-        return argument
-    value = os.path.expanduser(value).replace("'", "\\'")
-    return f"{key}='{value}'"
-
-
-def unquote_path(override: str) -> str:
-    """What `quote_path` was given.
-
-    >>> unquote_path("run_dir='my runs/1,2'")
-    'run_dir=my runs/1,2'
-    """
-    key, _, value = override.partition("=")
-    quoted = key in PATHS and len(value) > 1 and value[0] == value[-1] == "'"
-    return f"{key}={value[1:-1]}".replace("\\'", "'") if quoted else override
-
-
-def sweep_dir(argument: str) -> str:
-    """In a sweep, run_dir=DIR names the directory of all its runs."""
-    return re.sub(r"^\+*run_dir=", "hydra.sweep.dir=", argument)
 
 
 def completed_verb(arguments: Sequence[str]) -> str:

@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ganrun.build import build, choose_device
 from ganrun.checks import check_arguments
-from ganrun.diagnosis.examine import measure
-from ganrun.diagnosis.verdict import diagnose
-from ganrun.loop import check_same_data
-from ganrun.names import Config
+from ganrun.config import Config
 from ganrun.records.run_dir import RunDir
+from ganrun.training.evaluation import Evaluation
+from ganrun.training.load import LoadedRun
+from ganrun.training.runtime import choose_device
 
 log = logging.getLogger("ganrun")
 
@@ -31,17 +30,12 @@ def main(config: Config, name: str = "") -> int:
     check_arguments("", DiagnoseOptions, config)
     options = DiagnoseOptions(**config)
     run_dir = RunDir(Path(options.run_dir))
-    stored = run_dir.config(options.data.get("root"))
-    state = run_dir.load(options.checkpoint)
-    choose_device(options.device, "device")
-    run = build({**stored, "train": {**stored["train"], "device": options.device}})
-    check_same_data(run, run_dir, state)
-    run.load_state_dict(state)
-    result = run_dir.result() or {}
+    loaded = LoadedRun(run_dir, options.checkpoint, choose_device(options.device, "device"), options.data.get("root"))
     last = options.checkpoint == "last"
-    rows = [row for row in run_dir.metrics() if last or row["step"] <= state["step"]]
-    measurements = measure(run, rows, diverged=last and result.get("status") == "diverged")
-    found = diagnose(measurements, stored, run_dir.overrides(), run.dataset.spec.is_image)
-    log.info("run        %s, step %s", run_dir.path, f"{state['step']:,}")
-    log.info(found.text())
+    diverged = last and (loaded.result or {}).get("status") == "diverged"
+    rows = [row for row in loaded.history() if last or row["step"] <= loaded.step]
+    evaluation = Evaluation(loaded.build(metric={}))
+    diagnosis = evaluation.diagnosis(rows, loaded.config, run_dir.overrides(), diverged)
+    log.info("run        %s, step %s", run_dir.path, f"{loaded.step:,}")
+    log.info(diagnosis.text())
     return 0

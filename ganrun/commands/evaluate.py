@@ -1,24 +1,23 @@
 """`ganrun evaluate run_dir=DIR metric=modes`: any metric of a run, at any of its checkpoints."""
 
 import logging
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
-from ganrun.build import build, choose_device
 from ganrun.checks import check_arguments
-from ganrun.commands.train import say_caveats, say_metrics
-from ganrun.evaluation import evaluate
-from ganrun.figures.gallery import galleries
-from ganrun.figures.pictures import save_png
-from ganrun.loop import check_same_data
-from ganrun.names import Config
+from ganrun.commands.train import print_caveats, print_metrics
+from ganrun.config import Config
+from ganrun.figures.grid import save_png
 from ganrun.records import dashboard
 from ganrun.records.dashboard import Dashboard
 from ganrun.records.run_dir import RunDir, UnderWay
-from ganrun.run import Run
+from ganrun.training.evaluation import Evaluation, metric_keys
+from ganrun.training.load import LoadedRun
+from ganrun.training.run import Run
+from ganrun.training.runtime import choose_device
 
 log = logging.getLogger("ganrun")
 
@@ -30,19 +29,19 @@ class EvaluateOptions:
     run_dir: str
     data: Config
     checkpoint: int | Literal["last", "best"]
-    average: bool
+    ema: bool
     seed: int | None
     device: str
     metric: Any = None  # null: those of the run
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Measured:
     """Metrics of one checkpoint, and how they were taken."""
 
     checkpoint: int | str
     step: int
-    average: bool
+    ema: bool
     seed: int
     metrics: dict[str, float]
     group: str  # of the names on record: `metric`, as the run itself takes them, `metric_raw`, `metric_seed_5`
@@ -57,7 +56,7 @@ class Evaluation:
         """By `neighbors`, or `neighbors_raw` where the metrics are `metric_raw/...`."""
         return {f"{name}{self.group.removeprefix('metric')}": image for name, image in self.pictures.items()}
 
-    def show(self, board: Dashboard) -> None:
+    def log_to(self, board: Dashboard) -> None:
         board.scalars(self.tagged, self.step)
         for name, image in self.named_pictures.items():
             board.image(f"samples/{name}", image, self.step)
@@ -68,13 +67,18 @@ def main(config: Config, name: str = "") -> int:
     check_arguments("", EvaluateOptions, config)
     options = EvaluateOptions(**config)
     run_dir = RunDir(Path(options.run_dir))
-    run, step = load(run_dir, options)
-    found = take(run, step, options)
-    log.info("run        %s, step %s", run_dir.path, f"{step:,}")
-    say_metrics(found.metrics)
-    say_caveats(run)
+    loaded = LoadedRun(run_dir, options.checkpoint, choose_device(options.device, "device"), options.data.get("root"))
+    metrics = loaded.config.get("metric") if options.metric is None else options.metric
+    if not metrics:
+        raise ValueError(f"run_dir={run_dir.path}: has no metric of its own; choose one, as in metric=distribution.")
+    run = loaded.build(metric=metrics)
+    found = take(run, loaded.step, options)
+    log.info("run        %s, step %s", run_dir.path, f"{loaded.step:,}")
+    print_metrics(found.metrics, metric_keys(run))
+    print_caveats(run)
     try:
         with run_dir:
+            run_dir.describe_metrics(metric_keys(run))
             record(run_dir, found)
         log.info("recorded   %s", run_dir.metrics_file)
     except UnderWay:
@@ -82,35 +86,27 @@ def main(config: Config, name: str = "") -> int:
     return 0
 
 
-def load(run_dir: RunDir, options: EvaluateOptions) -> tuple[Run, int]:
-    """The run as it was at the checkpoint, with the metrics that are asked for, and the checkpoint's step."""
-    stored = run_dir.config(options.data.get("root"))
-    state = run_dir.load(options.checkpoint)
-    metrics = stored.get("metric") if options.metric is None else options.metric
-    if not metrics:
-        raise ValueError(f"run_dir={run_dir.path}: was given no metric; choose one, as in metric=distribution.")
-    choose_device(options.device, "device")
-    run = build({**stored, "metric": metrics, "train": {**stored["train"], "device": options.device}})
-    check_same_data(run, run_dir, state)
-    run.load_state_dict(state)
-    return run, state["step"]
-
-
-def take(run: Run, step: int, options: EvaluateOptions) -> Evaluation:
-    average = options.average and run.averaged is not None
+def take(run: Run, step: int, options: EvaluateOptions) -> Measured:
     seed = run.seed if options.seed is None else options.seed
-    played = run if average else replace(run, averaged=None)
-    metrics, pictures = evaluate(played, seed), galleries(played, seed)
-    raw = "" if options.average or run.averaged is None else "_raw"
+    evaluation = Evaluation(run, seed, options.ema)
+    raw = "" if options.ema or run.G_ema is None else "_raw"
     other = "" if seed == run.seed else f"_seed_{seed}"
-    return Evaluation(options.checkpoint, step, average, seed, metrics, f"metric{raw}{other}", pictures)
+    return Measured(
+        checkpoint=options.checkpoint,
+        step=step,
+        ema=options.ema and run.G_ema is not None,
+        seed=seed,
+        metrics=evaluation.metrics(),
+        group=f"metric{raw}{other}",
+        pictures=evaluation.galleries(),
+    )
 
 
-def record(run_dir: RunDir, found: Evaluation) -> None:
+def record(run_dir: RunDir, found: Measured) -> None:
     """Into metrics.jsonl, samples/, TensorBoard's events and, of a run that has ended, result.json."""
-    how = {"checkpoint": found.checkpoint, "average": found.average, "seed": found.seed}
+    how = {"checkpoint": found.checkpoint, "ema": found.ema, "seed": found.seed}
     run_dir.insert_metrics({"step": found.step, **found.tagged, "evaluated": how})
-    dashboard.insert(run_dir.path, found.step, found.show)
+    dashboard.insert(run_dir.path, found.step, found.log_to)
     for name, image in found.named_pictures.items():
         path = run_dir.samples / f"{name}_step_{found.step:08d}.png"
         save_png(image, path)

@@ -1,21 +1,23 @@
 """`ganrun figures run_dir=DIR`: draw a run from its directory alone."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
 
-from ganrun import frames
-from ganrun.build import load_data, make
 from ganrun.checks import check_arguments
+from ganrun.config import Config
 from ganrun.data.dataset import Dataset
 from ganrun.figures.album import Album, save_still
 from ganrun.figures.animation import ffmpeg, save_gif, save_mp4
-from ganrun.frames import Frame
-from ganrun.names import Config
+from ganrun.protocols import Loss, MetricKey
+from ganrun.records import frames
+from ganrun.records.frames import Frame
 from ganrun.records.run_dir import RunDir
+from ganrun.training.build import load_data, make_loss, make_metrics
 
 log = logging.getLogger("ganrun")
 
@@ -41,9 +43,9 @@ def main(config: Config, name: str = "") -> int:
     album = open_album(run_dir)
     if not (album.frames or album.rows or album.pictures):
         raise ValueError(f"run_dir={run_dir.path}: has recorded nothing yet that could be drawn.")
-    out = Path(options.out) if options.out else run_dir.path / "figures"
+    out = Path(options.out).expanduser() if options.out else run_dir.path / "figures"
     out.mkdir(parents=True, exist_ok=True)
-    say_what_is_missing(album)
+    log_missing(album)
     for stem, figure in album.stills():
         path = out / f"{stem}.{options.format}"
         save_still(figure, path)
@@ -57,14 +59,16 @@ def open_album(run_dir: RunDir) -> Album:
     """What is recorded of a run. Its data are made again only where there are frames, whose data are small."""
     config = run_dir.config()
     recorded = frames.load_all(run_dir.path)
+    dataset, loss = data_of(config, recorded), loss_of(config)
     return Album(
         frames=recorded,
-        dataset=data_of(config, recorded),
+        dataset=dataset,
         rows=list(run_dir.metrics()),
         pictures=sorted(run_dir.samples.glob("step_*.png")),
         steps=config["train"]["steps"],
         pretrain_d=config["train"].get("pretrain_d", 0),
-        undecided=undecided(config),
+        chance_losses=chance_losses(loss),
+        keys=run_dir.metric_keys() or keys_of(config, dataset, loss),
     )
 
 
@@ -78,19 +82,35 @@ def data_of(config: Config, recorded: list[Frame]) -> Dataset | None:
         return None
 
 
-def undecided(config: Config) -> tuple[float, float] | None:
-    """Both players' losses where every logit is 0, of a loss under which D then cannot tell."""
-    nothing = torch.zeros(2)
+def loss_of(config: Config) -> Loss | None:
+    """None where it cannot be made, because it is the user's and not here any more."""
     try:
-        loss = make("loss", config["loss"])
-        if not getattr(loss, "logistic", False):
-            return None
-        return float(loss.d_loss(nothing, nothing)), float(loss.g_loss(nothing, nothing))
-    except (ValueError, AttributeError, TypeError, RuntimeError):  # a loss of the user's that is not here any more
+        return make_loss(config)
+    except ValueError:
         return None
 
 
-def say_what_is_missing(album: Album) -> None:
+def chance_losses(loss: Loss | None) -> tuple[float, float] | None:
+    """Both players' losses where all logits are 0, of a logistic loss: D is then at chance level."""
+    if loss is None or not loss.logistic or loss.g_needs_features:
+        return None
+    zeros = torch.zeros(2)
+    return float(loss.d_loss(zeros, zeros)), float(loss.g_loss(zeros, zeros))
+
+
+def keys_of(config: Config, dataset: Dataset | None, loss: Loss | None) -> Mapping[str, MetricKey]:
+    """What a run of an earlier version, which did not record it, would know of its metrics' keys."""
+    if dataset is None:
+        return {}
+    try:
+        metrics = make_metrics(config)
+    except ValueError:  # one of the user's that is not here any more
+        return {}
+    logistic = loss is not None and loss.logistic
+    return {k: key for metric in metrics.values() for k, key in metric.keys(dataset.spec, logistic).items()}
+
+
+def log_missing(album: Album) -> None:
     """A sentence for each figure that cannot be drawn."""
     if not album.frames:
         log.info("densities and panels are left out: frames/ is empty; it is filled for data of one or two dimensions.")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ganrun.commands import train
-from ganrun.names import Config
+from ganrun.config import Config
 from ganrun.records.run_dir import RunDir
 
 

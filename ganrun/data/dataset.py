@@ -1,4 +1,4 @@
-"""What a data set is to the rest of ganrun: three splits of tensors and the facts read off them."""
+"""A data set: three splits of tensors, and the facts that networks, metrics and figures are built from."""
 
 import math
 from collections.abc import Sequence
@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-from ganrun.randomness import generator
-
-SHOWN = 2.5  # standard deviations of normalized images that a picture has room for on either side
+VISIBLE = 2.5  # standard deviations of normalized images that a picture covers on either side
 
 
 @dataclass(frozen=True)
@@ -65,16 +63,16 @@ class DataSpec:
     def encode(self, x: Tensor) -> Tensor:
         """Images in `value_range` to uint8, rounded: the inverse of `decode`, for files.
 
-        Of normalized images, what lies within SHOWN standard deviations is shown; their first contrast is lost.
+        Of normalized images, what lies within VISIBLE standard deviations is kept; their first contrast is lost.
         """
-        bounds = (-SHOWN * self.std, SHOWN * self.std) if self.gcn else self.value_range
+        bounds = (-VISIBLE * self.std, VISIBLE * self.std) if self.gcn else self.value_range
         low, high = bounds or (0.0, 255.0)
         return ((x.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
 
-    def seen_in(self, value_range: Sequence[float]) -> "DataSpec":
+    def scaled_to(self, value_range: Sequence[float]) -> "DataSpec":
         """The facts of the same images where pixels are scaled to `value_range`; of other data, these facts.
 
-        >>> DataSpec((1, 8, 8), (-1.0, 1.0), mean=0.0, std=0.5).seen_in((0, 1)).std
+        >>> DataSpec((1, 8, 8), (-1.0, 1.0), mean=0.0, std=0.5).scaled_to((0, 1)).std
         0.25
         """
         low, high = map(float, value_range)
@@ -142,43 +140,6 @@ class Dataset:
 
     def to(self, device: torch.device) -> "Dataset":
         return replace(self, train=self.train.to(device))
-
-
-class Batches:
-    """Batch number i of an endless stream of shuffled epochs: a function of (seed, i), and of nothing else.
-
-    A batch that runs over the end of an epoch goes on in the next one, so every batch is full, and in every
-    epoch each example is shown exactly once.
-    """
-
-    def __init__(self, split: Split, spec: DataSpec, batch_size: int, seed: int, device: torch.device) -> None:
-        if len(split) == 0:
-            raise ValueError("data: the training split is empty.")
-        self.split, self.spec, self.batch_size, self.seed, self.device = split, spec, batch_size, seed, device
-        self._orders: dict[int, Tensor] = {}
-        self._format = torch.channels_last if spec.is_image else torch.contiguous_format
-
-    def __getitem__(self, i: int) -> tuple[Tensor, Tensor | None]:
-        """x (B, *shape) in the value range and y (B,) or None, on the device."""
-        x, y = self.split.x, self.split.y
-        index = self._indices(i * self.batch_size)
-        x = self.spec.decode(x.index_select(0, index).to(self.device)).contiguous(memory_format=self._format)
-        return x, None if y is None else y[index].to(self.device)
-
-    def _indices(self, start: int) -> Tensor:
-        epoch, offset = divmod(start, len(self.split))
-        index = self._order(epoch)[offset : offset + self.batch_size]
-        while len(index) < self.batch_size:
-            epoch += 1
-            index = torch.cat([index, self._order(epoch)[: self.batch_size - len(index)]])
-        return index
-
-    def _order(self, epoch: int) -> Tensor:
-        if epoch not in self._orders:
-            shuffle = generator(self.seed, "epoch", epoch)
-            order = torch.randperm(len(self.split), generator=shuffle).to(self.split.x.device)
-            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1} | {epoch: order}
-        return self._orders[epoch]
 
 
 def image_spec(x: Tensor, classes: Sequence[str]) -> DataSpec:

@@ -3,7 +3,7 @@
 import torch
 
 from ganrun.data.dataset import Dataset, Split, image_spec, split_last
-from ganrun.randomness import generator
+from ganrun.data.seeds import generator
 
 
 def digits(num_valid: int = 250, num_test: int = 250) -> Dataset:

@@ -60,7 +60,8 @@ class Mixture(Distribution):
     def cdf(self, x: Tensor) -> Tensor:
         if self.dim != 1:
             raise NotImplementedError(f"a mixture in {self.dim} dimensions has no distribution function of one number.")
-        return torch.special.ndtr((x.double()[..., None] - self.modes[:, 0]) / self.mode_std) @ self.weights
+        of_modes: Tensor = torch.special.ndtr((x.double()[..., None] - self.modes[:, 0]) / self.mode_std)
+        return of_modes @ self.weights
 
     def draw(self, num: int, generator: torch.Generator | None = None) -> Tensor:
         """`num` samples (num, d) from `generator`, or from torch's global random state."""

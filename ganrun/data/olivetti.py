@@ -71,7 +71,8 @@ def _read(root: str, download: bool) -> np.ndarray:
             else f"data.root={root}: no Olivetti faces there, and the download failed ({reason}). "
             f"Put scikit-learn's {FILE} into {Path(root, 'olivetti')}."
         ) from error
-    return np.rint(bunch.images * BRIGHTEST).astype(np.uint8)
+    faces: np.ndarray = np.rint(bunch.images * BRIGHTEST).astype(np.uint8)
+    return faces
 
 
 def _check_pixels(root: str, faces: np.ndarray, verify: bool) -> None:

@@ -48,7 +48,7 @@ def cifar10(root: str, download: bool = True, verify: bool = True, num_valid: in
     """
     from torchvision.datasets import CIFAR10
 
-    class Reader(CIFAR10):
+    class Reader(CIFAR10):  # type: ignore[misc]
         def _check_integrity(self) -> bool:  # `_obtain` has checked, as far as asked
             return True
 

@@ -9,7 +9,7 @@ from torch.distributions import Normal
 
 from ganrun.data.dataset import Dataset, DataSpec, Split
 from ganrun.data.mixture import Mixture
-from ganrun.randomness import generator
+from ganrun.data.seeds import generator
 
 
 def gaussian(mean: float, std: float, num: int, unit: str = "") -> Dataset:

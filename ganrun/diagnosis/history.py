@@ -1,21 +1,22 @@
-"""What the recorded course of a run tells: its last quarter, and how it differs from the beginning."""
+"""What the logged curves of a run say: their last quarter, and how it differs from the beginning."""
 
 import math
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-LAST = 0.25  # the share of the recorded steps that speak for how a run ended
-FEWEST = 8  # recorded steps in it, where there are so many at all
+LAST = 0.25  # the share of the logged steps that stands for the end of a run
+FEWEST = 8  # logged steps in it, where there are so many at all
 
 
-def course(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
+def summarize(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     """Numbers from the rows of metrics.jsonl; those that the rows do not allow for are missing.
 
-    - pairs: how often D puts a real example over a sample, the median of the last quarter (.5: blind, 1: perfect);
+    - pairs: how often D gives a real example a greater logit than a sample, the median of the last quarter (.5: chance
+      level, 1: perfect);
     - pairs_swing: the standard deviation of that over the last quarter;
-    - pairs_wrong: the share of the last quarter in which it is below .4, so that D is wrong rather than blind;
-    - g_gradient: the norm of G's gradient, median of the last quarter over its greatest value on record;
+    - pairs_wrong: the share of the last quarter in which it is below .4: D is worse than chance;
+    - g_gradient: the norm of G's gradient, median of the last quarter over its greatest logged value;
     - largest: the largest logit or loss of the last quarter.
     """
     game = [row for row in rows if row["step"] > 0 and "loss/d" in row]

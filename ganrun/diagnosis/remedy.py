@@ -2,9 +2,11 @@
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from ganrun.names import Config
+from ganrun.config import Config
+from ganrun.protocols import Loss, Penalty
 
 Changes = dict[str, Any]
 
@@ -26,25 +28,40 @@ def is_about(override: str, key: str) -> bool:
     return name == key or name.startswith((f"{key}.", f"{key}@"))
 
 
-def remedy(finding: str, config: Config, is_image: bool) -> Changes:
-    """Settings to change against a finding, chosen by what the run was played with."""
-    train, loss = config["train"], config["loss"]["_target_"].rpartition(".")[2]
+@dataclass(frozen=True)
+class Setup:
+    """What a run was trained with, as far as a remedy depends on it."""
+
+    config: Config
+    loss: Loss
+    penalties: Sequence[Penalty]
+    is_image: bool
+
+    @property
+    def bounds_gradient(self) -> bool:
+        """Whether a penalty bounds the gradient of D."""
+        return any(penalty.bounds_gradient and penalty.has_term for penalty in self.penalties)
+
+
+def remedy(finding: str, setup: Setup) -> Changes:
+    """Settings to change against a finding."""
+    config, train = setup.config, setup.config["train"]
     if rates := zero_rates(config):
         return rates
     if finding == "divergence":
-        unbounded = loss == "Wasserstein" and not config.get("penalty")
-        return smooth_d(config) if unbounded else slower(config)
+        return smooth_d(config) if setup.loss.needs_lipschitz_d and not setup.penalties else slower(config)
     if finding == "memorization":
-        return {"augment": "diffaugment"} if is_image and not config.get("augment") else {"train.steps": halved(train)}
+        augmentable = setup.is_image and not config.get("augment")
+        return {"augment": "diffaugment"} if augmentable else {"train.steps": max(1, train["steps"] // 2)}
     if finding == "vanishing_gradients":
-        return {"loss": "nonsaturating"} if loss == "Minimax" else weaker_d(config)
+        return {"loss": "nonsaturating"} if setup.loss.saturates else weaker_d(setup)
     if finding == "oscillation":
-        return slower(config) if has_gradient_penalty(config) else smooth_d(config)
+        return slower(config) if setup.bounds_gradient else smooth_d(config)
     if finding == "d_blind":
         return stronger_d(config)
     if finding == "mode_collapse":
-        return diverse(config)
-    return weaker_d(config) if finding == "d_too_strong" else {"train.steps": 2 * train["steps"]}
+        return diverse(setup)
+    return weaker_d(setup) if finding == "d_too_strong" else {"train.steps": 2 * train["steps"]}
 
 
 def players(config: Config) -> dict[str, tuple[str, Config]]:
@@ -54,7 +71,7 @@ def players(config: Config) -> dict[str, tuple[str, Config]]:
 
 
 def zero_rates(config: Config) -> Changes:
-    """A player that cannot move is given the rate of the other, or a usual one."""
+    """A player whose rate is 0 gets the rate of the other one, or a usual one."""
     of = players(config)
     found = {}
     for player, other in (("g", "d"), ("d", "g")):
@@ -68,28 +85,17 @@ def slower(config: Config) -> Changes:
     return {f"{key}.lr": float(f"{node['lr'] / 10:.3g}") for key, node in players(config).values() if "lr" in node}
 
 
-def halved(train: Config) -> int:
-    return max(1, train["steps"] // 2)
-
-
-def has_gradient_penalty(config: Config) -> bool:
-    kinds = {"r1", "gradient_penalty", "gradient_penalty_one_sided", "zero_centered", "dragan"}
-    return bool(kinds & set(config.get("penalty") or {}))
-
-
 def smooth_d(config: Config) -> Changes:
     """R1, and no layer in D that forbids it."""
     batch_norm = {"arch.discriminator.norm": "none"} if config["arch"]["discriminator"].get("norm") == "batch" else {}
     return {"penalty": "r1", **batch_norm}
 
 
-def weaker_d(config: Config) -> Changes:
-    train = config["train"]
+def weaker_d(setup: Setup) -> Changes:
+    train = setup.config["train"]
     if train["pretrain_d"] or train["n_critic"] > 1:
         return {"train.n_critic": 1, "train.pretrain_d": 0}
-    if has_gradient_penalty(config):
-        return {"train.instance_noise": 0.1}
-    return smooth_d(config)
+    return {"train.instance_noise": 0.1} if setup.bounds_gradient else smooth_d(setup.config)
 
 
 def stronger_d(config: Config) -> Changes:
@@ -107,12 +113,11 @@ def stronger_d(config: Config) -> Changes:
     return MORE_D
 
 
-def diverse(config: Config) -> Changes:
-    """G moves no more often than D; else D sees whole batches, or is smoothed where it does already."""
-    if config["train"]["n_gen"] > config["train"]["n_critic"]:
+def diverse(setup: Setup) -> Changes:
+    """No more updates of G than of D; else a D that looks across the batch, or a smoother one where it does already."""
+    train, D = setup.config["train"], setup.config["arch"]["discriminator"]
+    if train["n_gen"] > train["n_critic"]:
         return {"train.n_gen": 1}
-    if has_gradient_penalty(config):
-        more = config["train"]["n_critic"] < 5
-        return MORE_D if more else {"train.batch_size": 2 * config["train"]["batch_size"]}
-    batches = config["arch"]["discriminator"].get("minibatch") == "none"
-    return {"arch.discriminator.minibatch": "stddev"} if batches else smooth_d(config)
+    if setup.bounds_gradient:
+        return MORE_D if train["n_critic"] < 5 else {"train.batch_size": 2 * train["batch_size"]}
+    return {"arch.discriminator.minibatch": "stddev"} if D.get("minibatch") == "none" else smooth_d(setup.config)

@@ -1,7 +1,7 @@
-"""What counts as which illness. A rule looks at the measurements, and gives a finding or None.
+"""The rules of the diagnosis. Each takes the measurements and returns a finding, or None.
 
-The outcome is judged first, by samples: a run whose samples are as good as real ones is healthy, however its losses
-look. Only where they are not, the record is asked for the cause.
+The samples come first: a run whose samples are as good as real examples is healthy, whatever its losses look like. Only
+where they are not, the logged curves are searched for the cause.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,7 +11,7 @@ Numbers = Mapping[str, float]
 
 CALIBRATED = "chosen on seeds 0 and 1 of benchmarks/diagnosis.py, and checked on seed 2"
 
-# Of samples: where a sample of real examples is (R), and how far the 40 healthy runs went (H).
+# Of samples. R: the value of real examples in place of samples. H: the worst value among 40 healthy runs.
 ENERGY = 0.02  # R .00, H .007; a Gaussian that is off by .3 standard deviations has .022
 LOST, ASTRAY = 0.07, 0.5  # R .00, H .012
 DIVERSITY = 0.5  # R 1.0, H .89
@@ -19,9 +19,9 @@ DUPLICATES = 0.3  # more than R, H .03
 COVERAGE = 0.3  # of that of R, which is .97, H .61
 COPIES, NEARER, ORIGINALS = 0.3, 0.5, 0.1  # R and H: 0 to .06, 1.0 and .9, 1.0
 AWAY = 30.0  # R 1.0, H 1.1
-# Of the record, and of the settings. What healthy runs have does not matter here, since only bad samples are explained.
+# Of the logged curves and the settings. They only explain bad samples, so the values of healthy runs do not matter.
 PERFECT = 0.95
-JUDGED, BLIND, EXCHANGED = 0.75, 0.2, 0.4
+SEPARABLE, BLIND, EXCHANGED = 0.75, 0.2, 0.4
 SWING, WRONG = 0.2, 0.1
 FLAT, FADED = 0.05, 0.01
 HUGE = 1e4
@@ -29,7 +29,7 @@ HUGE = 1e4
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong. measurement and threshold are sentences; origin says where the threshold is from."""
+    """One fault of a run. measurement and threshold are sentences; origin is the source of the threshold."""
 
     name: str
     measurement: str
@@ -38,12 +38,12 @@ class Finding:
 
 
 def bad(m: Numbers) -> bool:
-    """Whether the samples are not what they should be, for whatever reason. Unknown counts as good."""
+    """Whether the samples are bad in any way. Without measurements they count as good."""
     return not m.get("finite", 1) or lacking(m) or repeating(m) or unlike(m)
 
 
 def lacking(m: Numbers) -> bool:
-    """Whether real examples are lost, or samples closer together than they are."""
+    """Whether real examples have no sample near them, or samples lie too close together."""
     if "lost" not in m:
         return False
     return m["lost"] - m["lost_real"] > LOST or m["diversity"] < DIVERSITY * m["diversity_real"]
@@ -68,7 +68,7 @@ def divergence(m: Numbers) -> Finding | None:
     if not m.get("finite", 1) or m.get("diverged"):
         measurement = "a loss, a weight or a sample is no finite number any more"
     elif m.get("largest", 0) > HUGE:
-        measurement = f"losses or logits reach {m['largest']:.3g} in the last quarter of the record"
+        measurement = f"losses or logits reach {m['largest']:.3g} in the last quarter of the run"
     elif m.get("away", 0) > AWAY:
         measurement = f"samples are {m['away']:.3g} times as far from real examples as those are from each other"
     else:
@@ -77,7 +77,7 @@ def divergence(m: Numbers) -> Finding | None:
         "divergence",
         measurement,
         f"not finite, losses or logits beyond {HUGE:g}, or samples {AWAY:g} times as far",
-        "no game is played on such a scale",
+        "training does not recover from such values",
     )
 
 
@@ -101,13 +101,13 @@ def vanishing_gradients(m: Numbers) -> Finding | None:
     if not bad(m) or m.get("pairs", 0) < PERFECT or not (flat or faded):
         return None
     how = (
-        f"G's loss is {m['slope']:.2g} times as steep where its samples lie as before an undecided D"
+        f"the slope of G's loss at its samples is {m['slope']:.2g} of what it is where all logits are 0"
         if flat
         else f"the norm of G's gradient fell to {m['g_gradient']:.2g} of what it was"
     )
     return Finding(
         "vanishing_gradients",
-        f"D tells {m['pairs']:.1%} of the pairs of a real and a generated example right, and {how}",
+        f"D ranks {m['pairs']:.1%} of the pairs of a real and a generated example right, and {how}",
         f"{PERFECT:.0%} right, and a slope below {FLAT} or a gradient below {FADED} of its greatest",
         f"a perfect D leaves G no gradient: Arjovsky and Bottou 2017; the numbers {CALIBRATED}",
     )
@@ -119,10 +119,9 @@ def oscillation(m: Numbers) -> Finding | None:
         return None
     return Finding(
         "oscillation",
-        f"the share of pairs that D tells right swings by {swing:.2f} (standard deviation, less what is chance in a "
-        f"batch) in the last quarter, and is below .4 in {m['pairs_wrong']:.0%} of it: G runs away "
-        "from D, and D after G",
-        f"a swing of {SWING}, and {WRONG:.0%} below .4",
+        f"the share of pairs that D ranks right has a standard deviation of {swing:.2f} in the last quarter (without "
+        f"what is chance in a batch), and is below .4 in {m['pairs_wrong']:.0%} of it: G and D chase each other",
+        f"a standard deviation of {SWING}, and {WRONG:.0%} below .4",
         f"rotation about the equilibrium: Mescheder, Geiger and Nowozin 2018; the numbers {CALIBRATED}",
     )
 
@@ -133,19 +132,19 @@ def exchanged_labels(m: Numbers) -> Finding | None:
     return Finding(
         "d_blind",
         f"{m['label_noise']:.0%} of the labels are exchanged, which leaves D {1 - 2 * m['label_noise']:.0%} of the "
-        "difference between real and generated examples to learn from",
+        "difference between real and generated examples",
         f"{EXCHANGED:.0%} exchanged, or train.label_noise={EXCHANGED:g}",
         "a share p of exchanged labels leaves 1 - 2p of the difference of the two densities",
     )
 
 
 def mode_collapse(m: Numbers) -> Finding | None:
-    """On the data, but not all over it."""
+    """Samples like the data, but not like all of them."""
     return _collapse(m) if lacking(m) and not astray(m) else None
 
 
 def repetition(m: Numbers) -> Finding | None:
-    """Off the data, and always the same."""
+    """Samples unlike the data, and always the same ones."""
     return _collapse(m) if repeating(m) and (astray(m) or not lacking(m)) else None
 
 
@@ -162,16 +161,16 @@ def _collapse(m: Numbers) -> Finding:
 
 
 def d_blind(m: Numbers) -> Finding | None:
-    if not bad(m) or "pairs" not in m or m.get("judge", 0) < JUDGED:
+    if not bad(m) or "pairs" not in m or m.get("two_sample", 0) < SEPARABLE:
         return None
-    if m["pairs"] - 0.5 >= BLIND * (m["judge"] - 0.5) or exchanged_labels(m):
+    if m["pairs"] - 0.5 >= BLIND * (m["two_sample"] - 0.5) or exchanged_labels(m):
         return None
     return Finding(
         "d_blind",
-        f"D puts the real example first in {m['pairs']:.1%} of the pairs of a real and a generated one, where guessing "
-        f"gives 50% and a judge who goes by nearest neighbours {m['judge']:.1%}",
-        f"less than {BLIND:.0%} of what the judge sees beyond guessing, where that sees at least {JUDGED:.0%}",
-        f"the judge after Lopez-Paz and Oquab 2017; the numbers {CALIBRATED}",
+        f"D ranks {m['pairs']:.1%} of the pairs of a real and a generated example right, where guessing gives 50% and "
+        f"a nearest-neighbour classifier {m['two_sample']:.1%}",
+        f"less than {BLIND:.0%} of what the classifier gains over guessing, where that ranks {SEPARABLE:.0%} right",
+        f"the classifier two-sample test of Lopez-Paz and Oquab 2017; the numbers {CALIBRATED}",
     )
 
 
@@ -180,8 +179,8 @@ def d_too_strong(m: Numbers) -> Finding | None:
         return None
     return Finding(
         "d_too_strong",
-        f"D tells {m['pairs']:.1%} of the pairs of a real and a generated example right: G does not keep up",
-        f"{PERFECT:.0%}, where 50% is the end of the game",
+        f"D ranks {m['pairs']:.1%} of the pairs of a real and a generated example right: G does not keep up",
+        f"{PERFECT:.0%}, where 50% is the equilibrium",
         CALIBRATED,
     )
 
@@ -191,7 +190,7 @@ def not_converged(m: Numbers) -> Finding | None:
         return None
     return Finding(
         "not_converged",
-        f"samples differ from real examples, and nothing on record says why: their energy distance is "
+        f"samples differ from real examples, and the logged curves do not say why: their energy distance is "
         f"{m['energy']:.3f} (0 to 1), and {m['coverage']:.0%} of the real examples have a sample among their nearest, "
         f"where of real ones it is {m['coverage_real']:.0%}",
         f"an energy distance of {ENERGY}, or coverage below {COVERAGE} of what real examples have",
@@ -201,7 +200,7 @@ def not_converged(m: Numbers) -> Finding | None:
 
 Rule = Callable[[Numbers], Finding | None]
 
-RULES: tuple[Rule, ...] = (  # the first that finds something gives its name to the whole: causes before what they cause
+RULES: tuple[Rule, ...] = (  # the first finding gives the diagnosis its name: causes come before their effects
     divergence,
     memorization,
     vanishing_gradients,

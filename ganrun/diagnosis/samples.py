@@ -1,9 +1,9 @@
-"""What samples tell of their generator: measured against two samples of real examples, free of units.
+"""Samples compared with two sets of real examples, in numbers without units.
 
 Distances are Euclidean, in the data's own values (of images: pixels, so that a shift counts as a change). The scale is
-the mean distance of two real examples. How near is near follows from the data too: a *gap* is how far a nearest
-distance has gone from what it is between two real samples (0) to the scale (1), which is the same in one dimension,
-where a neighbour is close, as among images, where even the nearest is far.
+the mean distance of two real examples. A *gap* says how far a nearest distance lies between what it is among real
+examples (0) and the scale (1), so that it means the same in one dimension, where neighbours are close, and among
+images, where even the nearest is far.
 """
 
 import torch
@@ -14,12 +14,12 @@ from ganrun.metric.vectors import COPY, closeness, distances, nearest, share
 FAR = 0.25  # of a gap: beyond it a real example is lost, or a sample astray
 STARVED = 0.2  # of the samples due to a cell: with the 20 or so that a cell is due, fewer than 4
 MOST_CELLS = 100
-NEIGHBOURS = 10  # of whom the judge looks at the last
+NEIGHBOURS = 10  # of the two-sample test, which uses the last of them
 PART = 4096  # training examples searched at a time
 
 
 def compare(samples: Tensor, real: Tensor, other: Tensor, spread: float) -> dict[str, float]:
-    """How `samples` stand to `real`, and how `other` real examples do: all (n, d), with n of at least 2.
+    """`samples` compared with `real`, and `other` real examples likewise: all (n, d), with n of at least 2.
 
     - energy: (2 E|s - x| - E|s - s'| - E|x - x'|) / 2 E|s - x|, from 0, where the distributions agree, to 1: the
       energy distance, squared (Rizzo and Szekely 2016, "Energy distance"), over its first term, or over twice the scale
@@ -33,12 +33,12 @@ def compare(samples: Tensor, real: Tensor, other: Tensor, spread: float) -> dict
       as in Richardson and Weiss 2018. (Poor samples are far from every example, but they do fall into every cell.)
     - astray: share of samples with a gap over FAR to the nearest real example, from where the median of `other` is;
     - away: mean distance of a sample to a real example, of that among real examples;
-    - judge: how often a judge who goes by the distances to the NEIGHBOURS-th nearest of either kind, the nearer the
-      likelier, puts a real example over a sample: .5 where they cannot be told apart (a classifier two-sample test:
-      Lopez-Paz and Oquab 2017, "Revisiting classifier two-sample tests", with pairs ordered in place of accuracy);
+    - two_sample: how often a nearest-neighbour classifier, which compares the distances to the NEIGHBOURS-th nearest of
+      either kind, ranks a real example above a sample: .5 where they cannot be told apart (a classifier two-sample
+      test: Lopez-Paz and Oquab 2017, "Revisiting classifier two-sample tests", with ranked pairs, not accuracy);
     - coverage: share of real examples that have a sample nearer than their fifth real neighbour (Naeem et al. 2020).
-    Keys that end in _real are the same of `other`, at the place of the samples. spread: takes the place of the scale
-    where all real examples are the same.
+    Keys that end in _real are the same of `other` in place of the samples. spread: the scale where all real examples
+    are the same.
     """
     center = real.mean(0)
     samples, real, other = (x.double() - center for x in (samples, real, other))
@@ -63,7 +63,7 @@ def compare(samples: Tensor, real: Tensor, other: Tensor, spread: float) -> dict
             f"astray{suffix}": share(far(between.min(0).values, near_other.median(), scale)),
             f"coverage{suffix}": coverage(among_real, between),
             f"away{suffix}": between.mean().item() / scale,
-            f"judge{suffix}": judge(among_real, among, between),
+            f"two_sample{suffix}": two_sample(among_real, among, between),
         }
     return found
 
@@ -112,7 +112,7 @@ def coverage(among_real: Tensor, between: Tensor, k: int = 5) -> float:
     return share(between.min(1).values < radius(among_real, k))
 
 
-def judge(among_real: Tensor, among: Tensor, between: Tensor) -> float:
+def two_sample(among_real: Tensor, among: Tensor, between: Tensor) -> float:
     """Among (n, n) and (m, m), and between the two (n, m)."""
 
     def realness(to_real: Tensor, to_samples: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """All figures of one run: the stills, and the images of its animation."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ganrun.data.dataset import Dataset
-from ganrun.figures.curves import Rows, accuracy_figure, curve, loss_figure, metric_figure, metric_keys
+from ganrun.figures.curves import Rows, accuracy_figure, curve, loss_figure, metric_figure, repeated_keys
 from ganrun.figures.density import critic_limits, density_figure, to_array, top_for
 from ganrun.figures.panels import MOST_SHARED, density_panels, plane_panels
 from ganrun.figures.plane import critic_levels, plane_figure
-from ganrun.frames import Frame
+from ganrun.protocols import MetricKey
+from ganrun.records.frames import Frame
 
 DURING = (0.05, 0.25)  # of the run: the panels between the first one and the last; early on, most changes
 MOST = 300  # images in an animation
@@ -27,8 +28,8 @@ class Album:
     """What a run directory holds that can be drawn.
 
     frames: in order, of the data `dataset`, which may be None where there are no frames. rows: of metrics.jsonl.
-    pictures: of samples, in order. steps, pretrain_d: as the run was told. undecided: both players' losses while D
-    cannot tell, where it is logistic.
+    pictures: of samples, in order. steps, pretrain_d: from the config. chance_losses: both players' losses where D is
+    at chance level, of a logistic loss. keys: what is known of the metrics' keys.
     """
 
     frames: Sequence[Frame]
@@ -37,7 +38,8 @@ class Album:
     pictures: Sequence[Path]
     steps: int
     pretrain_d: int
-    undecided: tuple[float, float] | None
+    chance_losses: tuple[float, float] | None
+    keys: Mapping[str, MetricKey] = field(default_factory=dict)
 
     def stills(self) -> Iterator[tuple[str, Figure]]:
         """Each figure that can be drawn, with the name of its file."""
@@ -48,11 +50,12 @@ class Album:
             draw = density_panels if len(chosen[0].low) == 1 else plane_panels
             yield "panels", draw(self.dataset, chosen, [f"step {frame.step:,}" for frame in chosen])
         if self.has("loss/d") and self.has("loss/g"):
-            yield "losses", loss_figure(self.rows, self.undecided, nats=self.undecided is not None)
+            yield "losses", loss_figure(self.rows, self.chance_losses, nats=self.chance_losses is not None)
         if self.has("accuracy/real") and self.has("accuracy/fake"):
             yield "accuracy", accuracy_figure(self.rows)
         if self.metric_keys:
-            yield "metrics", metric_figure(self.rows, self.metric_keys, self.dataset.spec.unit if self.dataset else "")
+            unit = self.dataset.spec.unit if self.dataset else ""
+            yield "metrics", metric_figure(self.rows, self.metric_keys, self.keys, unit)
 
     def images(self) -> list[np.ndarray]:
         """Those of the animation, (H, W, 3) of uint8: drawn from the frames, or the pictures of samples."""
@@ -62,8 +65,8 @@ class Album:
 
     @property
     def metric_keys(self) -> list[str]:
-        """The metrics that were taken more than once."""
-        return metric_keys(self.rows)
+        """Those of the metrics that were taken more than once."""
+        return repeated_keys(self.rows, self.keys)
 
     def has(self, key: str) -> bool:
         return len(curve(self.rows, key)[0]) > 0

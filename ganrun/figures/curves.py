@@ -10,8 +10,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import StrMethodFormatter
 
 from ganrun.figures.density import BLACK, BLUE, ORANGE, legend_below
+from ganrun.protocols import MetricKey
 
 Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
+METRIC = "metric/"  # before a metric's key
 STEP = "step (updates of G)"
 MANY = 200  # values of which the running mean is shown, over a 40th of them
 DASHED, DOTTED = (0, (5, 2)), ":"
@@ -24,23 +26,23 @@ def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
     return steps, values
 
 
-def loss_figure(rows: Rows, undecided: tuple[float, float] | None, nats: bool) -> Figure:
-    """Both players' losses, and for comparison what they are while D cannot tell (`undecided`: D's, G's)."""
+def loss_figure(rows: Rows, chance_losses: tuple[float, float] | None, nats: bool) -> Figure:
+    """Both players' losses, and for comparison what they are where D is at chance level (`chance_losses`: D's, G's)."""
     figure, axes = _over_steps(rows)
     for key, name, color, style in (("loss/d", "D", ORANGE, DASHED), ("loss/g", "G", BLUE, "-")):
         steps, values = curve(rows, key)
         _smooth_line(axes, steps, values, color, style, f"loss of {name}")
-    for level, name, color in zip(undecided or (), "DG", (ORANGE, BLUE), strict=False):
-        axes.axhline(level, color=color, lw=1, ls=DOTTED, label=f"{name}'s while D cannot tell, {level:.3f}")
+    for level, name, color in zip(chance_losses or (), "DG", (ORANGE, BLUE), strict=False):
+        axes.axhline(level, color=color, lw=1, ls=DOTTED, label=f"{name}'s with D at chance level, {level:.3f}")
     values = np.concatenate([curve(rows, key)[1] for key in ("loss/d", "loss/g")])
-    axes.set_ylim(*shown_range([*values, *(undecided or ())]))
+    axes.set_ylim(*visible_range([*values, *(chance_losses or ())]))
     axes.set(ylabel="loss (nats)" if nats else "loss", title="losses")
     legend_below(figure, axes)
     return figure
 
 
 def accuracy_figure(rows: Rows) -> Figure:
-    """The shares of real and of generated examples that D tells right, with the line of one who guesses."""
+    """The shares of real and of generated examples that D classifies right, with the line of chance level."""
     figure, axes = _over_steps(rows)
     for key, name, color, style in (
         ("accuracy/real", "of real examples", BLACK, "-"),
@@ -48,55 +50,45 @@ def accuracy_figure(rows: Rows) -> Figure:
     ):
         steps, values = curve(rows, key)
         _smooth_line(axes, steps, 100 * values, color, style, name)
-    axes.axhline(50, color=ORANGE, lw=1, ls=DOTTED, label="a guess, 50%")
-    axes.set(ylim=(0, 100), ylabel="told right by D (%)", title="D's accuracy")
+    axes.axhline(50, color=ORANGE, lw=1, ls=DOTTED, label="chance level, 50%")
+    axes.set(ylim=(0, 100), ylabel="classified right by D (%)", title="D's accuracy")
     legend_below(figure, axes)
     return figure
 
 
-def metric_figure(rows: Rows, keys: Sequence[str], unit: str = "") -> Figure:
-    """A small curve for each metric, with the value of the data (`..._true`) where it is known."""
-    columns = min(3, len(keys))
-    lines = math.ceil(len(keys) / columns)
+def metric_figure(rows: Rows, names: Sequence[str], keys: Mapping[str, MetricKey], data_unit: str = "") -> Figure:
+    """A small curve for each metric `metric/KEY`, and where it is known a dotted line at the data's own value."""
+    columns = min(3, len(names))
+    lines = math.ceil(len(names) / columns)
     figure = Figure(figsize=(3.6 * columns + 0.4, 2.5 * lines + 0.6), dpi=100, layout="constrained")
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True).flatten()
-    for axes, key in zip(grid, keys, strict=False):
-        steps, values = curve(rows, key)
+    dotted = False
+    for axes, name in zip(grid, names, strict=False):
+        key = keys.get(name.removeprefix(METRIC), MetricKey())
+        steps, values = curve(rows, name)
         axes.plot(steps, values, color=BLUE, lw=1.6, marker="o", ms=3)
-        true = [t for name in _true_names(key) for t in curve(rows, name)[1]]
-        if true:
+        _, true = curve(rows, METRIC + key.true)
+        if key.true and len(true):
             axes.axhline(true[-1], color=BLACK, lw=1, ls=DOTTED)
-        name = key.removeprefix("metric/")
-        axes.set_title(name, fontsize="medium")
-        axes.set_ylabel(_metric_unit(name, unit), fontsize="small")
+            dotted = True
+        axes.set_title(name.removeprefix(METRIC), fontsize="medium")
+        axes.set_ylabel(data_unit if key.unit == "data" else key.unit, fontsize="small")
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
         axes.margins(y=0.15)
-    for axes in grid[len(keys) :]:
+    for axes in grid[len(names) :]:
         axes.remove()
-    for axes in grid[max(0, len(keys) - columns) : len(keys)]:  # those with nothing below them
+    for axes in grid[max(0, len(names) - columns) : len(names)]:  # those with nothing below them
         axes.tick_params(labelbottom=True)
     figure.supxlabel(STEP, fontsize="medium")
-    figure.suptitle("metrics; dotted: of the data" if any(k.endswith("_true") for r in rows for k in r) else "metrics")
+    figure.suptitle("metrics; dotted: of the data" if dotted else "metrics")
     return figure
 
 
-def metric_keys(rows: Rows) -> list[str]:
-    """The metrics that were taken more than once, but for the data's own values and counts of examples."""
-    keys = dict.fromkeys(key for row in rows for key in row if key.startswith("metric/") and not key.endswith("_true"))
-    return [key for key in keys if len(curve(rows, key)[0]) > 1 and "_num_" not in key]
-
-
-def _true_names(key: str) -> list[str]:
-    """Where the data's value stands: std_100k is compared with std_true."""
-    return [f"{key.rpartition('_')[0]}_true", f"{key}_true"]
-
-
-def _metric_unit(name: str, unit: str) -> str:
-    """Nats, the data's unit, or nothing for a pure number."""
-    first = name.partition("_")[0]
-    if first in ("jsd", "reverse", "nll"):
-        return "nats"
-    return unit if first in ("mean", "std", "w1") else ""
+def repeated_keys(rows: Rows, keys: Mapping[str, MetricKey]) -> list[str]:
+    """The metrics that were taken more than once, `metric/KEY`, without those that belong to another one."""
+    names = dict.fromkeys(name for row in rows for name in row if name.startswith(METRIC))
+    apart = {key.true for key in keys.values()} | {name for name, key in keys.items() if key.about and not key.better}
+    return [name for name in names if name.removeprefix(METRIC) not in apart and len(curve(rows, name)[0]) > 1]
 
 
 def _over_steps(rows: Rows) -> tuple[Figure, Axes]:
@@ -120,7 +112,7 @@ def _smooth_line(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, 
     axes.plot(steps, running_mean(values, width), color=color, ls=style, lw=1.8, label=label)
 
 
-def shown_range(values: Sequence[float]) -> tuple[float, float]:
+def visible_range(values: Sequence[float]) -> tuple[float, float]:
     """All values, or, where a few lie far off, the middle 98% of them and as much again on either side."""
     finite = np.array(values)[np.isfinite(values)]
     low, high = finite.min(), finite.max()
@@ -141,4 +133,5 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:
     total = np.concatenate([[0.0], np.cumsum(values)])
     start = np.maximum(np.arange(len(values)) - reach, 0)
     end = np.minimum(np.arange(len(values)) + reach + 1, len(values))
-    return (total[end] - total[start]) / (end - start)
+    means: np.ndarray = (total[end] - total[start]) / (end - start)
+    return means

@@ -1,6 +1,7 @@
-"""Pictures of image samples."""
+"""Grids of images, and PNG files."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ def grid(images: Tensor, columns: int | None = None, apart: int = 0, padding: in
     """uint8 images (N, C, H, W) side by side, in a square or in so many columns: an image (H', W', 3) of uint8.
 
     The last `apart` columns stand `gap` pixels apart from the others. C is 1 or 3. As torchvision's make_grid, whose
-    import takes as long as all else that a job imports.
+    import takes as long as all other imports of a job together.
     """
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     empty = -len(images) % columns
@@ -25,3 +26,11 @@ def grid(images: Tensor, columns: int | None = None, apart: int = 0, padding: in
         left, right = rows.tensor_split([(columns - apart) * (images.shape[3] + padding)], dim=2)
         rows = torch.cat([pad(left, (0, gap), value=WHITE), right], dim=2)
     return rows.expand(3, -1, -1).permute(1, 2, 0).contiguous().numpy()
+
+
+def save_png(image: np.ndarray, path: Path) -> None:
+    """image: (H, W, 3) or (H, W) of uint8."""
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(image).save(path)

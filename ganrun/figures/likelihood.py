@@ -15,10 +15,10 @@ MARKERS = "osD^vP*Xpd"  # by which runs are told apart
 
 @dataclass(frozen=True)
 class Line:
-    """The scores of one run, with an average of G or without: step -> (nats, standard error or 0)."""
+    """The scores of one run, of G_ema or of G: step -> (nats, standard error or 0)."""
 
     name: str
-    averaged: bool
+    ema: bool
     scores: Mapping[int, tuple[float, float]]
 
 
@@ -33,7 +33,7 @@ class Panel:
 
 
 def likelihood_figure(panels: Sequence[Panel]) -> Figure:
-    """The panels below each other; averaged generators are solid lines, others dashed ones."""
+    """The panels below each other; those of G_ema are solid lines, others dashed ones."""
     figure = Figure(figsize=(9, 4.2 * len(panels)), dpi=100, layout="constrained")
     for axes, panel in zip(figure.subplots(len(panels), squeeze=False).flatten(), panels, strict=True):
         _draw(axes, panel)
@@ -46,8 +46,8 @@ def _draw(axes: Axes, panel: Panel) -> None:
         steps = sorted(line.scores)
         axes.errorbar(
             steps, [line.scores[s][0] for s in steps], [line.scores[s][1] for s in steps],
-            color=BLUE if line.averaged else ORANGE, ls="-" if line.averaged else DASHED, lw=1.4, capsize=2,
-            marker=markers[line.name], ms=5, label=f"{line.name}, G averaged" if line.averaged else line.name,
+            color=BLUE if line.ema else ORANGE, ls="-" if line.ema else DASHED, lw=1.4, capsize=2,
+            marker=markers[line.name], ms=5, label=f"{line.name}, G_ema" if line.ema else line.name,
         )  # fmt: skip
     if panel.published:
         value, error = panel.published

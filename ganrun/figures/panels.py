@@ -1,6 +1,7 @@
 """Moments of a run side by side, as in Figure 1 of Goodfellow et al. 2014, "Generative Adversarial Nets"."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ from ganrun.figures.plane import (
     handles,
     has_best,
 )
-from ganrun.frames import Frame
+from ganrun.records.frames import Frame
 
 ARROWS = 25  # from z to x
 MOST_SHARED = 2.0  # of the highest true density: where the axis of several moments ends
@@ -77,7 +78,11 @@ def draw_map(axes: Axes, frame: Frame) -> None:
     """Arrows from z on the lower line to G(z) on the upper one, which is the x axis of the figure above it."""
     low, high = frame.low[0], frame.high[0]
     reach = np.abs(frame.z).max() * 1.1 or 1.0
-    at = lambda z: low + (np.asarray(z) + reach) / (2 * reach) * (high - low)  # noqa: E731
+
+    def at(z: Any) -> np.ndarray:
+        position: np.ndarray = low + (np.asarray(z) + reach) / (2 * reach) * (high - low)
+        return position
+
     pick = np.linspace(0, len(frame.z) - 1, ARROWS).round().astype(int)
     start, end = at(frame.z[pick]), frame.samples[pick, 0]
     axes.quiver(

@@ -14,8 +14,8 @@ from matplotlib.ticker import MaxNLocator
 
 from ganrun.data.dataset import Dataset
 from ganrun.figures.density import BLACK, BLUE, ORANGE, SHADE, TIGHT, critic_limits, d_name, note, unit_of
-from ganrun.frames import Frame
-from ganrun.theory import Cells, optimal_discriminator
+from ganrun.metric.densities import Cells, optimal_discriminator
+from ganrun.records.frames import Frame
 
 CELLS = 300  # along each axis, for the true density
 HELD = (0.99, 0.5)  # shares of the data inside the contours
@@ -105,7 +105,7 @@ def best_surface(dataset: Dataset, frame: Frame) -> np.ndarray:
     see x through noise of 1.5 cells. Not a number where both are rare.
     """
     assert dataset.distribution is not None
-    counts = frame.played if len(frame.played) else frame.counts
+    counts = frame.counts_g if len(frame.counts_g) else frame.counts
     cells = Cells(tuple(frame.low), tuple(frame.high), len(counts))
     mass = smooth(cells.mass(dataset.distribution).reshape(counts.shape).numpy())
     share = smooth(counts / frame.num)

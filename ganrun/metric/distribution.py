@@ -1,17 +1,18 @@
 """How well one-dimensional samples fit a known distribution."""
 
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution as Known
 
-from ganrun.data.dataset import Dataset
+from ganrun.data.dataset import Dataset, DataSpec
+from ganrun.metric.densities import Cells, jensen_shannon, skewness, tail_mass, wasserstein
 from ganrun.metric.keys import count
-from ganrun.theory import Cells, jensen_shannon, skewness, tail_mass, wasserstein
+from ganrun.protocols import DFunction, Metric, MetricKey
 
 
-class Distribution:
+class Distribution(Metric):
     """Moments, tails and distances of `num` samples. Keys carry the number of samples, as in `ks_100k`.
 
     - mean, std, in the data's units, and skew, E[((x - mean) / std)^3], 0 where all samples are the same;
@@ -34,13 +35,20 @@ class Distribution:
         if dataset.distribution is None or dataset.spec.shape != (1,):
             raise ValueError("metric=distribution: needs one-dimensional data of known density; use metric=none.")
 
-    def direction(self, key: str) -> Literal["higher", "lower"] | None:
-        return "lower" if key.startswith(("ks_", "w1_", "jsd_")) else None
+    def keys(self, spec: DataSpec, logistic: bool) -> Mapping[str, MetricKey]:
+        n = count(self.num)
+        tails = {f"tail_mass_{s}sigma_{n}": MetricKey(true=f"tail_mass_{s}sigma_true") for s in (2, 3)}
+        return {
+            f"mean_{n}": MetricKey(unit="data", true="mean_true"),
+            f"std_{n}": MetricKey(unit="data", true="std_true"),
+            f"ks_{n}": MetricKey("lower"),
+            f"w1_{n}": MetricKey("lower", unit="data"),
+            f"jsd_{self.bins}bins_{n}": MetricKey("lower", unit="nats"),
+            f"skew_{n}": MetricKey(true="skew_true"),
+            **tails,
+        }
 
-    def sees_test(self, key: str) -> bool:
-        return False  # but the density itself
-
-    def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+    def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
         truth = dataset.distribution
         assert truth is not None, "check() comes first"
         x = samples[: self.num].flatten().double()

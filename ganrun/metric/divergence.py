@@ -1,22 +1,22 @@
 """How far the density of a generator is from a known one, in one or two dimensions."""
 
-from typing import Literal
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from ganrun.data.dataset import Dataset
+from ganrun.data.dataset import Dataset, DataSpec
+from ganrun.metric.densities import Cells, jensen_shannon
 from ganrun.metric.keys import count
-from ganrun.theory import Cells, jensen_shannon
+from ganrun.protocols import DFunction, Metric, MetricKey
 
 
-class Divergence:
+class Divergence(Metric):
     """The Jensen-Shannon divergence of `num` samples from the data, in nats: from 0 to log 2 = 0.693.
 
     It is what the generator of Goodfellow et al. 2014 minimizes, up to V(D*, G) = -log 4 + 2 JSD (Theorem 1). Taken
     over `bins` cells along each dimension, which cover 5 standard deviations about the mean, or about all modes; what
-    falls outside counts as one cell more. With the
-    standard settings a perfect generator has .0003 on the ring, .0012 on the grid and .0074 on the spiral, and not 0:
-    see `theory.jensen_shannon`.
+    falls outside counts as one cell more. With the standard settings a perfect generator has .0003 on the ring, .0012
+    on the grid and .0074 on the spiral, and not 0: see `densities.jensen_shannon`.
     The Kullback-Leibler divergences are left out: a histogram has empty cells, where one is infinite, and a stray
     sample far from the data rules the other. `check` raises ValueError for data without a known density.
     """
@@ -31,15 +31,15 @@ class Divergence:
         if dataset.distribution is None or dataset.spec.shape not in ((1,), (2,)):
             raise ValueError("metric=divergence: needs one- or two-dimensional data of known density; use metric=none.")
 
-    def direction(self, key: str) -> Literal["higher", "lower"] | None:
-        return "lower" if key.startswith("jsd_") else None
+    def keys(self, spec: DataSpec, logistic: bool) -> Mapping[str, MetricKey]:
+        return {self._key(spec.numel, self.num): MetricKey("lower", unit="nats")}
 
-    def sees_test(self, key: str) -> bool:
-        return False  # but the density itself
-
-    def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+    def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
         assert dataset.distribution is not None, "check() comes first"
         x = samples[: self.num]
         cells = Cells.around(dataset.distribution, self.bins)
-        key = f"jsd_{'x'.join([str(self.bins)] * cells.dim)}bins_{count(len(x))}"
-        return {key: jensen_shannon(cells.mass(dataset.distribution), cells.share(x))}
+        divergence = jensen_shannon(cells.mass(dataset.distribution), cells.share(x))
+        return {self._key(cells.dim, len(x)): divergence}
+
+    def _key(self, dim: int, num: int) -> str:
+        return f"jsd_{'x'.join([str(self.bins)] * dim)}bins_{count(num)}"

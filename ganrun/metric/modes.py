@@ -1,16 +1,17 @@
 """Which modes of a mixture a generator covers, how well, and how evenly."""
 
-from typing import Literal
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from ganrun.data.dataset import Dataset
+from ganrun.data.dataset import Dataset, DataSpec
 from ganrun.data.mixture import Mixture
 from ganrun.metric.keys import count
+from ganrun.protocols import DFunction, Metric, MetricKey
 
 
-class Modes:
+class Modes(Metric):
     """Mode coverage of `num` samples, as in VEEGAN and PacGAN.
 
     Srivastava et al. 2017, "VEEGAN", on synthetic data, and Lin et al. 2018, "PacGAN", with 2,500 samples:
@@ -42,16 +43,22 @@ class Modes:
                 "data, so modes cannot be told apart; use a smaller number, or metric=divergence."
             )
 
-    def direction(self, key: str) -> Literal["higher", "lower"] | None:
-        if key.endswith("_true"):
-            return None
-        higher = key.startswith(("modes_covered_", "high_quality_"))
-        return "higher" if higher else "lower" if key.startswith("reverse_kl_") else None
+    def keys(self, spec: DataSpec, logistic: bool) -> Mapping[str, MetricKey]:
+        covered, quality, true, kl = self._names(self.num)
+        higher = {covered: MetricKey("higher", unit="modes"), quality: MetricKey("higher", true=true)}
+        return {**higher, kl: MetricKey("lower", unit="nats")}
 
-    def sees_test(self, key: str) -> bool:
-        return False  # but the modes themselves
+    def _names(self, num: int) -> tuple[str, str, str, str]:
+        protocol, n = f"{self.sigmas:g}sigma", count(num)
+        at_least = "" if self.min_samples == 1 else f"min{self.min_samples}_"
+        return (
+            f"modes_covered_{protocol}_{at_least}{n}",
+            f"high_quality_{protocol}_{n}",
+            f"high_quality_{protocol}_true",
+            f"reverse_kl_{n}",
+        )
 
-    def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+    def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
         truth = dataset.distribution
         assert isinstance(truth, Mixture), "check() comes first"
         x = samples[: self.num].flatten(1)
@@ -59,13 +66,12 @@ class Modes:
         high_quality = distance <= self.sigmas
         counts = nearest[high_quality].bincount(minlength=len(truth.modes))  # (K,)
         shares = nearest.bincount(minlength=len(truth.modes)) / len(x)
-        protocol, n = f"{self.sigmas:g}sigma", count(len(x))
-        at_least = "" if self.min_samples == 1 else f"min{self.min_samples}_"
+        covered, quality, true, kl = self._names(len(x))
         return {
-            f"modes_covered_{protocol}_{at_least}{n}": float((counts >= self.min_samples).sum()),
-            f"high_quality_{protocol}_{n}": high_quality.double().mean().item(),
-            f"high_quality_{protocol}_true": mass_within(self.sigmas, truth.dim),
-            f"reverse_kl_{n}": kullback_leibler(shares, truth.weights),
+            covered: float((counts >= self.min_samples).sum()),
+            quality: high_quality.double().mean().item(),
+            true: mass_within(self.sigmas, truth.dim),
+            kl: kullback_leibler(shares, truth.weights),
         }
 
 
@@ -81,7 +87,8 @@ def mass_within(sigmas: float, dim: int) -> float:
     >>> round(mass_within(3, 1), 4), round(mass_within(3, 2), 4)  # 1 - exp(-9 / 2) in two
     (0.9973, 0.9889)
     """
-    return torch.special.gammainc(torch.tensor(dim / 2).double(), torch.tensor(sigmas**2 / 2).double()).item()
+    mass: Tensor = torch.special.gammainc(torch.tensor(dim / 2).double(), torch.tensor(sigmas**2 / 2).double())
+    return mass.item()
 
 
 def kullback_leibler(p: Tensor, q: Tensor) -> float:

@@ -1,14 +1,17 @@
 """Does G remember? Its samples beside the training examples that are nearest to them."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
-from ganrun.data.dataset import Dataset, Split
+from ganrun.data.dataset import Dataset, DataSpec, Split
 from ganrun.metric.keys import count
 from ganrun.metric.vectors import closeness, nearest, unit, unit_parts
+from ganrun.protocols import DFunction, Gallery, Metric, MetricKey
 
 
-class Neighbors:
+class Neighbors(Metric):
     """Samples and their nearest training examples, in numbers and as in Figure 2 of Goodfellow et al. 2014.
 
     The picture: the first rows x columns samples, none picked, and in a column of its own at the right the training
@@ -39,7 +42,12 @@ class Neighbors:
                 "metric=neighbors: shows images, and these data are vectors; use data=mnist, or metric=none."
             )
 
-    def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+    def keys(self, spec: DataSpec, logistic: bool) -> Mapping[str, MetricKey]:
+        nearest, copies = f"nearest_{count(self.num)}", f"copies_{count(self.num)}"
+        beside = {f"{nearest}_{part}": MetricKey(about=nearest) for part in ("real", "ratio", "num_real")}
+        return {nearest: MetricKey(), **beside, copies: MetricKey(), f"{copies}_real": MetricKey(about=copies)}
+
+    def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
         """samples (n, C, H, W), in the data's value range; the first `num` count."""
         x = unit(samples[: self.num], dataset.spec)
         distance, _ = nearest(x, unit_parts(dataset.train, dataset.spec))
@@ -54,16 +62,13 @@ class Neighbors:
             f"copies_{n}_real": found["copies_real"],
         }
 
-    def gallery(self, samples: Tensor, dataset: Dataset) -> tuple[Tensor, int, int]:
-        """The picture's images (rows * (columns + 1), C, H, W), row by row; how many columns; how many of them apart.
-
-        Images are in the data's value range, as samples (n, C, H, W) are. Fewer samples give fewer rows.
-        """
+    def gallery(self, samples: Tensor, dataset: Dataset) -> Gallery:
+        """rows x columns of samples, and a column of training examples apart. Fewer samples give fewer rows."""
         rows = max(1, min(self.rows, len(samples) // self.columns))
-        shown = samples[: rows * self.columns].unflatten(0, (rows, -1))  # (rows, columns, C, H, W)
-        _, index = nearest(unit(shown[:, -1], dataset.spec), unit_parts(dataset.train, dataset.spec))
+        own = samples[: rows * self.columns].unflatten(0, (rows, -1))  # (rows, columns, C, H, W)
+        _, index = nearest(unit(own[:, -1], dataset.spec), unit_parts(dataset.train, dataset.spec))
         examples = dataset.spec.decode(dataset.train.x[index.to(dataset.train.x.device)].cpu())  # (rows, C, H, W)
-        return torch.cat([shown, examples[:, None]], dim=1).flatten(0, 1), shown.shape[1] + 1, 1
+        return Gallery(torch.cat([own, examples[:, None]], dim=1).flatten(0, 1), own.shape[1] + 1, apart=1)
 
 
 def unseen_distances(dataset: Dataset, most: int) -> Tensor:

@@ -3,7 +3,7 @@
 import logging
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -13,16 +13,16 @@ from torch import Tensor
 from ganrun.data.dataset import Dataset, DataSpec, Split
 from ganrun.metric.keys import count
 from ganrun.metric.vectors import unit, unit_parts
+from ganrun.protocols import DFunction, Metric, MetricKey
 
 log = logging.getLogger("ganrun")
 
 DISTANCES = 1 << 22  # at a time, at 4 bytes each: bounds the memory
 BLOCK = 8, 4000  # of them worked on together, in one core's cache; rows of so many are added in float32, not more
-ABOUT_TEST = ("", "se", "num_test", "anchor", "anchor_se")  # what stands behind the name and the number of samples
-ABOUT_ANCHOR = {"": "anchor", "se": "anchor_se", "sigma": "anchor_sigma", "valid": "anchor_valid"}
+ANCHOR_PARTS = {"": "anchor", "se": "anchor_se", "sigma": "anchor_sigma", "valid": "anchor_valid"}  # ends of keys
 
 
-class Parzen:
+class Parzen(Metric):
     """The log-likelihood, in nats, of test data under a Parzen window of `num` samples: Gaussians of one width sigma.
 
     Goodfellow et al. 2014, section 5; Breuleux, Bengio and Vincent 2011, "Quickly generating representative samples
@@ -71,19 +71,29 @@ class Parzen:
         self._known_anchor: tuple[Dataset, dict[str, float]] | None = None
 
     def check(self, dataset: Dataset) -> None:
-        for name in ("valid", "test") if self.split == "test" else ("valid",):
-            if not len(getattr(dataset, name)):
+        splits = {"valid": dataset.valid} | ({"test": dataset.test} if self.split == "test" else {})
+        for name, split in splits.items():
+            if not len(split):
                 raise ValueError(f"metric=parzen: needs {name} data, and this data set has none; use metric=none.")
 
-    def direction(self, key: str) -> Literal["higher", "lower"] | None:
-        """Which values of that key are better, if it is one of this metric's that says how good samples are."""
-        return "higher" if part_of(key) in ("", "valid") else None
+    def keys(self, spec: DataSpec, logistic: bool) -> Mapping[str, MetricKey]:
+        name, test = f"parzen_{count(self.num)}", self.split == "test"
+        score, anchor = (name, f"{name}_anchor") if test else (f"{name}_valid", f"{name}_anchor_valid")
+        found = {score: MetricKey("higher", "nats", from_test=test)}
+        if test:
+            found[f"{name}_se"] = MetricKey(unit="nats", from_test=True, about=score)
+            found[f"{name}_valid"] = MetricKey("higher", "nats", about=score)
+            found[f"{name}_num_test"] = MetricKey(from_test=True, about=score)
+        found |= {f"{name}_{part}": MetricKey(about=score) for part in ("sigma", "num_valid")}
+        if self.anchor:
+            found[anchor] = MetricKey(unit="nats", from_test=test, about=score)
+            found |= {f"{name}_anchor_{part}": MetricKey(about=anchor) for part in ("sigma", "num")}
+        if self.anchor and test:
+            found[f"{anchor}_se"] = MetricKey(unit="nats", from_test=True, about=anchor)
+            found[f"{anchor}_valid"] = MetricKey(unit="nats", about=anchor)
+        return found
 
-    def sees_test(self, key: str) -> bool:
-        """Whether that key is made from test data."""
-        return part_of(key) in ABOUT_TEST
-
-    def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+    def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
         """samples (n, *shape), in the data's value range; the first `num` count."""
         x = samples[: self.num]
         found = self._score(unit(x, dataset.spec), dataset)
@@ -112,7 +122,7 @@ class Parzen:
             index = anchor_index(len(dataset.train), self.num)
             x = dataset.spec.decode(dataset.train.x[index.to(dataset.train.x.device)].cpu())
             found = self._score(unit(x, dataset.spec), dataset)
-            named = {ABOUT_ANCHOR[part]: value for part, value in found.items() if part in ABOUT_ANCHOR}
+            named = {ANCHOR_PARTS[part]: value for part, value in found.items() if part in ANCHOR_PARTS}
             self._known_anchor = dataset, {**named, "anchor_num": float(len(index))}
         return self._known_anchor[1]
 

@@ -1,30 +1,32 @@
 """Where a run stands in the theory of Goodfellow et al. 2014: the value of the game, and what it would be at best."""
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Mapping
 
 from torch import Tensor
 
-from ganrun.data.dataset import Dataset
+from ganrun.data.dataset import Dataset, DataSpec
+from ganrun.metric.densities import LOG4, Cells, jensen_shannon_distance, optimal_value, value, wasserstein
 from ganrun.metric.keys import count
-from ganrun.theory import LOG4, Cells, jensen_shannon_distance, optimal_value, value, wasserstein
+from ganrun.protocols import DFunction, Metric, MetricKey
 
 BINS = {1: 200, 2: 128}  # along each dimension
 
 
-class Theory:
+class Theory(Metric):
     """The game's value beside its optimum, from D and `num` samples of G, where the density of the data is known.
 
-    Of a logistic loss, in nats (Equation 1, Proposition 1, Theorem 1; see `ganrun.theory`):
+    Of a logistic loss, in nats (Equation 1, Proposition 1, Theorem 1; see `ganrun.metric.densities`):
     - value: V(D, G) of the learned D, the expectation over the data by integration;
     - value_of_optimal_d: V(D*, G) = -log 4 + 2 JSD, which it cannot pass, but for the estimate's error;
     - value_true: -log 4, of both where G has the density of the data;
     - js_distance: sqrt(JSD), from 0 to .8326.
-    The samples are those of the average of G where there is one, which D does not play against.
+    The samples are those of G_ema where there is one, which D is not trained against.
     Of any other, in one dimension: w1, the true Wasserstein-1 distance in the data's units, and critic_w1, the critic's
     estimate E_data[f] - E_g[f], which for a critic of Lipschitz constant K is at most K times that.
     `check` raises ValueError for data without a known density in one or two dimensions.
     """
+
+    needs_d = True
 
     def __init__(self, num: int = 20000) -> None:
         if num < 2:
@@ -35,26 +37,28 @@ class Theory:
         if dataset.distribution is None or dataset.spec.shape not in ((1,), (2,)):
             raise ValueError("metric=theory: needs one- or two-dimensional data of known density; use metric=none.")
 
-    def direction(self, key: str) -> Literal["higher", "lower"] | None:
-        return "lower" if key.startswith(("js_distance_", "w1_")) else None
+    def keys(self, spec: DataSpec, logistic: bool) -> Mapping[str, MetricKey]:
+        n = count(self.num)
+        if logistic:
+            return {
+                f"value_{n}": MetricKey(unit="nats", true="value_true"),
+                f"value_of_optimal_d_{n}": MetricKey(unit="nats", true="value_of_optimal_d_true"),
+                f"js_distance_{n}": MetricKey("lower"),
+            }
+        return {f"w1_{n}": MetricKey("lower", unit="data"), f"critic_w1_{n}": MetricKey()} if spec.numel == 1 else {}
 
-    def sees_test(self, key: str) -> bool:
-        return False  # but the density itself
-
-    def __call__(
-        self, samples: Tensor, dataset: Dataset, judge: Callable[[Tensor], Tensor], logistic: bool
-    ) -> dict[str, float]:
-        """judge: x (n, d) -> D's logits (n,), in eval mode."""
+    def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
         truth = dataset.distribution
         assert truth is not None, "check() comes first"
+        assert D is not None, "declared by needs_d"
         x, n = samples[: self.num], count(min(self.num, len(samples)))
         cells = Cells.around(truth, BINS[dataset.spec.shape[0]])
         mass = cells.mass(truth)
-        of_real, of_fake = judge(cells.centers().reshape(-1, cells.dim).float()), judge(x)
-        if logistic:
+        real_logits, fake_logits = D.logits(cells.centers().reshape(-1, cells.dim).float()), D.logits(x)
+        if D.logistic:
             share = cells.share(x)
             return {
-                f"value_{n}": value(of_real, of_fake, real_mass=mass),
+                f"value_{n}": value(real_logits, fake_logits, real_mass=mass),
                 f"value_of_optimal_d_{n}": optimal_value(mass, share),
                 "value_true": -LOG4,
                 "value_of_optimal_d_true": -LOG4,
@@ -62,5 +66,5 @@ class Theory:
             }
         if cells.dim > 1:
             return {}
-        estimate = (mass * of_real.double()).sum() / mass.sum() - of_fake.double().mean()
+        estimate = (mass * real_logits.double()).sum() / mass.sum() - fake_logits.double().mean()
         return {f"w1_{n}": wasserstein(x, truth), f"critic_w1_{n}": estimate.item()}

@@ -1,49 +1,39 @@
-"""What every penalty has, and what applying one lazily asks of the optimizer."""
+"""What most penalties share, and what applying one lazily asks of the optimizer."""
 
 import torch
 from torch import Tensor, nn
 
+from ganrun.protocols import Penalty
 
-class Penalty:
-    """A term for D's loss, or a projection of D's weights, or both. One's own need not derive from this class.
 
-    weight: what the term is multiplied by already; at 0 there is no term, and nothing is computed.
-    every: the caller asks for the term at every `every`-th update of D, and multiplies it by `every`.
+class WeightedPenalty(Penalty):
+    """A term of D's loss with a weight, computed in float32.
+
+    weight: at 0 there is no term, and nothing is computed. every: see `ganrun.protocols.Penalty`.
     Raises ValueError for a negative weight, and for `every` below 1.
     """
 
-    weight: float = 0.0
-    every: int = 1
-
     def __init__(self, weight: float, every: int = 1) -> None:
         self.weight, self.every = not_negative("weight", weight), at_least_one(every)
+        self.has_term = self.weight > 0
 
     def term(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor | None:
-        """The scalar to add to D's loss, in float32 at least, whatever autocast says. real, fake: (B, *shape)."""
-        if self.is_off():
+        """The term in float32 or float64, whatever autocast says. real, fake: (B, *shape)."""
+        if not self.has_term:
             return None
         with torch.autocast(real.device.type, enabled=False):
             return self.value(D, at_least_float32(real), at_least_float32(fake), y)
 
-    def value(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor | None:
-        """The term, weight included."""
-        return None
-
-    def is_off(self) -> bool:
-        return self.weight == 0
-
-    def project(self, D: nn.Module) -> None:
-        """Called after each update of D."""
-
-    def check(self, D: nn.Module) -> None:
-        """Raise ValueError where D is none that this penalty is defined for."""
+    def value(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
+        """The term, its weight included."""
+        raise NotImplementedError
 
 
 def lazy_rates(lr: float, betas: tuple[float, float] | None, every: int) -> tuple[float, tuple[float, float] | None]:
     """An optimizer's rates for a lazy penalty. Karras et al. 2020 (StyleGAN2), arXiv:1912.04958.
 
-    c = every / (every + 1); lr <- c * lr; beta <- beta^c. With every = 1 nothing is lazy, and nothing changes:
-    the 1/2 of the formula stands for the second optimizer step that StyleGAN2 spends on the penalty alone.
+    c = every / (every + 1); lr <- c * lr; beta <- beta^c. With every = 1 nothing changes: the 1/2 that the formula
+    gives there stands for the second optimizer step that StyleGAN2 makes for the penalty alone.
     betas: None for an optimizer that has none.
 
     >>> lazy_rates(0.002, (0.0, 0.25), every=1)

@@ -1,13 +1,13 @@
-"""D should not change its mind about a sample that is shown a little differently."""
+"""Consistency regularization: D gives a sample and its transform the same logit."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganrun.penalty.base import Penalty, not_negative
+from ganrun.penalty.base import WeightedPenalty, not_negative
 
 
-class Consistency(Penalty):
+class Consistency(WeightedPenalty):
     """CR: weight * E_real[(D(x) - D(T(x)))^2]. Zhang et al. 2020 (CR-GAN), arXiv:1910.12027.
 
     bCR adds fake_weight * E_fake[(D(x) - D(T(x)))^2]. Zhao et al. 2020, arXiv:2002.04724.
@@ -33,12 +33,10 @@ class Consistency(Penalty):
     ) -> None:
         super().__init__(weight, every)
         self.fake_weight = not_negative("fake_weight", fake_weight)
+        self.has_term = self.weight > 0 or self.fake_weight > 0
         self.translation = int(not_negative("translation", translation))
         self.noise = not_negative("noise", noise)
         self.flip, self.fill = flip, fill
-
-    def is_off(self) -> bool:
-        return self.weight == 0 and self.fake_weight == 0
 
     def value(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
         parts = [(self.weight, real), (self.fake_weight, fake)]

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ganrun.penalty.base import Penalty, not_negative
+from ganrun.penalty.base import WeightedPenalty, not_negative
+from ganrun.protocols import MixesSamples
 
 TINY = 1e-12  # under the square root of a norm, whose slope at 0 would be infinite
 
@@ -14,7 +15,7 @@ TINY = 1e-12  # under the square root of a norm, whose slope at 0 would be infin
 def input_gradients(D: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
     """The gradient of each sample's logit with respect to the sample, (B, numel), itself differentiable.
 
-    One backward pass gives all of them: a sample's logit depends on no other sample (`refuse_ties`).
+    One backward pass gives all of them: a sample's logit depends on no other sample (`InputGradientPenalty.check`).
     """
     x = x.detach().requires_grad_()
     (gradients,) = torch.autograd.grad(
@@ -33,26 +34,32 @@ def per_sample_uniform(x: Tensor) -> Tensor:
     return torch.rand(len(x), *(1 for _ in x.shape[1:]), dtype=x.dtype, device=x.device)
 
 
-def refuse_ties(name: str, D: nn.Module, mixing_layers: bool = True) -> None:
-    """Raise ValueError where a sample's logit depends on the other samples of its batch.
+class InputGradientPenalty(WeightedPenalty):
+    """A penalty on the gradient of D with respect to its input.
 
-    mixing_layers: whether layers of one's own that say so, with `mixes_samples = True`, are refused too.
+    `check` raises ValueError for a D with batch normalization, and where `needs_independent_samples` for any layer that
+    declares `mixes_samples = True`: the gradient of one sample's logit is then not defined.
     """
-    undefined = "which ties the samples of a batch together, so a per-sample gradient norm is not defined"
-    for layer in D.modules():
-        if isinstance(layer, _BatchNorm):
-            raise ValueError(
-                f"penalty={name}: D has batch normalization, {undefined}; "
-                "use arch.discriminator.norm=none (or layer), or penalty=none."
-            )
-        if mixing_layers and getattr(layer, "mixes_samples", False):
-            raise ValueError(
-                f"penalty={name}: D has a layer {type(layer).__name__}, {undefined}; "
-                "use a discriminator without it, or penalty=none."
-            )
+
+    name: ClassVar[str]
+    bounds_gradient = True
+
+    def check(self, D: nn.Module) -> None:
+        undefined = "which ties the samples of a batch together, so a per-sample gradient norm is not defined"
+        for layer in D.modules():
+            if isinstance(layer, _BatchNorm):
+                raise ValueError(
+                    f"penalty={self.name}: D has batch normalization, {undefined}; "
+                    "use arch.discriminator.norm=none (or layer), or penalty=none."
+                )
+            if self.needs_independent_samples and isinstance(layer, MixesSamples) and layer.mixes_samples:
+                raise ValueError(
+                    f"penalty={self.name}: D has a layer {type(layer).__name__}, {undefined}; "
+                    "use a discriminator without it, or penalty=none."
+                )
 
 
-class GradientPenalty(Penalty):
+class GradientPenalty(InputGradientPenalty):
     """WGAN-GP: weight * E[(||grad D(x)||_2 - target)^2]. Gulrajani et al. 2017, arXiv:1704.00028, Eq. 3, Algorithm 1.
 
     x = eps * real + (1 - eps) * fake, eps ~ U[0, 1) for each sample. The norm is over all dimensions but the batch.
@@ -66,13 +73,11 @@ class GradientPenalty(Penalty):
     """
 
     name: ClassVar[str] = "gradient_penalty"
+    needs_independent_samples = True
 
     def __init__(self, weight: float = 10.0, target: float = 1.0, one_sided: bool = False, every: int = 1) -> None:
         super().__init__(weight, every)
         self.target, self.one_sided = not_negative("target", target), one_sided
-
-    def check(self, D: nn.Module) -> None:
-        refuse_ties(self.name, D)
 
     def points(self, real: Tensor, fake: Tensor) -> Tensor:
         """Where the gradient is taken, (B, *shape)."""
@@ -117,7 +122,7 @@ class Dragan(GradientPenalty):
         return real + per_sample_uniform(real) * noise
 
 
-class ZeroCentered(Penalty):
+class ZeroCentered(InputGradientPenalty):
     """0-GP: weight * E[||grad D(x)||^2] on interpolates. Thanh-Tung, Tran and Venkatesh 2019, arXiv:1902.03984.
 
     x = eps * real + (1 - eps) * fake, eps ~ U[0, 1) for each sample: the squared norm, so there is no root at 0.
@@ -129,17 +134,17 @@ class ZeroCentered(Penalty):
     250.0
     """
 
+    name: ClassVar[str] = "zero_centered"
+    needs_independent_samples = True
+
     def __init__(self, weight: float = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
-
-    def check(self, D: nn.Module) -> None:
-        refuse_ties("zero_centered", D)
 
     def value(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
         return self.weight * mean_square(D, interpolates(real, fake), y)
 
 
-class R1(Penalty):
+class R1(InputGradientPenalty):
     """R1: gamma / 2 * E_real[||grad D(x)||^2]. Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406, Eq. 9.
 
     `weight` is gamma / 2. Raises ValueError in `check` for batch norm in D: the sum of a batch's logits, which is what
@@ -156,9 +161,6 @@ class R1(Penalty):
     def __init__(self, gamma: float = 10.0, every: int = 1) -> None:
         super().__init__(not_negative("gamma", gamma) / 2, every)
         self.gamma = gamma
-
-    def check(self, D: nn.Module) -> None:
-        refuse_ties(self.name, D, mixing_layers=False)
 
     def value(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
         return self.weight * mean_square(D, real, y)

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ganrun.penalty.base import Penalty, not_negative
+from ganrun.penalty.base import not_negative
+from ganrun.protocols import Penalty
 
 
 class LeCam(Penalty, nn.Module):
@@ -12,8 +13,8 @@ class LeCam(Penalty, nn.Module):
     a_R and a_F, the anchors, are moving averages of D's mean logit on real and on fake samples; they take in the
     batch first, and pass no gradient. clipped=False leaves the relu out, as the paper's text does; the authors'
     released code has it. Differs in that the first batch sets the anchors, where their StyleGAN2 code starts at 0
-    and corrects the bias. There is no `every`: it costs nothing, and the anchors have to see every batch.
-    It needs logits: `term` is None, and the caller adds `logits_term`. The anchors are buffers, to be saved.
+    and corrects the bias. There is no `every`: it costs little, and the anchors have to be updated with every batch.
+    The anchors are buffers, which a state_dict has.
     Raises ValueError for a decay outside [0, 1).
 
     >>> penalty = LeCam(weight=0.5)
@@ -30,6 +31,7 @@ class LeCam(Penalty, nn.Module):
             raise ValueError(f"decay={decay}: must lie in [0, 1), as 0.99 does.")
         nn.Module.__init__(self)
         self.weight, self.decay, self.clipped = not_negative("weight", weight), decay, clipped
+        self.has_term = self.weight > 0
         self.register_buffer("real_anchor", torch.zeros(()))
         self.register_buffer("fake_anchor", torch.zeros(()))
         self.register_buffer("started", torch.tensor(False))
@@ -47,7 +49,7 @@ class LeCam(Penalty, nn.Module):
 
     @torch.no_grad()
     def _update(self, real_logits: Tensor, fake_logits: Tensor) -> None:
-        """Without asking the device whether it is the first batch, which would make the CPU wait."""
+        """Whether it is the first batch is decided on the device, so that the CPU need not wait for it."""
         for anchor, logits in ((self.real_anchor, real_logits), (self.fake_anchor, fake_logits)):
             mean = logits.mean()
             anchor.copy_(torch.where(self.started, anchor.lerp(mean, 1 - self.decay), mean))

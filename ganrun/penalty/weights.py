@@ -3,9 +3,11 @@
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
 from torch.nn.utils import parametrize
 
-from ganrun.penalty.base import Penalty
+from ganrun.penalty.base import WeightedPenalty
+from ganrun.protocols import Penalty
 
 NORM_LAYERS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
@@ -24,6 +26,8 @@ class WeightClip(Penalty):
     0.25
     """
 
+    has_term = False
+
     def __init__(self, bound: float = 0.01) -> None:
         if bound <= 0:
             raise ValueError(f"bound={bound}: must be greater than 0, as in 0.01.")
@@ -37,7 +41,7 @@ class WeightClip(Penalty):
                     weight.clamp_(-self.bound, self.bound)
 
 
-class Orthogonal(Penalty):
+class Orthogonal(WeightedPenalty):
     """weight * sum over layers of ||W W^T * (1 - I)||_F^2. Brock et al. 2019 (BigGAN), arXiv:1809.11096.
 
     The rows of W, (out, in * kernel), are the output channels (units) of a convolution (linear layer), which the paper
@@ -71,7 +75,7 @@ def rows_of(layer: nn.Module) -> Tensor:
     """A layer's trained weight as (groups, out / groups, in / groups * kernel): a row for each output channel."""
     parametrized = parametrize.is_parametrized(layer, "weight")
     weight: Tensor = layer.parametrizations.weight.original if parametrized else layer.weight  # type: ignore
-    groups = getattr(layer, "groups", 1)
+    groups = layer.groups if isinstance(layer, _ConvNd) else 1
     weight = weight.unflatten(0, (groups, -1))
     if isinstance(layer, TRANSPOSED):  # (groups, in / groups, out / groups, *kernel)
         weight = weight.transpose(1, 2)

@@ -14,9 +14,11 @@ from typing import Any
 
 import torch
 
+from ganrun.records.legacy import upgraded_state
+
 log = logging.getLogger("ganrun")
 
-FORMAT = 1
+FORMAT = 2  # 1 had other names
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -99,9 +101,10 @@ def load(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else error!r})."
         ) from error
-    if not (isinstance(state, dict) and state.pop("format", None) == FORMAT):
+    number = state.pop("format", None) if isinstance(state, dict) else None
+    if number not in (1, FORMAT):
         raise ValueError(f"{path}: is no checkpoint of this version of ganrun.")
-    return state
+    return upgraded_state(state) if number == 1 else state
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:

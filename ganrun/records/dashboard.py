@@ -12,7 +12,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from ganrun.names import flat
+from ganrun.config import flat
 from ganrun.records.checkpoint import write_atomically
 from ganrun.records.run_dir import MAY_DIFFER
 

@@ -1,22 +1,25 @@
 """The run directory: what a run leaves, and all that other commands read."""
 
 import bisect
+import contextlib
 import json
 import logging
 import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Any
 
 import yaml
 
-from ganrun.names import Config, flat
-from ganrun.options import with_defaults
+from ganrun.config import Config, flat
+from ganrun.protocols import MetricKey
 from ganrun.records import checkpoint
 from ganrun.records.checkpoint import write_atomically
+from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_row
 
 log = logging.getLogger("ganrun")
 
@@ -40,26 +43,32 @@ class UnderWay(ValueError):
 class RunDir:
     """Paths and small files of one run. `with` holds it, so that no second process writes to it."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock: IO | None = None
-        self._metrics: IO | None = None
-
-    checkpoints = property(lambda self: self.path / "checkpoints")
-    samples = property(lambda self: self.path / "samples")
-    log_file = property(lambda self: self.path / "train.log")
-    command_file = property(lambda self: self.path / "command.json")
-    config_file = property(lambda self: self.path / "config.yaml")
-    result_file = property(lambda self: self.path / "result.json")
-    metrics_file = property(lambda self: self.path / "metrics.jsonl")
+    def __init__(self, path: Path, made: Sequence[Path] = ()) -> None:
+        """made: folders that were made for this run, the innermost first: they go where it records nothing."""
+        self.path = path.expanduser()
+        self.checkpoints = self.path / "checkpoints"
+        self.samples = self.path / "samples"
+        self.log_file = self.path / "train.log"
+        self.command_file = self.path / "command.json"
+        self.config_file = self.path / "config.yaml"
+        self.result_file = self.path / "result.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.metric_keys_file = self.path / "metric_keys.json"
+        self._lock: IO[str] | None = None
+        self._metrics: IO[str] | None = None
+        self._made = list(made)
 
     @property
     def is_run(self) -> bool:
         return self.config_file.exists()
 
     def __enter__(self) -> "RunDir":
+        """Raises ValueError for a path that is no folder, and UnderWay where another process holds the run."""
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"run_dir={self.path}: is a file; name a new directory.")
+        self._made += [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = (self.path / ".lock").open("w")
+        self._lock = self._lock_file.open("w")
         try:
             lock(self._lock)
         except OSError:
@@ -68,12 +77,22 @@ class RunDir:
         return self
 
     def __exit__(self, *_: object) -> None:
+        """Where nothing was recorded, no trace is left."""
         for file in (self._metrics, self._lock):
             if file is not None:
                 file.close()
+        if not self.is_run:
+            self._lock_file.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a folder that someone else has put something into
+                for folder in self._made:
+                    folder.rmdir()
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.path / ".lock"
 
     def config(self, data_root: str | None = None) -> Config:
-        """The config that the run was started with; what an older ganrun did not know has its default.
+        """The config that the run was started with. Settings that an older ganrun did not know have their defaults.
 
         data_root: where its data are now, if elsewhere. Raises ValueError where there is no config.
         """
@@ -87,7 +106,7 @@ class RunDir:
             raise ValueError(f"{self.config_file}: is damaged (it holds no settings).")
         if missing := [key for key in NEEDED if key not in config]:
             raise ValueError(f"{self.config_file}: is not that of a run of ganrun (it has no {missing[0]}).")
-        config = with_defaults(config)
+        config = upgraded_config(config)
         return config if data_root is None else config | {"data": config["data"] | {"root": data_root}}
 
     def load(self, which: int | str) -> dict[str, Any]:
@@ -113,7 +132,7 @@ class RunDir:
     def overrides(self) -> list[str]:
         """The settings that were typed to start the run; none where they are not known."""
         try:
-            return json.loads(self.command_file.read_text())
+            return upgraded_overrides(json.loads(self.command_file.read_text()))
         except (FileNotFoundError, ValueError):
             return []
 
@@ -124,9 +143,25 @@ class RunDir:
     def result(self) -> dict[str, Any] | None:
         """What result.json says, or None while the run is under way, or was killed."""
         try:
-            return json.loads(self.result_file.read_text())
+            result: dict[str, Any] = json.loads(self.result_file.read_text())
         except (FileNotFoundError, ValueError):
             return None
+        return result
+
+    def metric_keys(self) -> dict[str, MetricKey]:
+        """What the run's metrics said of their keys; nothing of a run of an earlier version."""
+        try:
+            found: dict[str, Any] = json.loads(self.metric_keys_file.read_text())
+        except (FileNotFoundError, ValueError):
+            return {}
+        return {name: MetricKey(**key) for name, key in found.items()}
+
+    def describe_metrics(self, keys: Mapping[str, MetricKey]) -> None:
+        """Put on record what metrics say of their keys, beside what stands there."""
+        known = self.metric_keys()
+        if not keys.items() <= known.items():
+            text = json.dumps({name: asdict(key) for name, key in (known | dict(keys)).items()}, indent=2) + "\n"
+            write_atomically(self.metric_keys_file, lambda partial: partial.write_text(text))
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Write result.json: `result`, and what `ganrun evaluate` has put on record."""
@@ -148,7 +183,7 @@ class RunDir:
             except ValueError:
                 row = None
             if isinstance(row, dict) and isinstance(row.get("step"), int):
-                yield row
+                yield upgraded_row(row)
             elif number < len(lines):  # behind the last one stands nothing
                 log.warning("%s: line %d is damaged, and is passed over.", self.metrics_file, number)
 
@@ -174,7 +209,7 @@ class RunDir:
             os.fsync(self._metrics.fileno())
 
     def rewind(self, step: int, drop_metrics: bool) -> None:
-        """Forget what was logged after `step`, where a run goes on, and on demand the metrics taken at that step."""
+        """Remove what was logged after `step`, where a run is resumed, and on demand the metrics taken at that step."""
         self.result_file.unlink(missing_ok=True)
         if self.metrics_file.exists():
             last = [row for row in self.metrics() if row["step"] <= step]
@@ -186,7 +221,7 @@ class RunDir:
 def with_evaluations(result: dict[str, Any], rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Among `metrics` where the run itself might have taken them, at its end; else in the list `evaluations`.
 
-    That holds one for each step, average and seed. rows: those of metrics.jsonl.
+    That holds one for each step, seed, and use of G_ema. rows: those of metrics.jsonl.
     """
     metrics = dict(result["metrics"])
     apart: dict[tuple[int, bool, int], dict[str, Any]] = {}
@@ -198,46 +233,46 @@ def with_evaluations(result: dict[str, Any], rows: Iterable[dict[str, Any]]) -> 
                 kept = metrics
             else:
                 first = {"checkpoint": how["checkpoint"], "step": row["step"], **how, "metrics": {}}
-                kept = apart.setdefault((row["step"], how["average"], how["seed"]), first)["metrics"]
+                kept = apart.setdefault((row["step"], how["ema"], how["seed"]), first)["metrics"]
             kept |= {key.partition("/")[2]: value for key, value in found.items()}
     return {**result, "metrics": metrics, **({"evaluations": list(apart.values())} if apart else {})}
 
 
 def new_run_dir(parent: Path, name: str) -> RunDir:
-    """Make a directory that no other run has, however many start at the same moment."""
+    """A directory that no other run has, however many start at the same moment."""
+    made = [] if parent.exists() else [parent]
     parent.mkdir(parents=True, exist_ok=True)
     while True:
         stamp = datetime.now().strftime("%Y-%m-%d_%H-%M-%S-%f")
         path = parent / f"{stamp}_{name}"
         try:
             path.mkdir()
-            return RunDir(path)
         except FileExistsError:
             time.sleep(1e-6)
+            continue
+        return RunDir(path, made=[path, *made])
 
 
 def check_takes(run_dir: RunDir, config: Config) -> None:
     """Raise ValueError where `config` may not be run in this directory: another run, or files of someone else."""
     path = run_dir.path
-    if path.exists() and not path.is_dir():
-        raise ValueError(f"run_dir={path}: is a file; name a new directory.")
     if not run_dir.is_run:
-        if path.exists() and any(entry.name not in LEFT_BY_A_KILL for entry in path.iterdir()):
+        if any(entry.name not in LEFT_BY_A_KILL for entry in path.iterdir()):
             raise ValueError(f"run_dir={path}: holds files, but no run; name a new directory.")
         return
     before, now = flat(run_dir.config()), flat(config)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     changed = [key for key in changed if key not in MAY_DIFFER]
     if changed:
-        shown = [f"{key} ({before[key]} there, {now[key]} now)" for key in changed if key in before and key in now]
-        shown += [key for key in changed if key not in before or key not in now]
+        named = [f"{key} ({before[key]} there, {now[key]} now)" for key in changed if key in before and key in now]
+        named += [key for key in changed if key not in before or key not in now]
         raise ValueError(
-            f"run_dir={path}: holds a run with another config, which differs in {', '.join(shown)}. "
+            f"run_dir={path}: holds a run with another config, which differs in {', '.join(named)}. "
             f"Name a new run_dir, or continue that run with `ganrun resume run_dir={shlex.quote(str(path))}`."
         )
 
 
-def lock(file: IO) -> None:
+def lock(file: IO[str]) -> None:
     """Raise OSError where another process holds `file`. Where the system has no flock, do nothing."""
     try:
         import fcntl

@@ -1,0 +1,34 @@
+"""`ganrun.compose`: a config in Python, as the command line makes it."""
+
+import os
+import sys
+
+from ganrun.cli.compose import add_user_folders, config_dirs, plain
+from ganrun.cli.compose import compose as compose_verb
+from ganrun.cli.errors import USERS_ERRORS, sentence
+from ganrun.cli.overrides import quote_path
+from ganrun.cli.settings import path_keys
+from ganrun.cli.validate import validate
+from ganrun.config import Config
+
+
+def compose(*overrides: str) -> Config:
+    """The config of the training job that `ganrun OVERRIDES` runs, as plain dictionaries.
+
+    Options and modules of your own are found in ./conf and in the working directory, as on the command line.
+    Raises ValueError, in one sentence, for a setting that cannot work.
+
+    >>> compose("loss=wgan", "train.steps=50")["train"]["n_critic"]
+    5
+    """
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())
+    add_user_folders([])
+    paths = path_keys(config_dirs([]))
+    arguments = [quote_path(override, paths, sweep=False) for override in overrides]
+    try:
+        config = plain(compose_verb("train", arguments))
+        validate("train", config)
+    except USERS_ERRORS as error:
+        raise ValueError(sentence(error, "train", arguments)) from error
+    return config

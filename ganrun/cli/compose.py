@@ -1,0 +1,115 @@
+"""Where configs are looked for, and how one is composed."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import yaml
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+
+from ganrun.cli.settings import GLOBAL
+from ganrun.config import CONF
+
+log = logging.getLogger("ganrun")
+
+
+def verbs() -> list[str]:
+    """One for each primary config; `train` is meant where none is typed."""
+    names = sorted(path.stem for path in CONF.glob("*.yaml"))
+    return ["train", *(name for name in names if name != "train")]
+
+
+def config_dirs(arguments: Sequence[str]) -> list[Path]:
+    """Where options are looked for: ganrun's own conf/, --config-dir, and ./conf."""
+    found = [CONF]
+    for i, argument in enumerate(arguments):
+        flag, equals, attached = argument.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            found.append(Path(attached if equals else "".join(arguments[i + 1 : i + 2])).absolute())
+    user = Path.cwd() / "conf"
+    if user.is_dir() and user.resolve() != CONF.resolve():
+        found.append(user)
+    return found
+
+
+class UserConf(SearchPathPlugin):
+    """Adds the user's folders to Hydra's search path, after ganrun's own."""
+
+    folders: Sequence[Path] = ()
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for path in self.folders:
+            search_path.append("ganrun-user", f"file://{path}")
+
+
+def add_user_folders(arguments: Sequence[str]) -> None:
+    """Let Hydra look into the user's folders, and say where an option in them is hidden by one of ganrun's own."""
+    UserConf.folders = config_dirs(arguments)[1:]
+    Plugins.instance().register(UserConf)
+    for folder in UserConf.folders:
+        for file in folder.rglob("*.yaml"):
+            name = file.relative_to(folder)
+            if (CONF / name).exists() and (CONF / name).read_bytes() != file.read_bytes():
+                log.warning("%s: ganrun has an option of that name, which is used; rename yours.", folder.name / name)
+
+
+def groups_and_options(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """{"loss": ["minimax", ...]}, of all folders together; an option in a sub-folder is named with it, as in a/b."""
+    found: dict[str, set[str]] = {}
+    for folder in folders:
+        for path in folder.rglob("*.yaml"):
+            group, _, option = path.relative_to(folder).with_suffix("").as_posix().partition("/")
+            if option and group != "hydra":
+                found.setdefault(group, set()).add(option)
+    return {group: sorted(options) for group, options in sorted(found.items())}
+
+
+def compose(verb: str, overrides: Sequence[str]) -> DictConfig:
+    """The config of a verb. Hydra is left as it was, in the middle of a job too."""
+    instance = GlobalHydra.instance()
+    before = instance.hydra
+    instance.clear()
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra.compose(verb, list(overrides))
+    finally:
+        instance.hydra = before
+
+
+def plain(cfg: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+def default_options(verb: str) -> dict[str, str | None]:
+    """The entries of a primary config's defaults list: for each key its option, as in {"loss": "nonsaturating"}."""
+    text = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
+    entries = [entry for entry in text["defaults"] if isinstance(entry, dict)]
+    return {key: option for entry in entries for key, option in entry.items() if key != "hydra"}
+
+
+def root_keys(verb: str) -> set[str]:
+    """The settings and the config groups of a primary config."""
+    text = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
+    groups = {key.rpartition("@")[2] for key in default_options(verb)}
+    return {key for key in text if key not in ("defaults", "hydra")} | groups
+
+
+def nullable_keys(verb: str) -> set[str]:
+    """Those of groups that choose nothing by default: a config need not have them."""
+    return {key.rpartition("@")[2] for key, option in default_options(verb).items() if option is None}
+
+
+def recipe_groups(verb: str) -> set[str]:
+    """The groups whose options set the keys of others, and have none of their own: `experiment`."""
+    groups = [key for key, option in default_options(verb).items() if option is None and "@" not in key]
+    return {group for group in groups if all(_is_global(path) for path in (CONF / group).rglob("*.yaml"))}
+
+
+def _is_global(path: Path) -> bool:
+    return path.read_text().startswith(GLOBAL)

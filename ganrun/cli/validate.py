@@ -1,0 +1,51 @@
+"""Checks of a composed config before torch is loaded: ValueError for a setting that cannot work."""
+
+from typing import Any
+
+from ganrun.checks import as_typed, describe, fits
+from ganrun.cli.compose import nullable_keys, recipe_groups, root_keys
+from ganrun.cli.errors import is_a_section, unknown_key
+from ganrun.config import Config, flat
+from ganrun.training.options import TrainOptions
+
+SECTIONS = ("train", "data", "arch", "init")
+
+
+def validate(verb: str, config: Config) -> TrainOptions | None:
+    """Raise ValueError for a key that nothing reads, or a setting of the wrong type or range.
+
+    Returns the options of the training loop, for the verb that trains.
+    """
+    recipes = recipe_groups(verb)
+    known = root_keys(verb) - recipes
+    for key in config.keys() & recipes:
+        raise ValueError(f"{key}: has no settings of its own; a file in conf/{key}/ begins with `# @package _global_`.")
+    for key in config.keys() - known:
+        key, value = next(iter(flat({key: config[key]}).items()))
+        raise ValueError(unknown_key(verb, key, value, []))
+    check_kind("seed", config, int | None if verb == "evaluate" else int)
+    if (config.get("seed") or 0) < 0:
+        raise ValueError(f"seed={config['seed']}: must be at least 0.")
+    check_kind("run_dir", config, str | None if verb == "train" else str)
+    for key in known & {*SECTIONS}:
+        if not isinstance(config[key], dict):
+            raise ValueError(is_a_section(key, config[key]))
+    return validate_training(config, known) if verb == "train" else None
+
+
+def validate_training(config: Config, known: set[str]) -> TrainOptions:
+    for key in known - config.keys() - nullable_keys("train"):
+        raise ValueError(f"{key}: was taken away, but a run needs it.")
+    for key in config["arch"].keys() - {"z_dim", "generator", "discriminator"}:
+        raise ValueError(unknown_key("train", f"arch.{key}", config["arch"][key], []))
+    check_kind("init_from", config, str | None)
+    check_kind("data.root", config["data"], str)
+    check_kind("data.download", config["data"], bool)
+    check_kind("data.verify", config["data"], bool)
+    return TrainOptions.of(config["train"])
+
+
+def check_kind(key: str, node: dict[str, Any], kind: Any) -> None:
+    name = key.rpartition(".")[2]
+    if name in node and not fits(node[name], kind):
+        raise ValueError(f"{key}={as_typed(node[name])}: must be {describe(kind)}.")

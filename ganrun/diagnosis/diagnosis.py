@@ -1,0 +1,59 @@
+"""The diagnosis of a run, as text and as JSON."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ganrun.diagnosis.remedy import Setup, command, remedy
+from ganrun.diagnosis.rules import RULES, Finding, Numbers, not_converged
+
+HEALTHY = "healthy"
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """name: that of the first finding, or healthy. remedies: a command to try against each finding."""
+
+    name: str
+    findings: tuple[Finding, ...]
+    remedies: tuple[str, ...]
+    measurements: Numbers
+
+    def as_json(self) -> dict[str, Any]:
+        findings = [asdict(f) | {"remedy": r} for f, r in zip(self.findings, self.remedies, strict=True)]
+        numbers = {key: float(f"{value:.5g}") for key, value in self.measurements.items()}
+        return {"name": self.name, "findings": findings, "measurements": numbers}
+
+    def summary(self) -> list[str]:
+        """Its lines: the first finding with its measurement, and what to try."""
+        if not self.findings:
+            return [f"diagnosis  {HEALTHY}{self._numbers()}"]
+        return [f"diagnosis  {self.name}: {self.findings[0].measurement}", f"try        {self.remedies[0]}"]
+
+    def text(self) -> str:
+        """Every finding in full."""
+        parts = [f"diagnosis: {self.name}{'' if self.findings else self._numbers()}"]
+        for f, r in zip(self.findings, self.remedies, strict=True):
+            parts.append(
+                f"{f.name}\n  measured   {f.measurement}\n  threshold  {f.threshold}\n"
+                f"  origin     {f.origin}\n  try        {r}"
+            )
+        return "\n\n".join(parts)
+
+    def _numbers(self) -> str:
+        m = self.measurements
+        if "energy" not in m:
+            return ", by its losses alone: there are too few training examples to compare samples with"
+        return (
+            f": energy distance to real examples {m['energy']:.3f}, coverage {m['coverage']:.0%} (of real examples "
+            f"{m['coverage_real']:.0%}), lost {m['lost']:.0%}"
+        )
+
+
+def diagnose(measurements: Numbers, setup: Setup, overrides: Sequence[str] = ()) -> Diagnosis:
+    """Apply every rule. A remedy is the run's own command line, which is `overrides`, with other settings."""
+    findings = tuple(finding for rule in RULES if (finding := rule(measurements)) is not None)
+    if not findings and (last := not_converged(measurements)) is not None:
+        findings = (last,)
+    remedies = tuple(command(overrides, remedy(f.name, setup)) for f in findings)
+    return Diagnosis(findings[0].name if findings else HEALTHY, findings, remedies, measurements)

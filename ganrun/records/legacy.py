@@ -1,0 +1,77 @@
+"""What earlier versions of ganrun called things in the files of a run directory, brought up to date when it is read."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import yaml
+
+from ganrun.config import CONF, Config
+
+TARGETS = {  # of components that have moved
+    f"ganrun.penalty.{name}": f"ganrun.penalty.{module}.{name}"
+    for module, names in {
+        "consistency": ["Consistency"],
+        "gradient": ["R1", "R2", "Dragan", "GradientPenalty", "ZeroCentered"],
+        "lecam": ["LeCam"],
+        "weights": ["Orthogonal", "WeightClip"],
+    }.items()
+    for name in names
+}
+OPTIONS = {  # of config groups, as they were typed
+    "arch=mlp_unrolled": "arch=mlp_metz2017",
+    "optimizer=adam_unrolled": "optimizer=adam_metz2017",
+}
+STATES = {"averaged": "G_ema"}
+BEST = {"without": "evaluations_since", "measured": "last_step"}
+AUGMENT = {"seen": "num_signs"}
+
+
+def upgraded_config(config: Config) -> Config:
+    """A stored config with today's names, and the defaults of the settings that it is too old to have."""
+    config = _with_defaults(_moved(config))
+    generator = dict(config["arch"]["generator"])
+    source = generator.pop("grow_from", None)
+    if source is not None:  # today a setting of the job
+        config["init_from"] = source
+        config["init"] = {**config["init"], "nets": "generator", "same_data": True}
+    return {**config, "arch": {**config["arch"], "generator": generator}}
+
+
+def _moved(node: Any) -> Any:
+    if isinstance(node, dict):
+        return {k: TARGETS.get(v, v) if k == "_target_" else _moved(v) for k, v in node.items()}
+    return [_moved(item) for item in node] if isinstance(node, list) else node
+
+
+def _with_defaults(config: Config) -> Config:
+    defaults = yaml.safe_load((CONF / "train.yaml").read_text())
+    sections = [key for key in ("train", "data") if isinstance(config.get(key), dict)]
+    whole = {key: defaults[key] for key in ("init_from", "init")}
+    return {**whole, **config, **{key: {**defaults[key], **config[key]} for key in sections}}
+
+
+def upgraded_overrides(overrides: Sequence[str]) -> list[str]:
+    """The settings that were typed, as they would be typed today."""
+    found = [OPTIONS.get(override, override) for override in overrides]
+    grown = [f"init_from={o.partition('=')[2]}" if o.startswith("arch.generator.grow_from=") else o for o in found]
+    return [*grown, "init.nets=generator"] if grown != found else found
+
+
+def upgraded_row(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of metrics.jsonl."""
+    how = row.get("evaluated")
+    return {**row, "evaluated": _renamed(how, {"average": "ema"})} if isinstance(how, dict) else row
+
+
+def upgraded_state(state: dict[str, Any]) -> dict[str, Any]:
+    """What a checkpoint of format 1 holds."""
+    state = _renamed(state, STATES)
+    if state.get("best"):
+        state["best"] = _renamed(state["best"], BEST)
+    if "augment" in state:
+        state["augment"] = _renamed(state["augment"], AUGMENT)
+    return state
+
+
+def _renamed(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(key, key): value for key, value in values.items()}

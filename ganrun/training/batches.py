@@ -1,0 +1,44 @@
+"""The order in which training examples are shown."""
+
+import torch
+from torch import Tensor
+
+from ganrun.data.dataset import DataSpec, Split
+from ganrun.data.seeds import generator
+
+
+class Batches:
+    """Batch number i of an endless stream of shuffled epochs: a function of (seed, i), and of nothing else.
+
+    A batch that runs over the end of an epoch goes on in the next one, so every batch is full, and in every
+    epoch each example is shown exactly once.
+    """
+
+    def __init__(self, split: Split, spec: DataSpec, batch_size: int, seed: int, device: torch.device) -> None:
+        if len(split) == 0:
+            raise ValueError("data: the training split is empty.")
+        self.split, self.spec, self.batch_size, self.seed, self.device = split, spec, batch_size, seed, device
+        self._orders: dict[int, Tensor] = {}
+        self._format = torch.channels_last if spec.is_image else torch.contiguous_format
+
+    def __getitem__(self, i: int) -> tuple[Tensor, Tensor | None]:
+        """x (B, *shape) in the value range and y (B,) or None, on the device."""
+        x, y = self.split.x, self.split.y
+        index = self._indices(i * self.batch_size)
+        x = self.spec.decode(x.index_select(0, index).to(self.device)).contiguous(memory_format=self._format)
+        return x, None if y is None else y[index].to(self.device)
+
+    def _indices(self, start: int) -> Tensor:
+        epoch, offset = divmod(start, len(self.split))
+        index = self._order(epoch)[offset : offset + self.batch_size]
+        while len(index) < self.batch_size:
+            epoch += 1
+            index = torch.cat([index, self._order(epoch)[: self.batch_size - len(index)]])
+        return index
+
+    def _order(self, epoch: int) -> Tensor:
+        if epoch not in self._orders:
+            shuffle = generator(self.seed, "epoch", epoch)
+            order = torch.randperm(len(self.split), generator=shuffle).to(self.split.x.device)
+            self._orders = {k: v for k, v in self._orders.items() if k == epoch - 1} | {epoch: order}
+        return self._orders[epoch]

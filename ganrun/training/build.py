@@ -1,0 +1,223 @@
+"""A config, as plain dictionaries, becomes a run."""
+
+import copy
+import logging
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from ganrun.checks import as_typed, fits
+from ganrun.config import Config
+from ganrun.data.dataset import Dataset, DataSpec, Split
+from ganrun.penalty.base import lazy_rates
+from ganrun.protocols import (
+    Augmentation,
+    Condition,
+    FeatureLoss,
+    HasFeatureLoss,
+    Latent,
+    Loss,
+    Metric,
+    Penalty,
+    Schedule,
+    Unconditional,
+)
+from ganrun.training import validate
+from ganrun.training.batches import Batches
+from ganrun.training.d_outputs import make_d_outputs
+from ganrun.training.instantiate import completed, make, make_component, needs
+from ganrun.training.options import TrainOptions
+from ganrun.training.randomness import reseed
+from ganrun.training.run import Run
+from ganrun.training.runtime import choose_device, prepare_process
+
+log = logging.getLogger("ganrun")
+
+SHARED_DATA_KEYS = ("root", "download", "verify")  # data sets that need none of them do not have to name them
+
+
+def build(config: Config, options: TrainOptions | None = None) -> Run:
+    """Everything that one run needs. Raises ValueError, in one sentence, for a setting that cannot work.
+
+    options: those of config["train"], where they have been made already.
+    """
+    options = options or TrainOptions.of(config["train"])
+    device, seed = choose_device(options.device), config["seed"]
+    dataset = load_data(config)
+    prepare_process(options.threads, dataset.spec)
+    loss, metrics, latent = make_loss(config), make_metrics(config, dataset), make_latent(config, dataset)
+    condition = make_condition(config, dataset.spec)
+    reseed(device, seed, "networks")
+    G = make_generator(config, dataset.spec, latent, condition, device, dataset.train)
+    D = make_discriminator(config, dataset.spec, condition, device)
+    y = torch.tensor([0, dataset.spec.num_classes - 1], device=device) if condition.uses_labels else None
+    validate.check_shapes(G, D, latent, dataset.spec, device, y)
+    validate.check_batch_size(options.batch_size, G, D)
+    validate.check_features(loss, D)
+    penalties = make_penalties(config, D, device)
+    dataset = dataset.to(device)
+    g_optimizer = make_optimizer(config, "g_optimizer", G)
+    d_optimizer = make_optimizer(config, "d_optimizer", D, max([1, *(p.every for p in penalties.values())]))
+    epoch = len(dataset.train) / (options.batch_size * options.n_critic)  # in steps
+    return Run(
+        options=options,
+        seed=seed,
+        device=device,
+        dataset=dataset,
+        batches=Batches(dataset.train, dataset.spec, options.batch_size, seed, device),
+        latent=latent,
+        loss=loss,
+        condition=condition,
+        penalties=penalties,
+        augment=make_augmentation(config, dataset.spec, device),
+        metrics=metrics,
+        G=G,
+        D=D,
+        G_ema=copy.deepcopy(G).requires_grad_(False) if options.ema else None,
+        d_outputs=make_d_outputs(D, dataset.spec, y, loss.g_needs_features),
+        g_optimizer=g_optimizer,
+        d_optimizer=d_optimizer,
+        g_schedule=make_schedule(config, "g_schedule", epoch),
+        d_schedule=make_schedule(config, "d_schedule", epoch),
+        momentum=make_momentum(config, epoch, g_optimizer, d_optimizer),
+    )
+
+
+def load_data(config: Config) -> Dataset:
+    node = dict(config["data"])
+    value_range, gcn = node.pop("value_range", None), node.pop("gcn", 0)
+    shared = {key: node.pop(key) for key in SHARED_DATA_KEYS if key in node}
+    dataset = validate.check_dataset(f"data._target_={node.get('_target_')}", make("data", node, **shared))
+    return replace(dataset, spec=scaled(dataset.spec, value_range, gcn))
+
+
+def scaled(spec: DataSpec, value_range: Any, gcn: Any) -> DataSpec:
+    """The facts of the data with pixels scaled to `value_range`, or contrast-normalized to norm `gcn`."""
+    if value_range is not None and not fits(value_range, tuple[float, float]):
+        raise ValueError(f"data.value_range={value_range}: must be two numbers, as in [0,1].")
+    if not fits(gcn, float):
+        raise ValueError(f"data.gcn={as_typed(gcn)}: must be a number, as in 55; 0 is off.")
+    if not spec.is_image and value_range not in (None, [-1, 1]):
+        log.warning("data.value_range has no effect: these data are no images.")
+    spec = spec if value_range is None else spec.scaled_to(value_range)
+    return spec.normalized(gcn) if gcn else spec
+
+
+def make_loss(config: Config) -> Loss:
+    component = make("loss", config["loss"])
+    loss = completed("loss", component, FeatureLoss if isinstance(component, HasFeatureLoss) else Loss)
+    validate.check_loss(loss)
+    return loss
+
+
+def make_metrics(config: Config, dataset: Dataset | None = None) -> dict[str, Metric]:
+    """By their names. dataset: to check that they are defined for it."""
+    nodes: Config = config.get("metric") or {}
+    metrics = {name: make_component(f"metric.{name}", node, Metric) for name, node in nodes.items()}
+    if dataset is not None:
+        for metric in metrics.values():
+            metric.check(dataset)
+    return metrics
+
+
+def make_latent(config: Config, dataset: Dataset | None = None) -> Latent:
+    """dataset: for a source that draws from it; None: it is loaded only then."""
+    node, facts = config["latent"], {"dim": z_dim_of(config)}
+    if dataset is None and needs("latent", node, "dataset"):
+        dataset = load_data(config)
+    return make_component("latent", node, Latent, dataset=dataset, **facts)
+
+
+def z_dim_of(config: Config) -> int:
+    z_dim: object = config["arch"].get("z_dim", 100)
+    if not isinstance(z_dim, int) or not fits(z_dim, int) or z_dim < 1:
+        raise ValueError(f"arch.z_dim={as_typed(z_dim)}: must be a whole number of at least 1.")
+    return z_dim
+
+
+def make_condition(config: Config, spec: DataSpec) -> Condition:
+    if not config.get("condition"):
+        return Unconditional()
+    condition = make_component("condition", config["condition"], Condition)
+    condition.check(spec)
+    return condition
+
+
+def make_generator(
+    config: Config,
+    spec: DataSpec,
+    latent: Latent,
+    condition: Condition,
+    device: torch.device,
+    examples: Split | None = None,
+) -> nn.Module:
+    """examples: to train on; None where weights are loaded afterwards."""
+    facts = {"spec": spec, "z_dim": latent.dim, "examples": examples}
+    G = make_net("arch.generator", config, condition, condition.label_dims(spec)[0], **facts)
+    return on_device(condition.complete_generator(G, spec), spec, device)
+
+
+def make_discriminator(config: Config, spec: DataSpec, condition: Condition, device: torch.device) -> nn.Module:
+    D = make_net("arch.discriminator", config, condition, condition.label_dims(spec)[1], spec=spec)
+    return on_device(condition.complete_discriminator(D, spec), spec, device)
+
+
+def make_net(key: str, config: Config, condition: Condition, label_dim: int, **facts: Any) -> nn.Module:
+    node = config["arch"][key.rpartition(".")[2]]
+    labels = {"label_dim": label_dim} if condition.uses_labels else {}
+    return validate.check_net(key, node["_target_"], make(key, node, **facts, **labels))
+
+
+def on_device(net: nn.Module, spec: DataSpec, device: torch.device) -> nn.Module:
+    return net.to(device).to(memory_format=torch.channels_last if spec.is_image else torch.contiguous_format)
+
+
+def make_penalties(config: Config, D: nn.Module, device: torch.device) -> dict[str, Penalty]:
+    nodes: Config = config.get("penalty") or {}
+    penalties = {name: make_component(f"penalty.{name}", node, Penalty) for name, node in nodes.items()}
+    for penalty in penalties.values():
+        penalty.check(D)
+        if isinstance(penalty, nn.Module):
+            penalty.to(device)
+    return penalties
+
+
+def make_augmentation(config: Config, spec: DataSpec, device: torch.device) -> Augmentation:
+    if not config.get("augment"):
+        return Augmentation()
+    augment = make_component("augment", config["augment"], Augmentation)
+    augment.check(spec)
+    if isinstance(augment, nn.Module):
+        augment.to(device)
+    return augment
+
+
+def make_optimizer(config: Config, key: str, net: nn.Module, every: int = 1) -> Optimizer:
+    """The player's own optimizer where one is chosen, else the shared one.
+
+    every: the largest interval of a lazy penalty, for which the rates are rescaled (`lazy_rates`).
+    """
+    key, node = (key, config[key]) if config.get(key) else ("optimizer", config["optimizer"])
+    if every > 1:
+        lr, betas = lazy_rates(node["lr"], node.get("betas"), every)
+        node = node | {"lr": lr} | ({"betas": list(betas)} if betas else {})
+    optimizer: Optimizer = make(key, node, params=[p for p in net.parameters() if p.requires_grad])
+    return optimizer
+
+
+def make_schedule(config: Config, key: str, steps_per_epoch: float) -> Schedule:
+    """The player's own schedule of the learning rate where one is chosen, else the shared one."""
+    schedule: Schedule = make("schedule", config.get(key) or config["schedule"], steps_per_epoch=steps_per_epoch)
+    return schedule
+
+
+def make_momentum(config: Config, steps_per_epoch: float, *optimizers: Optimizer) -> Schedule | None:
+    """The schedule of both optimizers' momentum; None: it stays as it is."""
+    if not config.get("momentum"):
+        return None
+    validate.check_momentum(optimizers)
+    schedule: Schedule = make("momentum", config["momentum"], steps_per_epoch=steps_per_epoch)
+    return schedule

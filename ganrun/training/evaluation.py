@@ -1,0 +1,97 @@
+"""One evaluation of a run: metrics, their pictures and the diagnosis, from the same samples."""
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from ganrun.config import Config
+from ganrun.diagnosis import measure
+from ganrun.diagnosis.diagnosis import Diagnosis, diagnose
+from ganrun.diagnosis.remedy import Setup
+from ganrun.figures.grid import grid
+from ganrun.protocols import DFunction, MetricKey
+from ganrun.training.run import Run
+from ganrun.training.sampling import d_logits, draw, labels_like
+
+
+class Evaluation:
+    """How good the samples of a run are: a function of its weights and the seed. Samples are drawn when first needed.
+
+    seed: of the latents; None: that of the run. ema: whether samples come from G_ema, where there is one.
+    """
+
+    def __init__(self, run: Run, seed: int | None = None, ema: bool = True) -> None:
+        self.run, self.seed = run, run.seed if seed is None else seed
+        self.G = run.sampler if ema else run.G
+
+    @cached_property
+    def samples(self) -> tuple[Tensor, Tensor | None]:
+        """As many as the metrics need, (n, *shape) on the CPU, and their labels."""
+        return self._draw(max(metric.num for metric in self.run.metrics.values()))
+
+    @cached_property
+    def diagnosed_samples(self) -> tuple[Tensor, Tensor | None]:
+        """The first ones of `samples`, where these are enough for the diagnosis, else others."""
+        num = measure.NUM
+        if not self.run.metrics or len(self.samples[0]) < num:
+            return self._draw(num)
+        samples, y = self.samples
+        return samples[:num], None if y is None else y[:num]
+
+    def _draw(self, num: int) -> tuple[Tensor, Tensor | None]:
+        run = self.run
+        y = labels_like(run.dataset.train, num, self.seed) if run.condition.uses_labels else None
+        return draw(self.G, run.latent, num, run.device, self.seed, y), y
+
+    def metrics(self) -> dict[str, float]:
+        """All metrics of the run. Numbers of other types become floats, which a checkpoint can hold."""
+        run = self.run
+        D = DFunction(lambda x: d_logits(run.D, x, run.device), run.loss.logistic)
+        found: dict[str, float] = {}
+        for metric in run.metrics.values():
+            samples = self.samples[0]
+            values = metric(samples, run.dataset, D) if metric.needs_d else metric(samples, run.dataset)
+            found |= {key: float(value) for key, value in values.items()}
+        return found
+
+    def galleries(self) -> dict[str, np.ndarray]:
+        """The pictures of metrics that draw one, (H, W, 3) of uint8, by the metric's name."""
+        run, found = self.run, {}
+        for name, metric in run.metrics.items():
+            if gallery := metric.gallery(self.samples[0], run.dataset):
+                found[name] = grid(run.dataset.spec.encode(gallery.images), gallery.columns, gallery.apart)
+        return found
+
+    def diagnosis(
+        self, rows: Iterable[dict[str, Any]], config: Config, overrides: Sequence[str], diverged: bool = False
+    ) -> Diagnosis:
+        """rows: of metrics.jsonl. overrides: of the run's command line. diverged: whether it was stopped for that."""
+        run = self.run
+        samples, y = self.diagnosed_samples
+        measurements = measure.measure(
+            samples, run.dataset, rows, self.seed, run.options.batch_size, run.options.label_noise, diverged,
+            self._slope(samples, y) if samples.isfinite().all() else None,
+        )  # fmt: skip
+        setup = Setup(config, run.loss, list(run.penalties.values()), run.dataset.spec.is_image)
+        return diagnose(measurements, setup, overrides)
+
+    def _slope(self, samples: Tensor, y: Tensor | None) -> float | None:
+        """How steep G's loss is where D's logits of `samples` are. D is shown as many real examples."""
+        run = self.run
+        real = run.dataset.train[: min(len(samples), measure.NUM_SEARCHED)]
+        num = len(real)
+        x = run.dataset.spec.decode(real.x.to(run.device))
+        fake_logits = d_logits(run.D, samples[:num], run.device, None if y is None else y[:num])
+        real_logits = d_logits(run.D, x, run.device, None if y is None else real.y)
+        return measure.relative_slope(run.loss, fake_logits, real_logits)
+
+
+def metric_keys(run: Run) -> dict[str, MetricKey]:
+    """What is known of the keys of all metrics before any is computed."""
+    found: dict[str, MetricKey] = {}
+    for metric in run.metrics.values():
+        found |= metric.keys(run.dataset.spec, run.loss.logistic)
+    return found

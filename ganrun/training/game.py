@@ -1,0 +1,303 @@
+"""The updates of both players: Goodfellow et al. 2014, Algorithm 1, with k = n_critic.
+
+A player's gradients are taken with respect to its own parameters alone. So the other player is neither changed nor
+given a gradient, and nothing is left over for its next update.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils.parametrizations import _SpectralNorm
+from torch.optim import Optimizer
+
+from ganrun.protocols import DOutput, HasConstraint, MixesSamples
+from ganrun.training.eager import Grads, gradients, optimizer_step
+from ganrun.training.ema import EMA
+from ganrun.training.run import Run
+
+
+class DUpdate(NamedTuple):
+    """One update of D. Logits are (B,); `terms`, by tag, are what was added to the loss."""
+
+    loss: Tensor
+    real_logits: Tensor
+    fake_logits: Tensor
+    terms: dict[str, Tensor]
+    grads: Grads
+    logistic: bool = False
+
+    def scalars(self) -> dict[str, Tensor]:
+        """What is logged, by TensorBoard tag."""
+        logits = {"logits/real": self.real_logits.mean(), "logits/fake": self.fake_logits.mean()}
+        return {"loss/d": self.loss, **self.terms, **logits, **self.accuracy(), "grad_norm/d": grad_norm(self.grads)}
+
+    def accuracy(self) -> dict[str, Tensor]:
+        """The share of pairs whose real logit is the greater one; a tie counts one half. At chance level it is .5.
+
+        Of a logistic loss also D's accuracy on real and on fake examples.
+        """
+        real, fake = self.real_logits, self.fake_logits
+        found = {"accuracy/pairs": (torch.sign(real[:, None] - fake).mean() + 1) / 2}
+        if self.logistic:
+            found |= {"accuracy/real": (real > 0).float().mean(), "accuracy/fake": (fake < 0).float().mean()}
+        return found
+
+
+class GUpdate(NamedTuple):
+    """One update of G."""
+
+    loss: Tensor
+    terms: dict[str, Tensor]
+    grads: Grads
+
+    def scalars(self) -> dict[str, Tensor]:
+        """What is logged, by TensorBoard tag."""
+        return {"loss/g": self.loss, **self.terms, "grad_norm/g": grad_norm(self.grads)}
+
+
+class Game:
+    """Makes the steps of one run, with its networks, optimizers and data."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.d_params = [p for p in run.D.parameters() if p.requires_grad]
+        self.g_params = [p for p in run.G.parameters() if p.requires_grad]
+        self.step_d = optimizer_step(run.d_optimizer, self.d_params)
+        self.step_g = optimizer_step(run.g_optimizer, self.g_params)
+        self.independent = treats_samples_independently(run.D)
+        self.d_constraints, self.g_constraints = constrained_layers(run.D), constrained_layers(run.G)
+        self.d_statistics, self.g_statistics = layers_with_statistics(run.D), layers_with_statistics(run.G)
+        self.penalties = {name: penalty for name, penalty in run.penalties.items() if penalty.has_term}
+        y = run.dataset.train.y if run.condition.uses_labels else None
+        self.labels = None if y is None else y.to(run.device)  # (N,)
+        ema, rampup = run.options.ema, run.options.ema_rampup
+        self.ema = None if run.G_ema is None else EMA(run.G_ema, run.G, ema, rampup)
+
+    def step(self, step: int) -> tuple[DUpdate, GUpdate]:
+        """Step number `step`, counted from 0: n_critic updates of D, then n_gen of G. Returns the last one of each."""
+        options = self.run.options
+        self.follow_schedules(step)
+        noise, first = self.instance_noise(step), options.pretrain_d + step * options.n_critic
+        if options.update == "simultaneous":
+            d, g = self.simultaneous_update(first, noise)
+        else:
+            for k in range(options.n_critic):
+                d = self.d_update(first + k, noise)
+            for _ in range(options.n_gen):
+                g = self.g_update(first, noise)
+        if self.ema is not None:
+            self.ema.update(step)
+        return d, g
+
+    def d_update(self, index: int, noise: float) -> DUpdate:
+        """Update number `index` of D, on the real batch of that number and fresh fakes. G does not change by a bit."""
+        run = self.run
+        real, y = self.real_batch(index)
+        with self.precision():
+            with torch.no_grad(), keep_statistics(self.g_statistics):
+                fake = self.perturb(run.G(self.latents(), y), noise)
+                real = self.perturb(real, noise)
+            real_out, fake_out = self.outputs(real, fake, y, together=self.independent)
+        loss, terms, total = self.d_loss(index, real, fake, y, real_out, fake_out)
+        run.augment.observe(real_out.logits)
+        grads = gradients(total, self.d_params)
+        self.apply_d(grads)
+        return DUpdate(loss, real_out.logits, fake_out.logits, terms, grads, run.loss.logistic)
+
+    def g_update(self, index: int, noise: float) -> GUpdate:
+        """An update of G on fresh latents. D does not change by a bit.
+
+        A loss that needs real examples gets the batch of number `index`; else labels are drawn as they are in the data.
+        """
+        run = self.run
+        with self.precision(), keep_statistics(self.d_statistics):
+            if run.loss.g_needs_real:
+                real, y = self.real_batch(index)
+                real = self.perturb(real, noise)
+                fake = self.perturb(run.G(self.latents(), y), noise)
+                together = self.independent and not run.loss.g_needs_features
+                real_out, fake_out = self.outputs(real, fake, y, together)
+                loss, terms, total = self.g_loss(fake_out, real_out, y)
+            else:
+                y = self.random_labels()
+                fake = self.perturb(run.G(self.latents(), y), noise)
+                loss, terms, total = self.g_loss(run.d_outputs(fake, y), None, y)
+        grads = gradients(total, self.g_params)
+        self.apply_g(grads)
+        return GUpdate(loss, terms, grads)
+
+    def simultaneous_update(self, index: int, noise: float) -> tuple[DUpdate, GUpdate]:
+        """Both gradients at the same parameters, from the same fakes and dropout masks; then both are applied.
+
+        Of images, real and fake pass D separately, so that G's gradient need not pass D for real examples too: 8% of
+        the arithmetic of a step on MNIST. Networks for vectors are so small that only the number of operations counts.
+        """
+        run = self.run
+        real, y = self.real_batch(index)
+        with self.precision():
+            real, fake = self.perturb(real, noise), self.perturb(run.G(self.latents(), y), noise)
+            together = self.independent and not run.dataset.spec.is_image
+            real_out, fake_out = self.outputs(real, fake, y, together)
+            g_loss, g_terms, g_total = self.g_loss(fake_out, real_out, y)
+        d_loss, d_terms, d_total = self.d_loss(index, real, fake.detach(), y, real_out, fake_out)
+        run.augment.observe(real_out.logits)
+        d_grads = gradients(d_total, self.d_params, keep_graph=True)
+        g_grads = gradients(g_total, self.g_params)
+        self.apply_d(d_grads)
+        self.apply_g(g_grads)
+        d = DUpdate(d_loss, real_out.logits, fake_out.logits, d_terms, d_grads, run.loss.logistic)
+        return d, GUpdate(g_loss, g_terms, g_grads)
+
+    def outputs(self, real: Tensor, fake: Tensor, y: Tensor | None, together: bool) -> tuple[DOutput, DOutput]:
+        """D's outputs on real and on fake examples, from one pass of both where `together`."""
+        d_outputs = self.run.d_outputs
+        if not together:
+            return d_outputs(real, y), d_outputs(fake, y)
+        return d_outputs(torch.cat([real, fake]), None if y is None else torch.cat([y, y])).halves()
+
+    def d_loss(
+        self, index: int, real: Tensor, fake: Tensor, y: Tensor | None, real_out: DOutput, fake_out: DOutput
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """D's loss, the terms that are added to it, and their sum. Lazy penalties are due at some numbers `index`."""
+        run = self.run
+        loss = run.loss.d_loss(*self.with_label_noise(real_out.logits, fake_out.logits))
+        terms, total = {}, loss
+        term = run.condition.d_term(real_out, fake_out, y)
+        if term is not None:
+            terms["loss/d_class"] = term
+            total = total + term
+        for name, penalty in self.penalties.items():
+            if index % penalty.every:
+                continue
+            term = penalty.logits_term(real_out.logits, fake_out.logits)
+            if term is None:
+                with keep_statistics(self.d_statistics):  # they have been updated with this batch already
+                    term = penalty.term(run.D, real, fake, y)
+            if term is not None:
+                terms[f"penalty/{name}"] = term
+                total = total + penalty.every * term
+        return loss, terms, total
+
+    def g_loss(
+        self, fake_out: DOutput, real_out: DOutput | None, y: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """G's loss, the terms that are added to it, and their sum."""
+        loss = self.run.loss.g_objective(fake_out, real_out)
+        term = self.run.condition.g_term(fake_out, y)
+        return (loss, {}, loss) if term is None else (loss, {"loss/g_class": term}, loss + term)
+
+    def apply_d(self, grads: Grads) -> None:
+        self.step_d(grads)
+        for layer in self.d_constraints:
+            layer.constrain()
+        for penalty in self.run.penalties.values():
+            penalty.project(self.run.D)
+
+    def apply_g(self, grads: Grads) -> None:
+        self.step_g(grads)
+        for layer in self.g_constraints:
+            layer.constrain()
+
+    def follow_schedules(self, step: int) -> None:
+        """Set both optimizers' learning rates, and where it has a schedule their momentum."""
+        run, steps = self.run, self.run.options.steps
+        scale(run.d_optimizer, "lr", run.d_schedule(step, steps))
+        scale(run.g_optimizer, "lr", run.g_schedule(step, steps))
+        if run.momentum is not None:
+            for optimizer in (run.d_optimizer, run.g_optimizer):
+                scale(optimizer, "momentum", run.momentum(step, steps))
+
+    def precision(self) -> AbstractContextManager[object]:
+        """A new context each time: weights cast to bf16 under no_grad must not be reused where gradients are taken."""
+        if self.run.options.precision == "bf16":
+            return torch.autocast(self.run.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def latents(self) -> Tensor:
+        return self.run.latent(self.run.options.batch_size, self.run.device)
+
+    def real_batch(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """Real batch number `index`, and in a conditional run its labels, which the fakes share."""
+        real, y = self.run.batches[index]
+        return real, None if self.labels is None else y
+
+    def random_labels(self) -> Tensor | None:
+        """In a conditional run labels (B,) as frequent as in the training data."""
+        if self.labels is None:
+            return None
+        return self.labels[torch.randint(len(self.labels), (self.run.options.batch_size,), device=self.run.device)]
+
+    def instance_noise(self, step: int) -> float:
+        """The standard deviation of the instance noise at `step`, in the data's units: it falls linearly to 0."""
+        options = self.run.options
+        left = 1 - step / (options.instance_noise_until or options.steps)
+        return options.instance_noise * self.run.dataset.spec.std * max(left, 0.0)
+
+    def perturb(self, x: Tensor, noise: float) -> Tensor:
+        """Samples as D gets them, real or fake: augmented, with instance noise of that standard deviation."""
+        x = self.run.augment(x)
+        return x + noise * torch.randn_like(x) if noise else x
+
+    def with_label_noise(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The logits that D's loss takes for those of real and fake: label noise exchanges some pairs at random."""
+        if not self.run.options.label_noise:
+            return real_logits, fake_logits
+        wrong = torch.rand_like(real_logits) < self.run.options.label_noise
+        return torch.where(wrong, fake_logits, real_logits), torch.where(wrong, real_logits, fake_logits)
+
+
+def scalars(*updates: DUpdate | GUpdate) -> dict[str, float]:
+    """The logged values of a step's updates, by TensorBoard tag. This waits for the device."""
+    values = {tag: value for update in updates for tag, value in update.scalars().items()}
+    numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
+    return dict(zip(values, numbers, strict=True))
+
+
+def grad_norm(grads: Grads) -> Tensor:
+    """The L2 norm of all gradients together."""
+    norm: Tensor = torch.stack([grad.norm() for grad in grads if grad is not None]).norm()
+    return norm
+
+
+def scale(optimizer: Optimizer, key: str, factor: float) -> None:
+    """Set the learning rate, or the momentum, to `factor` times the one that the optimizer was made with."""
+    for group in optimizer.param_groups:
+        group[key] = optimizer.defaults[key] * factor
+
+
+def layers_with_statistics(net: nn.Module) -> list[nn.Module]:
+    """The layers that change when they are used in training: batch norm, and spectral norm's power iteration."""
+    return [layer for layer in net.modules() if isinstance(layer, _BatchNorm | _SpectralNorm)]
+
+
+def constrained_layers(net: nn.Module) -> list[HasConstraint]:
+    return [layer for layer in net.modules() if isinstance(layer, HasConstraint)]
+
+
+def treats_samples_independently(net: nn.Module) -> bool:
+    """Whether a sample's output depends on that sample alone, so that real and fake may share a pass."""
+    mixing = (isinstance(x, _BatchNorm) or (isinstance(x, MixesSamples) and x.mixes_samples) for x in net.modules())
+    return not any(mixing)
+
+
+@contextmanager
+def keep_statistics(layers: Sequence[nn.Module]) -> Iterator[None]:
+    """Use `layers_with_statistics` as in training, but do not update them."""
+    before = [layer.track_running_stats if isinstance(layer, _BatchNorm) else layer.training for layer in layers]
+    _set_updating(layers, [False] * len(layers))
+    try:
+        yield
+    finally:
+        _set_updating(layers, before)
+
+
+def _set_updating(layers: Sequence[nn.Module], values: Sequence[bool]) -> None:
+    for layer, value in zip(layers, values, strict=True):
+        if isinstance(layer, _BatchNorm):
+            layer.track_running_stats = value
+        else:
+            layer.training = value

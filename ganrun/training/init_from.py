@@ -1,0 +1,92 @@
+"""Starting from the weights of another run: to fine-tune on other data, or to grow its networks."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from ganrun.checks import check_arguments
+from ganrun.config import Config
+from ganrun.protocols import AdaptsWeights
+from ganrun.records.run_dir import RunDir
+from ganrun.training.run import Run, data_changes
+
+log = logging.getLogger("ganrun")
+
+MOST_NAMED = 3  # misfits in one message
+
+
+@dataclass(frozen=True)
+class InitOptions:
+    """The settings `init` of conf/train.yaml: what is taken from the run that `init_from` names."""
+
+    nets: Literal["both", "generator", "discriminator"]
+    checkpoint: int | Literal["last", "best"]
+    same_data: bool
+
+
+def init_from(run: Run, config: Config) -> None:
+    """Load the weights of the run that config["init_from"] names, if any, into fresh networks of `run`.
+
+    G_ema then starts from the same weights as G. Raises ValueError for a run, a checkpoint or weights that do not fit,
+    and names the misfits.
+    """
+    source = config.get("init_from")
+    if source is None:
+        return
+    check_arguments("init", InitOptions, config["init"])
+    options = InitOptions(**config["init"])
+    state = read(source, options)
+    if changes := data_changes(run, state):
+        if options.same_data:
+            raise ValueError(
+                f"init_from={source}: was trained on other data, maybe on what this run is tested on: "
+                f"{', '.join(changes)}. Give both runs the same data, and the same data.fold."
+            )
+        log.warning("init_from=%s: was trained on other data: %s.", source, ", ".join(changes))
+    if options.nets != "discriminator":
+        load_weights(source, "generator", run.G, state["G"])
+    if options.nets != "generator":
+        load_weights(source, "discriminator", run.D, state["D"])
+    if run.G_ema is not None:
+        run.G_ema.load_state_dict(run.G.state_dict())
+
+
+def read(source: str, options: InitOptions) -> dict[str, Any]:
+    if not (run_dir := RunDir(Path(source))).is_run:
+        raise ValueError(f"init_from={source}: no run there (it has no config.yaml).")
+    try:
+        return run_dir.load(options.checkpoint)
+    except ValueError as error:
+        raise ValueError(f"init_from={source}: {str(error).removeprefix(f'run_dir={run_dir.path}: ')}") from error
+
+
+def load_weights(source: str, player: str, net: nn.Module, state: dict[str, Tensor]) -> None:
+    """Where the shapes differ, the network may adapt the weights itself (`ganrun.protocols.AdaptsWeights`)."""
+    misfits = find_misfits(net.state_dict(), state)
+    if misfits and isinstance(net, AdaptsWeights):
+        try:
+            state = net.adapted(state)
+        except ValueError as error:
+            raise ValueError(f"init_from={source}: {error}") from error
+        misfits = find_misfits(net.state_dict(), state)
+    if misfits:
+        more = f" and {len(misfits) - MOST_NAMED} more" if len(misfits) > MOST_NAMED else ""
+        raise ValueError(
+            f"init_from={source}: its {player} does not fit this one: {', '.join(misfits[:MOST_NAMED])}{more}. "
+            "Choose the same arch and settings, or take one network alone, as in init.nets=generator."
+        )
+    net.load_state_dict(state)
+
+
+def find_misfits(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
+    """What differs between two state_dicts, in words."""
+    found = []
+    for name in own.keys() | other.keys():
+        if name not in other or name not in own:
+            found.append(f"{name} is only {'here' if name in own else 'there'}")
+        elif own[name].shape != other[name].shape:
+            found.append(f"{name} is {tuple(other[name].shape)} there, {tuple(own[name].shape)} here")
+    return sorted(found)

@@ -1,0 +1,92 @@
+"""A node of the config becomes an object. The only module that knows `_target_`."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+
+from ganrun.checks import check_arguments
+from ganrun.config import Config
+from ganrun.protocols import complete
+from ganrun.records.legacy import TARGETS
+
+HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+T = TypeVar("T")
+
+
+def make(key: str, node: Config, **facts: Any) -> Any:
+    """The object that `node` describes. Of the `facts` it is given those that its signature names.
+
+    Raises ValueError, worded with `key`, where the target cannot be found, or its arguments do not fit.
+    """
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        raise ValueError(f"{key}: has no _target_, which names the class or function to use.")
+    target = find_target(key, node["_target_"])
+    given = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
+    check_arguments(key, target, given)
+    parameters = inspect.signature(target).parameters
+    facts = {name: value for name, value in facts.items() if name in parameters and name not in given}
+    missing = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty
+        and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)
+        and p.name not in given
+        and p.name not in facts
+    ]
+    if missing:
+        raise ValueError(f"{key}.{missing[0]}: {node['_target_']} needs it; add +{key}.{missing[0]}=VALUE.")
+    try:
+        moved = {**node, "_target_": TARGETS.get(node["_target_"], node["_target_"])}
+        partial: Callable[..., Any] = instantiate(moved, _partial_=True, _convert_="all")
+        return partial(**facts)
+    except (ValueError, TypeError, RuntimeError, IndexError, InstantiationException) as error:
+        raise ValueError(with_key(key, given, str(error).strip().splitlines()[0])) from error
+
+
+def make_component(key: str, node: Config, interface: type[T], **facts: Any) -> T:
+    """`make`, and `completed`."""
+    return completed(key, make(key, node, **facts), interface)
+
+
+def completed(key: str, component: object, interface: type[T]) -> T:
+    """The object with the defaults of `interface` for all that it does not define itself. Raises ValueError."""
+    try:
+        return complete(component, interface)
+    except TypeError as error:
+        raise ValueError(
+            f"{key}: a {type(component).__name__} cannot be completed by the defaults of its interface; "
+            f"use a class, or derive from ganrun.protocols.{interface.__name__}."
+        ) from error
+
+
+def needs(key: str, node: Config, fact: str) -> bool:
+    """Whether the signature of the node's target names that fact."""
+    return fact in inspect.signature(find_target(key, node["_target_"])).parameters
+
+
+def with_key(key: str, given: Config, message: str) -> str:
+    """The message of a component, with the key under which the user set what it is about.
+
+    >>> with_key("schedule", {"every": 0}, "every=0: must be at least 1.")
+    'schedule.every=0: must be at least 1.'
+    """
+    if message.startswith(f"{key.partition('.')[0]}.") or message.startswith(f"{key}:"):
+        return message
+    return f"{key}.{message}" if message.partition("=")[0] in given else f"{key}: {message}"
+
+
+def find_target(key: str, target: str) -> Callable[..., Any]:
+    try:
+        found = get_object(TARGETS.get(target, target))
+    except (ImportError, AttributeError, InstantiationException, ValueError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        raise ValueError(
+            f"{key}._target_={target}: cannot be imported ({reason}). "
+            "Modules are looked for among the installed ones and in the folder where ganrun is started."
+        ) from error
+    if not callable(found):
+        raise ValueError(f"{key}._target_={target}: is not a class or a function.")
+    return found  # type: ignore[no-any-return]

@@ -1,0 +1,260 @@
+"""The training loop: Algorithm 1, and when to log, to draw, to save, to evaluate and to stop."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ganrun.config import Config
+from ganrun.console import Progress
+from ganrun.diagnosis.diagnosis import Diagnosis
+from ganrun.figures.grid import save_png
+from ganrun.records import checkpoint, dashboard, frames
+from ganrun.records.dashboard import Dashboard
+from ganrun.records.run_dir import RunDir
+from ganrun.training.best import Best
+from ganrun.training.capture import can_capture, capture
+from ganrun.training.evaluation import Evaluation, metric_keys
+from ganrun.training.game import DUpdate, Game, GUpdate, scalars
+from ganrun.training.pictures import Pictures
+from ganrun.training.randomness import reseed
+from ganrun.training.run import Run
+
+log = logging.getLogger("ganrun")
+
+
+class Diverged(Exception):
+    """A loss or a weight is not a finite number."""
+
+
+@dataclass
+class Status:
+    """How far a run has come. It is updated while the run is trained.
+
+    step: steps done, negative while D is trained before the game. seconds: that they took. best: of train.keep_best.
+    metrics, diagnosis: of the end of the run.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    best: Best | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    diagnosis: Diagnosis | None = None
+
+    def is_last(self, run: Run) -> bool:
+        """Whether this is the last step: all steps are done, or there was no better evaluation for too long."""
+        return self.step == run.options.steps or (self.best is not None and self.best.exhausted)
+
+
+def train_loop(
+    run: Run, run_dir: RunDir, config: Config, state: dict[str, Any] | None, status: Status, stop: Callable[[], bool]
+) -> None:
+    """Train `run` from `state`, a checkpoint's, or from its start, to its last step, or until `stop()`.
+
+    `status` is updated. Raises Diverged; the last good checkpoint stays.
+    """
+    restore(run, run_dir, state, status)
+    board = Dashboard(run_dir.path)
+    progress = Progress(status.step, run.options.steps)
+    try:
+        if state is None:
+            board.config(config)
+        run_dir.describe_metrics(metric_keys(run))
+        loop = Loop(run, run_dir, config, board, progress, status)
+        try:
+            loop.train(stop)
+        except Diverged:
+            loop.diagnose(diverged=True)
+            raise
+        if status.is_last(run):
+            loop.finish()
+    finally:
+        progress.close()
+        board.close()
+
+
+def restore(run: Run, run_dir: RunDir, state: dict[str, Any] | None, status: Status) -> None:
+    """Load the state, if any, and remove what was logged after it, and what is logged at the end in any case."""
+    status.step = -run.options.pretrain_d
+    if state:
+        run.load_state_dict(state)
+        status.step, status.seconds = state["step"], state["seconds"]
+        status.best = Best(**state["best"]) if state.get("best") else None
+        log.info("resuming at step %s of %s", f"{status.step:,}", f"{run.options.steps:,}")
+    last, at_end = status.step if state else status.step - 1, status.is_last(run)
+    run_dir.rewind(last, drop_metrics=at_end)
+    dashboard.rewind(run_dir.path, last, drop_metrics=at_end)
+    frames.rewind(run_dir.path, last)
+
+
+class Loop:
+    """Algorithm 1, and what is done between its steps."""
+
+    def __init__(
+        self, run: Run, run_dir: RunDir, config: Config, board: Dashboard, progress: Progress, status: Status
+    ) -> None:
+        self.run, self.options, self.run_dir, self.config = run, run.options, run_dir, config
+        self.board, self.progress, self.status = board, progress, status
+        self.game, self.pictures = Game(run), Pictures(run)
+        self.last_logged, self.last_time = status.step, time.perf_counter()
+        self.last_evaluation: Evaluation | None = None  # of the last step, where the run stops early
+        if self.options.sample_every and not self.pictures.possible:
+            log.warning("samples of shape %s cannot be drawn as a picture.", run.dataset.spec.shape)
+
+    def train(self, stop: Callable[[], bool]) -> None:
+        """To the last step, or until `stop()`."""
+        status, options = self.status, self.options
+        began = time.perf_counter() - status.seconds
+        if status.step < 0:
+            self.pretrain(stop)
+        if status.step == 0 and options.sample_every:
+            self.draw_samples("step 0")
+        if status.step == 0:
+            self.record_frame()
+        while status.step >= 0 and not status.is_last(self.run):
+            reseed(self.run.device, self.run.seed, "step", status.step)
+            updates = self.game.step(status.step)
+            status.step += 1
+            status.seconds = time.perf_counter() - began
+            if self.is_due(options.metric_every) and status.step < options.steps:
+                self.evaluate()  # first, because it may make this step the last one
+            if self.is_due(options.log_every):
+                self.log(updates)
+            if self.is_due(options.sample_every):
+                self.draw_samples(f"step {status.step:,}")
+            self.record_frame()
+            stopping = stop()
+            if self.is_due(options.checkpoint_every) or status.is_last(self.run) or stopping:
+                self.save()
+            if stopping:
+                return
+
+    def pretrain(self, stop: Callable[[], bool]) -> None:
+        """D alone, in steps that count up to 0, or until `stop()`."""
+        status, num = self.status, self.options.pretrain_d
+        noise = self.game.instance_noise(0)
+        if self.options.sample_every and self.pictures.possible:
+            self.add_picture(self.pictures.draw("before pre-training"), "before_pretraining", self.pictures.tag)
+        while status.step < 0 and not stop():
+            self.record_frame()
+            reseed(self.run.device, self.run.seed, "pretrain", status.step)
+            update = self.game.d_update(num + status.step, noise)
+            status.step += 1
+            if self.options.log_every and status.step % self.options.log_every == 0:
+                self.log_scalars(scalars(update))
+        if status.step == 0:
+            log.info("D had %s updates before the game", f"{num:,}")
+            if self.options.sample_every:
+                image = self.pictures.draw_discriminator(f"D after {num:,} updates alone")
+                self.add_picture(image, "pretrained_d", "figure/pretrained_d")
+
+    def is_due(self, every: int) -> bool:
+        return bool(every) and (self.status.step % every == 0 or self.status.is_last(self.run))
+
+    def log(self, updates: tuple[DUpdate, GUpdate]) -> None:
+        values = scalars(*updates) | {tag: float(value) for tag, value in self.run.augment.scalars().items()}
+        now = time.perf_counter()
+        values["time/steps_per_sec"] = (self.status.step - self.last_logged) / (now - self.last_time)
+        self.last_logged, self.last_time = self.status.step, now
+        self.log_scalars(values)
+        self.progress.update(self.status.step, values)
+
+    def log_scalars(self, values: dict[str, float]) -> None:
+        step = self.status.step
+        for tag, value in values.items():
+            if not math.isfinite(value):
+                raise Diverged(f"step {step}: {tag} is {value}.")
+        self.run_dir.log_metrics({"step": step, "nimg": self.run.num_images(step), **values})
+        self.board.scalars(values, step)
+
+    def evaluate(self) -> None:
+        """All metrics along the way, logged; or kept for the end, where they make this step the last one."""
+        self.check_weights()
+        evaluation = Evaluation(self.run)
+        metrics = evaluation.metrics()
+        self.keep_best(metrics)
+        if self.status.is_last(self.run):
+            self.last_evaluation, self.status.metrics = evaluation, metrics
+        else:
+            self.log_metrics(evaluation, metrics)
+
+    def finish(self) -> None:
+        """All metrics at the end, logged, the HParams row, and the diagnosis."""
+        if self.last_evaluation is None:
+            self.last_evaluation = Evaluation(self.run)
+            self.status.metrics = self.last_evaluation.metrics()
+            self.keep_best(self.status.metrics)
+        self.log_metrics(self.last_evaluation, self.status.metrics)
+        self.board.hparams(self.config, self.status.metrics)
+        self.diagnose()
+
+    def log_metrics(self, evaluation: Evaluation, metrics: dict[str, float]) -> None:
+        if metrics:
+            tagged = {f"metric/{key}": value for key, value in metrics.items()}
+            for name, image in evaluation.galleries().items():
+                self.add_picture(image, f"{name}_step_{self.status.step:08d}", f"samples/{name}")
+            self.run_dir.log_metrics({"step": self.status.step, **tagged})
+            self.board.scalars(tagged, self.status.step)
+
+    def keep_best(self, metrics: dict[str, float]) -> None:
+        best = self.status.best
+        if best and best.improves(metrics.get(best.key, math.nan), self.status.step):
+            checkpoint.save_best(self.run_dir.checkpoints, self.state())
+
+    def diagnose(self, diverged: bool = False) -> None:
+        """Into `status` and onto the dashboard. A run that has done its work does not fail for want of a diagnosis."""
+        if not self.options.diagnose:
+            return
+        try:
+            evaluation = self.last_evaluation or Evaluation(self.run)
+            rows, overrides = self.run_dir.metrics(), self.run_dir.overrides()
+            self.status.diagnosis = evaluation.diagnosis(rows, self.config, overrides, diverged)
+        except Exception as error:
+            log.warning("there is no diagnosis: %s: %s", type(error).__name__, error)
+            log.debug("traceback", exc_info=True)
+        text = self.status.diagnosis.text() if self.status.diagnosis else "none"
+        self.board.text("diagnosis", text, self.status.step)
+
+    def draw_samples(self, title: str) -> None:
+        if self.pictures.possible:
+            self.add_picture(self.pictures.draw(title), f"step_{self.status.step:08d}", self.pictures.tag)
+
+    def record_frame(self) -> None:
+        """Record what figures of this moment are drawn from: when it is due, at the start of each part, at the end."""
+        step, options = self.status.step, self.options
+        due = any(self.is_due(every) for every in (options.sample_every, options.frame_every))
+        if (due or step in (-options.pretrain_d, 0) or self.status.is_last(self.run)) and can_capture(self.run):
+            frames.save(capture(self.run, step), self.run_dir.path, options.pretrain_d)
+
+    def add_picture(self, image: np.ndarray, name: str, tag: str) -> None:
+        save_png(image, self.run_dir.samples / f"{name}.png")
+        self.board.image(tag, image, self.status.step)
+
+    def save(self) -> None:
+        self.check_weights()
+        self.board.flush()
+        self.run_dir.sync()
+        options = self.options
+        checkpoint.save(self.run_dir.checkpoints, self.state(), options.keep_checkpoints, options.keep_every)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        status, run = self.status, self.run
+        return {
+            "step": status.step,
+            "nimg": run.num_images(status.step),
+            "seconds": status.seconds,
+            "config": self.config,
+            "spec": asdict(run.dataset.spec),
+            "data": run.data_facts(),
+            "best": asdict(status.best) if status.best else None,
+            **run.state_dict(),
+        }
+
+    def check_weights(self) -> None:
+        if not self.run.is_finite():
+            raise Diverged(f"step {self.status.step}: a weight is not a finite number.")

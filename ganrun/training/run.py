@@ -1,0 +1,105 @@
+"""One run, built: every object that is used while it is trained, and the state that a checkpoint has to hold."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from ganrun.data.dataset import Dataset
+from ganrun.protocols import Augmentation, Condition, DOutput, Latent, Loss, Metric, Penalty, Schedule
+from ganrun.training.batches import Batches
+from ganrun.training.options import TrainOptions
+
+
+@dataclass(frozen=True)
+class Run:
+    """What `build.build` makes of a config. Only the networks and the optimizers change while it is trained.
+
+    d_outputs: all of D's outputs that the loss and the condition need, (x, y) -> DOutput, from one pass.
+    """
+
+    options: TrainOptions
+    seed: int
+    device: torch.device
+    dataset: Dataset
+    batches: Batches
+    latent: Latent
+    loss: Loss
+    condition: Condition
+    penalties: Mapping[str, Penalty]
+    augment: Augmentation
+    metrics: Mapping[str, Metric]
+    G: nn.Module
+    D: nn.Module
+    G_ema: nn.Module | None  # the exponential moving average of G, where train.ema asks for it
+    d_outputs: Callable[[Tensor, Tensor | None], DOutput]
+    g_optimizer: Optimizer
+    d_optimizer: Optimizer
+    g_schedule: Schedule
+    d_schedule: Schedule
+    momentum: Schedule | None = None  # of both optimizers' momentum; None: it stays as it is
+
+    @property
+    def sampler(self) -> nn.Module:
+        """The generator that samples are drawn from: G_ema where there is one."""
+        return self.G if self.G_ema is None else self.G_ema
+
+    def stateful(self) -> dict[str, Any]:
+        """Everything that has a state, under the name it has in a checkpoint."""
+        found: dict[str, Any] = {
+            "G": self.G,
+            "D": self.D,
+            "g_optimizer": self.g_optimizer,
+            "d_optimizer": self.d_optimizer,
+        }
+        found |= {f"penalty/{name}": p for name, p in self.penalties.items() if isinstance(p, nn.Module)}
+        found |= {"augment": self.augment} if isinstance(self.augment, nn.Module) else {}
+        return found if self.G_ema is None else found | {"G_ema": self.G_ema}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.stateful().items()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Raises ValueError for a state that does not fit."""
+        for name, part in self.stateful().items():
+            try:
+                part.load_state_dict(state[name])
+            except (KeyError, RuntimeError, ValueError) as error:
+                lines = str(error).splitlines()  # torch names the first misfit in the second line
+                reason = lines[:2][-1].strip().rstrip(".") if name in state and lines else "is missing"
+                raise ValueError(f"the checkpoint does not fit the config of its run: {name}: {reason}.") from error
+
+    def is_finite(self) -> bool:
+        """Whether every weight of both networks is a finite number."""
+        weights: Sequence[Tensor] = [*self.G.parameters(), *self.D.parameters()]
+        return bool(torch.stack([w.detach().isfinite().all() for w in weights]).all())
+
+    def data_facts(self) -> dict[str, Any]:
+        """Shape, range, moments and number of the training data: other content has other moments."""
+        return asdict(self.dataset.spec) | {"num_train": len(self.dataset.train)}
+
+    def num_images(self, step: int) -> int:
+        """Real examples shown to D until `step`, by which runs of different n_critic are compared.
+
+        step: negative while D is trained before the game.
+        """
+        updates = step if step < 0 else step * self.options.n_critic
+        return (self.options.pretrain_d + updates) * self.options.batch_size
+
+
+def data_changes(run: Run, state: Mapping[str, Any]) -> list[str]:
+    """The facts in which the data of `run` differ from those that a checkpoint was trained on."""
+    before, now = state["data"], run.data_facts()
+    return [f"{key} ({before.get(key)} there, {now[key]} now)" for key in now if before.get(key) != now[key]]
+
+
+def check_same_data(run: Run, run_dir: Path, state: Mapping[str, Any]) -> None:
+    """Raise ValueError where the data differ from the checkpoint's. Their folder may move, their content not change."""
+    if changes := data_changes(run, state):
+        raise ValueError(
+            f"run_dir={run_dir}: its run was trained on other data: {', '.join(changes)}. Name a new run_dir."
+        )

@@ -1,0 +1,43 @@
+"""What a run asks of the process: a device, threads, and the same bits every time."""
+
+import os
+
+import torch
+
+from ganrun.data.dataset import DataSpec
+from ganrun.training.eager import skip_compiler_import
+
+
+def choose_device(name: str, key: str = "train.device") -> torch.device:
+    """The device of that name; auto is CUDA, then MPS, then the CPU. Raises ValueError where it is not available."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"{key}={name}: not available here; use auto, or cpu.") from error
+    if device.type not in ("cuda", "mps", "cpu"):
+        raise ValueError(f"{key}={name}: must be auto, cuda, mps or cpu.")
+    return device
+
+
+def prepare_process(threads: int, spec: DataSpec) -> None:
+    """Set the number of threads, ask CUDA for deterministic results, and let torch start without its compiler."""
+    set_threads(threads, spec)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+    skip_compiler_import()
+
+
+def set_threads(threads: int, spec: DataSpec) -> None:
+    """`threads`; 0: one for vectors, whose operations are too small to share, all cores for images."""
+    torch.set_num_threads(threads or (available_cores() if spec.is_image else 1))
+
+
+def available_cores() -> int:
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on every system
+        return os.cpu_count() or 1

@@ -1,0 +1,157 @@
+"""One training job: from a config to a run directory with its result."""
+
+import logging
+import platform
+import signal
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from ganrun import __version__
+from ganrun.config import Config, slug
+from ganrun.console import logging_to_file
+from ganrun.diagnosis.diagnosis import Diagnosis
+from ganrun.records import checkpoint
+from ganrun.records.run_dir import RunDir, check_takes, new_run_dir
+from ganrun.training.best import choose_best
+from ganrun.training.build import build
+from ganrun.training.init_from import init_from
+from ganrun.training.interrupts import Interrupts
+from ganrun.training.load import LoadedRun, load
+from ganrun.training.loop import Diverged, Status, train_loop
+from ganrun.training.options import TrainOptions
+from ganrun.training.run import Run, check_same_data
+
+log = logging.getLogger("ganrun")
+
+Ending = Literal["finished", "interrupted", "diverged", "failed"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a training job ended.
+
+    status: None where the run was finished before. error: what ended it. signal: received while it was trained.
+    """
+
+    run_dir: RunDir
+    status: Ending | None
+    result: dict[str, Any]
+    run: Run | None = None
+    diagnosis: Diagnosis | None = None
+    error: BaseException | None = None
+    signal: int | None = None
+
+
+def train(
+    config: Config, name: str = "run", overrides: Sequence[str] | None = None, options: TrainOptions | None = None
+) -> Outcome:
+    """Train what `config` says, in config["run_dir"], or in a new directory under outputs/ whose name ends in `name`.
+
+    A run found there is resumed. overrides: the settings that were typed, for the record. options: those of
+    config["train"], where they have been made already. Raises ValueError, before anything is written, for a config that
+    cannot work.
+    """
+    given = config["run_dir"]
+    with RunDir(Path(given)) if given else new_run_dir(Path("outputs"), slug(name)) as run_dir:
+        config = {**config, "run_dir": str(run_dir.path)}
+        check_takes(run_dir, config)
+        result = run_dir.result()
+        if result and result["status"] == "finished":
+            return Outcome(run_dir, None, result)
+        run = build(config, options)
+        state, status = checkpoint.load_newest(run_dir.checkpoints), Status()
+        if state:
+            check_same_data(run, run_dir.path, state)
+        else:
+            init_from(run, config)
+            status.best = choose_best(run)
+        run_dir.write_config(config)
+        if overrides is not None:
+            run_dir.write_overrides(overrides)
+        with logging_to_file(run_dir.log_file), Interrupts() as interrupts:
+            return _train(run, run_dir, config, state, status, interrupts)
+
+
+def train_and_load(config: Config) -> LoadedRun:
+    """`ganrun.train`: train what `config` says, as `ganrun` does, and return the run as `ganrun.load` does.
+
+    It goes to config["run_dir"], or to a new directory under outputs/. A run found there is resumed. It returns earlier
+    after Ctrl-C; the same call continues then, with the same run_dir. Raises ValueError for a config that cannot work,
+    and what ended the training where that failed: `ganrun.training.loop.Diverged`, or any other exception.
+    """
+    outcome = train(config)
+    if outcome.error is not None:
+        raise outcome.error
+    return load(outcome.run_dir.path)
+
+
+def _train(
+    run: Run, run_dir: RunDir, config: Config, state: dict[str, Any] | None, status: Status, interrupts: Interrupts
+) -> Outcome:
+    """Run the loop, and write result.json however it ends."""
+    log.info("run        %s", run_dir.path)
+    num_g, num_d = (sum(p.numel() for p in net.parameters()) for net in (run.G, run.D))
+    shape = "x".join(map(str, run.dataset.spec.shape))
+    log.info(
+        f"training   on {len(run.dataset.train):,} examples of shape {shape}; "
+        f"G has {num_g:,} parameters, D {num_d:,}; {run.device}"
+    )
+    error: BaseException | None = None
+    try:
+        train_loop(run, run_dir, config, state, status, interrupts.received)
+        ending: Ending = "finished" if status.is_last(run) else "interrupted"
+    except KeyboardInterrupt as found:  # a second Ctrl-C, which does not wait for the step to end
+        ending, error = "interrupted", found
+        interrupts.signal = signal.SIGINT
+    except Diverged as found:
+        ending, error = "diverged", found
+    except Exception as found:
+        ending, error = "failed", found
+        log.debug("traceback", exc_info=True)
+    result = make_result(run, status, ending, error)
+    try:
+        run_dir.write_result(result)
+    except OSError as found:
+        log.error("%s: cannot be written (%s).", run_dir.result_file, found.strerror)
+    return Outcome(run_dir, ending, result, run, status.diagnosis, error, interrupts.signal)
+
+
+def make_result(run: Run, status: Status, ending: Ending, error: BaseException | None) -> dict[str, Any]:
+    best = status.best
+    text = {"diverged": str(error), "failed": f"{type(error).__name__}: {error}"}
+    return {
+        "status": ending,
+        "error": text.get(ending),
+        "steps": max(status.step, 0),
+        "nimg": run.num_images(status.step),
+        "wall_time": round(status.seconds, 3),
+        "metrics": status.metrics if ending == "finished" else {},
+        "best": {"key": best.key, "value": best.value, "step": best.step} if best else None,
+        "stopped_early": ending == "finished" and status.step < run.options.steps,
+        "diagnosis": status.diagnosis.as_json() if status.diagnosis else None,
+        "seed": run.seed,
+        "device": torch.cuda.get_device_name(run.device) if run.device.type == "cuda" else run.device.type,
+        "versions": versions(),
+        "git_commit": git_commit(),
+    }
+
+
+def versions() -> dict[str, str]:
+    return {"ganrun": __version__, "python": platform.python_version()} | {
+        package: version(package) for package in ("torch", "numpy", "hydra-core")
+    }
+
+
+def git_commit() -> str | None:
+    """The commit of the folder that ganrun was started in, where it is a git checkout."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None

@@ -1,0 +1,311 @@
+"""The nets of the 2014 paper, and the recipe that they are trained by, against the authors' configuration."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import run_of, write_mnist
+from torch import nn
+
+from ganrun.arch.goodfellow2014 import Discriminator, Generator
+from ganrun.arch.maxout import BoundedLinear, Deconvolution, Maxout, MaxoutConv
+from ganrun.data.dataset import DataSpec, Split, contrast_normalized
+from ganrun.training.game import Game
+
+MNIST = DataSpec((1, 28, 28), (0.0, 1.0))
+CIFAR = DataSpec((3, 32, 32), (-1.0, 1.0)).normalized(55)
+SMALL = DataSpec((1, 4, 4), (0.0, 1.0))
+
+
+def count(net: nn.Module) -> int:
+    return sum(p.numel() for p in net.parameters())
+
+
+def test_sizes_are_those_of_the_paper() -> None:
+    assert count(Generator(MNIST, 100)) == 101 * 1200 + 1201 * 1200 + 1201 * 784 == 2_503_984
+    assert count(Discriminator(MNIST)) == 785 * 1200 + 241 * 1200 + 241 == 1_231_441
+
+
+def test_maxout_is_the_greatest_of_its_pieces_and_none_of_them_is_zero() -> None:
+    layer = Maxout(1, units=2, pieces=2)
+    layer.linear.weight.data = torch.tensor([[1.0], [2.0], [-1.0], [-3.0]])
+    layer.linear.bias.data = torch.tensor([0.0, -1.0, 0.0, 0.0])
+    assert layer(torch.tensor([[3.0], [0.5]])).tolist() == [[5.0, -3.0], [0.5, -0.5]]
+
+
+def test_convolutional_maxout_has_the_sides_of_the_authors_code() -> None:
+    """Ceil mode: without it 33 gives 15 and the rest does not fit 4800."""
+    x, sides = torch.zeros(2, 3, 32, 32), []
+    for channels, kernel, padding, pool, stride in ((32, 8, 4, 4, 2), (32, 8, 3, 4, 2), (192, 5, 3, 2, 2)):
+        layer = MaxoutConv(x.shape[1], channels, 2, kernel, padding, pool, stride)
+        sides.append(layer.conv(x).shape[2])
+        x = layer(x)
+        sides.append(x.shape[2])
+    assert sides == [33, 16, 15, 7, 9, 5]
+    assert x[0].numel() == 4800
+
+
+def test_convolutional_maxout_takes_the_greater_channel() -> None:
+    layer = MaxoutConv(1, 1, pieces=2, kernel=1, padding=0, pool=1, pool_stride=1)
+    layer.conv.weight.data = torch.tensor([2.0, -1.0]).view(2, 1, 1, 1)
+    layer.conv.bias.data.zero_()
+    assert layer(torch.tensor([[[[3.0, -3.0]]]])).flatten().tolist() == [6.0, 3.0]
+
+
+def test_deconvolution_has_a_bias_for_each_pixel_and_gives_32() -> None:
+    layer = Deconvolution(10, 80, (3, 32, 32), kernel=5, stride=3)
+    assert layer.bias.shape == (3, 32, 32)
+    layer.bias.data[2, 31, 0] = 7.0
+    made = layer(torch.zeros(1, 8000))
+    assert made.shape == (1, 3, 32, 32)
+    assert (made[0, 2, 31, 0], made.abs().sum()) == (7.0, 7.0)
+
+
+def test_weights_start_in_their_ranges() -> None:
+    torch.manual_seed(0)
+    G = Generator(SMALL, 10, [300, 400], ["relu", "sigmoid"], bias=[0, -2], irange=0.05, output_irange=0.5)
+    D = Discriminator(SMALL, hidden=[100, 100], irange=0.005)
+    linear = [m for m in D.modules() if isinstance(m, nn.Linear)]
+    for layer, r in [(G.hidden[0], 0.05), (G.hidden[1], 0.05), (G.output, 0.5), *((m, 0.005) for m in linear)]:
+        assert layer.weight.abs().max() <= r
+        assert layer.weight.std().item() == pytest.approx(r / math.sqrt(3), rel=0.1)
+    assert [layer.bias.unique().tolist() for layer in G.hidden] == [[0.0], [-2.0]]
+    assert all(not layer.bias.any() for layer in linear)
+
+
+def test_sparse_output_has_so_many_weights_into_each_unit() -> None:
+    torch.manual_seed(0)
+    G = Generator(MNIST, 10, [10, 300], ["relu", "sigmoid"], output_sparse=100)
+    assert (G.output.weight != 0).sum(1).unique().tolist() == [100]
+    chosen = G.output.weight[G.output.weight != 0]
+    assert chosen.std().item() == pytest.approx(1, abs=0.02)
+    assert (G.output.weight != 0).any(0).all()  # not the same 100 inputs for all
+
+
+def test_the_generator_begins_at_the_mean_of_the_data() -> None:
+    x = torch.randint(0, 256, (50, 1, 4, 4), dtype=torch.uint8)
+    x[:, :, 0, 0] = 0  # a pixel that is always black: its logit has to be finite
+    G = Generator(SMALL, 2, [3], ["relu"], irange=0.0, examples=Split(x))
+    mean = x.float().mean(0) / 255
+    assert torch.allclose(G(torch.randn(5, 2)), mean.expand(5, 1, 4, 4), atol=1e-6)
+    assert G.output.bias.min().item() == pytest.approx(math.log(1e-7), rel=1e-3)
+
+
+def test_output_lies_in_the_range_of_the_data() -> None:
+    G = Generator(DataSpec((1, 4, 4), (-1.0, 1.0)), 2, [3], ["relu"], irange=50.0)
+    x = G(100 * torch.randn(100, 2))
+    assert G.output_range == (-1.0, 1.0)
+    assert (x.min(), x.max()) == (-1.0, 1.0)
+
+
+def test_dropout_keeps_and_scales_as_the_authors_code_does() -> None:
+    D = Discriminator(MNIST)
+    drops = [layer for layer in D.modules() if isinstance(layer, nn.Dropout)]
+    assert [drop.p for drop in drops] == [0.2, 0.5, 0.5]  # what the first, the second and the output layer see
+    seen = drops[0](torch.ones(100_000))
+    assert seen.unique().tolist() == [0.0, 1.25]
+    assert (seen > 0).float().mean().item() == pytest.approx(0.8, abs=0.01)
+    x = torch.rand(3, 1, 28, 28)
+    assert not torch.equal(D(x), D(x))
+    D.eval()
+    assert torch.equal(D(x), D(x))
+
+
+def test_a_bound_shortens_long_weights_only() -> None:
+    layer = BoundedLinear(2, 2, max_norm=1.0)
+    layer.weight.data = torch.tensor([[3.0, 4.0], [0.3, 0.4]])
+    layer.constrain()
+    assert torch.allclose(layer.weight, torch.tensor([[0.6, 0.8], [0.3, 0.4]]))
+    free = BoundedLinear(2, 2)
+    before = free.weight.clone()
+    free.constrain()
+    assert torch.equal(free.weight, before)
+
+
+TINY = [
+    "data=digits",
+    "data.value_range=[0,1]",
+    "arch=goodfellow2014/mnist",
+    "arch.generator.hidden=[20,20]",
+    "arch.discriminator.hidden=[8,8]",
+    "loss=half_weighted",
+    "train.update=simultaneous",
+    "train.batch_size=20",
+    "optimizer=goodfellow2014/mnist",
+]
+
+
+@pytest.mark.parametrize("update", ["simultaneous", "alternating"])
+def test_bounds_hold_after_every_update_of_both_nets(update: str) -> None:
+    """Norms that are bounded only at the start, or in D alone, are what a reader would not see."""
+    bounds = ["+arch.generator.max_norm=0.2", "+arch.discriminator.max_norm=0.01"]
+    run = run_of(*TINY, *bounds, f"train.update={update}", "optimizer.lr=1")
+    game = Game(run)
+    for step in range(3):
+        game.step(step)
+        for net, bound in ((run.G, 0.2), (run.D, 0.01)):
+            norms = torch.cat([m.weight.norm(dim=1) for m in net.modules() if isinstance(m, nn.Linear)])
+            assert norms.max() <= bound * (1 + 1e-6)
+            assert norms.max() >= bound * (1 - 1e-6)  # it is the bound that stops them, at this rate
+
+
+def test_both_players_share_fakes_and_masks() -> None:
+    """Goodfellow's own code takes both gradients from one pass of D: other masks would give other logits."""
+    run = run_of(*TINY)
+    d, g = Game(run).step(0)
+    shared = nn.functional.softplus(-d.fake_logits).mean()
+    assert g.loss.item() == shared.item()
+
+
+def test_momentum_and_rate_follow_the_authors_schedules() -> None:
+    run = run_of(
+        *TINY, "data.num_valid=397", "data.num_test=400",  # 1,000 to train on: 50 steps of 20 an epoch
+        "schedule=exponential_goodfellow2014", "schedule@momentum=momentum_goodfellow2014",
+    )  # fmt: skip
+    assert len(run.dataset.train) == 1000
+    game = Game(run)
+    for step, epoch in ((0, 1), (49, 1), (50, 2), (50 * 125 - 1, 125), (50 * 249, 250), (50 * 999, 1000)):
+        game.step(step)
+        for optimizer in (run.g_optimizer, run.d_optimizer):
+            (group,) = optimizer.param_groups
+            assert group["momentum"] == pytest.approx(0.5 + 0.2 * min((epoch - 1) / 249, 1))
+            assert group["lr"] == pytest.approx(max(0.1 / 1.000004**step, 1e-6), rel=1e-9)
+
+
+def test_one_update_is_that_of_classical_momentum() -> None:
+    """v <- mu v - lr g; w <- w + v, both from gradients at the same parameters."""
+    run = run_of(*TINY, "arch.discriminator.input_dropout=0", "arch.discriminator.dropout=0")
+    game = Game(run)
+    before = [p.detach().clone() for p in run.D.parameters()]
+    first, _ = game.step(0)
+    between = [p.detach().clone() for p in run.D.parameters()]
+    second, _ = game.step(1)
+    for p0, p1, p2, g0, g1 in zip(before, between, run.D.parameters(), first.grads, second.grads, strict=True):
+        assert torch.allclose(p1, p0 - 0.1 * g0, atol=1e-6)
+        assert torch.allclose(p2, p1 - 0.1 * (0.5 * g0 + g1), atol=1e-6)
+
+
+def test_contrast_normalized_images_have_the_norm_and_no_mean() -> None:
+    x = contrast_normalized(torch.randint(0, 256, (6, 3, 32, 32)).float(), 55)
+    assert torch.allclose(x.flatten(1).norm(dim=1), torch.full((6,), 55.0))
+    assert torch.allclose(x.mean(dim=(1, 2, 3)), torch.zeros(6), atol=1e-5)
+    assert torch.equal(contrast_normalized(torch.full((1, 3, 4, 4), 7.0), 55), torch.zeros(1, 3, 4, 4))
+
+
+def test_the_facts_of_normalized_images_are_those_of_the_data() -> None:
+    run = run_of("data=digits", "data.gcn=10", "arch=goodfellow2014/cifar_fc", "arch.generator.hidden=[20,20]")
+    x, _ = run.batches[0]
+    spec = run.dataset.spec
+    assert (spec.value_range, spec.mean, spec.std) == (None, 0.0, 10 / 8)
+    assert torch.allclose(x.flatten(1).norm(dim=1), torch.full((len(x),), 10.0), rtol=1e-5)
+    assert spec.encode(torch.tensor([-99.0, 0.0, 99.0])).tolist() == [0, 128, 255]
+
+
+def test_pixels_are_scaled_to_the_range_that_is_asked_for() -> None:
+    usual, unit = run_of("data=digits").dataset.spec, run_of("data=digits", "data.value_range=[0,1]", "arch=mlp")
+    spec, (x, _) = unit.dataset.spec, unit.batches[0]
+    assert (x.min(), x.max()) == (0, 1)
+    train = spec.decode(unit.dataset.train.x)
+    assert (spec.mean, spec.std) == (pytest.approx(train.mean().item()), pytest.approx(train.std().item(), rel=1e-3))
+    assert spec.std == pytest.approx(usual.std / 2)
+    pixels = unit.dataset.train.x[:5]
+    assert torch.equal(spec.encode(spec.decode(pixels)), pixels)
+
+
+def test_a_range_that_has_no_effect_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    run_of("data.value_range=[0,1]")
+    assert "data.value_range has no effect" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["data.value_range=[1,0]"], "data.value_range=[1,0]: must be two numbers in ascending order"),
+        (["data.value_range=3"], "data.value_range=3: must be two numbers"),
+        (["data.gcn=-1"], "data.gcn=-1: is the norm of images"),
+        (["data.gcn=55"], "arch.generator.output=sigmoid: is bounded, but the data are not"),
+        (["arch.generator.activation=[relu]"], "arch.generator.activation=['relu']: must have 2 entries"),
+        (["arch.generator.hidden=[]"], "arch.generator.hidden=[]: must be at least one size"),
+        (["+arch.generator.output_sparse=50"], "arch.generator.output_sparse=50: must lie between 1 and 20"),
+        (["+arch.generator.max_norm=[1,1]"], "arch.generator.max_norm=[1, 1]: must be one number, or 3"),
+        (["+arch.generator.max_norm=0"], "arch.generator.max_norm=0: must be greater than 0"),
+        (
+            ["+arch.generator.deconvolution=[5,3,2]"],
+            "arch.generator.deconvolution=[5, 3, 2]: 20 units are not 5 square",
+        ),
+        (
+            ["+arch.discriminator.convolutions=[[4,99,0,2,2]]"],
+            "arch.discriminator.convolutions=[[4, 99, 0, 2, 2]]: do not fit",
+        ),
+        (["arch.generator.irange=-1"], "arch.generator.irange=-1: must be at least 0"),
+        (["arch.discriminator.irange=-1"], "arch.discriminator.irange=-1: must be at least 0"),
+        (["arch.discriminator.dropout=1"], "arch.discriminator.dropout=1: must lie in [0, 1)"),
+        (["arch.generator.spectral_norm=true", "+arch.generator.max_norm=1"], "spectral_norm=true: bounds the weights"),
+        (["schedule@momentum=momentum_goodfellow2014", "optimizer=adam"], "momentum: this optimizer (Adam) has none"),
+        (["data=heights", "data.gcn=1", "arch=mlp"], "data.gcn=1: is the norm of images"),
+    ],
+)
+def test_what_cannot_work_is_said_in_a_sentence(overrides: list[str], message: str) -> None:
+    chosen = {override.partition("=")[0]: override for override in [*TINY, *overrides]}
+    with pytest.raises(ValueError, match=r"[.]") as error:
+        run_of(*chosen.values())
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_grown_generator_is_the_old_one_behind_new_layers() -> None:
+    first = Generator(SMALL, 5, [7, 6], ["relu", "sigmoid"])
+    grown = Generator(SMALL, 5, [9, 5, 7, 6], ["relu", "sigmoid", "relu", "sigmoid"])
+    before = grown.hidden[0].weight.clone()
+    grown.grow(first.state_dict())
+    z = torch.randn(3, 5)
+    inner = torch.sigmoid(grown.hidden[1](torch.relu(grown.hidden[0](z))))
+    assert torch.allclose(grown(z), first(inner), atol=1e-6)
+    assert torch.equal(grown.hidden[0].weight, before)
+    with pytest.raises(ValueError, match="are not the last of this one's 4"):
+        grown.grow(Generator(SMALL, 5, [7, 8], ["relu", "sigmoid"]).state_dict())
+    with pytest.raises(ValueError, match="are not the last of this one's 2"):
+        first.grow(first.state_dict())
+
+
+Here = Callable[..., tuple[int, str, str]]
+
+
+def test_the_second_stage_grows_the_first_and_goes_on_without_it(here: Here, tmp_path: Path) -> None:
+    common = [*TINY, "train.ema=0.9", "train.log_every=1", "train.sample_every=0", "train.diagnose=false"]
+    assert here(*common, "train.steps=3", "run_dir=first")[0] == 0
+    grown = [*common, "train.steps=2", "arch.generator.hidden=[9,100,20,20]", "+arch.generator.grow_from=first"]
+    grown += ["arch.generator.activation=[relu,sigmoid,relu,relu]"]
+    assert here(*grown, "run_dir=second")[0] == 0
+    code, _, said = here(*grown, "data.num_test=100", "run_dir=other")
+    assert (code, (tmp_path / "other").exists()) == (2, False)
+    assert said.startswith("arch.generator.grow_from=first: was trained on other data, maybe on what this run")
+    assert said.endswith("Give both runs the same data, and the same data.fold.\n")
+    last = torch.load(tmp_path / "first/checkpoints/step_00000003.pt", weights_only=True)["G"]
+    state = torch.load(tmp_path / "second/checkpoints/step_00000002.pt", weights_only=True)
+    for net in ("G", "G_ema"):  # moved by two steps only
+        assert torch.allclose(state[net]["hidden.3.weight"], last["hidden.1.weight"], atol=0.01)
+    (tmp_path / "first").rename(tmp_path / "elsewhere")
+    (tmp_path / "second/result.json").unlink()
+    assert here("resume", "run_dir=second")[0] == 0
+    code, _, said = here(*grown, "run_dir=third")
+    assert (code, said) == (2, "arch.generator.grow_from=first: no run there (it has no config.yaml).\n")
+    assert not (tmp_path / "third").exists()
+
+
+def test_an_arch_that_cannot_grow_says_so(here: Here) -> None:
+    code, _, said = here("+arch.generator.grow_from=first", "train.steps=1")
+    assert code == 2
+    assert said.startswith("arch.generator.grow_from=first: this arch cannot grow")
+
+
+def test_real_mnist_runs_by_its_experiment(tmp_path: Path) -> None:
+    write_mnist(tmp_path, train=150)
+    run = run_of("experiment=goodfellow2014/mnist", f"data.root={tmp_path}", "data.verify=false", "data.num_valid=10")
+    assert (count(run.G), count(run.D)) == (2_503_984, 1_231_441)
+    assert (run.dataset.spec.value_range, run.options.update, run.options.batch_size) == ((0, 1), "simultaneous", 100)
+    z = run.latent(20_000)
+    assert z.var().item() == pytest.approx(1, abs=0.01)
+    assert z.abs().max() <= math.sqrt(3)

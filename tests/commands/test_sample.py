@@ -1,0 +1,88 @@
+"""`ganrun sample`."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ganrun.metric.distribution import Distribution
+
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
+
+@pytest.fixture
+def digits_run(here, tmp_path: Path) -> Path:
+    line = ["data=digits", "train.steps=6", "train.ema=0.5", "train.checkpoint_every=3", "train.sample_every=0"]
+    assert here(*line, "run_dir=r")[0] == 0
+    return tmp_path / "r" / "samples"
+
+
+def test_images_as_npz_with_a_grid(digits_run: Path, here) -> None:
+    assert here("sample", "run_dir=r", "num=10")[0] == 0
+    samples = np.load(digits_run / "sample_step_00000006_seed_0.npz")["samples"]
+    assert (samples.shape, samples.dtype) == ((10, 8, 8, 1), np.uint8)
+    assert samples.std() > 1
+    with Image.open(digits_run / "sample_step_00000006_seed_0_grid.png") as grid:
+        assert grid.size == (4 * 10 + 2, 3 * 10 + 2)
+
+
+def test_images_as_png_files_are_the_same_images(digits_run: Path, here, tmp_path: Path) -> None:
+    for form in ("npz", "png"):
+        assert here("sample", "run_dir=r", "num=5", f"format={form}", "out=elsewhere")[0] == 0
+    samples = np.load(tmp_path / "elsewhere" / "sample_step_00000006_seed_0.npz")["samples"]
+    files = sorted((tmp_path / "elsewhere" / "sample_step_00000006_seed_0").iterdir())
+    for path, sample in zip(files, samples, strict=True):
+        with Image.open(path) as image:
+            assert np.array_equal(np.asarray(image), sample[..., 0])
+
+
+def test_seed_checkpoint_and_average_matter_and_nothing_else_does(digits_run: Path, here, tmp_path: Path) -> None:
+    def draw(name: str, *settings: str) -> np.ndarray:
+        assert here("sample", "run_dir=r", "num=8", f"out={name}", *settings)[0] == 0
+        return np.load(next((tmp_path / name).glob("*.npz")))["samples"]
+
+    first = draw("a")
+    assert np.array_equal(first, draw("b"))
+    for i, setting in enumerate(["seed=1", "checkpoint=3", "ema=false"]):
+        assert not np.array_equal(first, draw(f"other{i}", setting))
+
+
+def test_vectors_are_in_the_datas_units(here, tmp_path: Path) -> None:
+    assert here("train.steps=4", "train.sample_every=0", "run_dir=r")[0] == 0
+    assert here("sample", "run_dir=r", "num=500")[0] == 0
+    samples = np.load(tmp_path / "r" / "samples" / "sample_step_00000004_seed_0.npz")["samples"]
+    assert (samples.shape, samples.dtype) == ((500, 1), np.float32)
+    assert 60 < samples.mean() < 80
+    code, _, err = here("sample", "run_dir=r", "format=png")
+    assert code == 2
+    assert "use format=npz" in err
+
+
+CANNOT_BE_DRAWN = [
+    ("num=0", "num=0: must be at least 1"),
+    ("num=x", "num=x: must be a whole number"),
+    ("checkpoint=77", "kept steps: 3, 6"),
+    ("format=gif", "must be one of npz, png"),
+]
+
+
+@pytest.mark.parametrize(("setting", "message"), CANNOT_BE_DRAWN)
+def test_what_cannot_be_drawn_is_said(setting: str, message: str, digits_run: Path, here) -> None:
+    code, _, err = here("sample", "run_dir=r", setting)
+    assert code == 2
+    assert message in err
+
+
+def test_kolmogorov_smirnov_of_shifted_normals() -> None:
+    """sup |F(x - d) - F(x)| = 2 Phi(d / 2) - 1, at x = d / 2."""
+    from ganrun.data.toy import gaussian
+
+    data = gaussian(mean=0, std=1, num=10)
+    quantiles = torch.special.ndtri((torch.arange(20000, dtype=torch.float64) + 0.5) / 20000)[:, None]
+    exact = Distribution(num=20000)(quantiles, data)
+    assert exact["ks_20k"] == pytest.approx(0.5 / 20000, abs=1e-6)
+    shifted = Distribution(num=20000)(quantiles + 0.5, data)
+    assert shifted["ks_20k"] == pytest.approx(2 * torch.special.ndtr(torch.tensor(0.25)).item() - 1, abs=1e-4)
+    assert shifted["mean_20k"] == pytest.approx(0.5, abs=1e-6)

@@ -1,0 +1,381 @@
+"""`ganrun figures`: a run, drawn from its directory alone."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import config_of
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from PIL import Image, ImageSequence
+from torch.distributions import Normal
+
+from ganrun.data.mixture import Mixture
+from ganrun.data.toy import gaussian, ring
+from ganrun.figures.album import Album
+from ganrun.figures.animation import ffmpeg, save_mp4
+from ganrun.figures.curves import accuracy_figure, loss_figure, metric_figure, metric_keys, shown_range
+from ganrun.figures.density import density_figure, optimum, top_for
+from ganrun.figures.panels import density_panels, plane_panels
+from ganrun.figures.plane import best_surface, held_level, plane_figure, true_mass
+from ganrun.metric.densities import Cells
+from ganrun.records import frames
+from ganrun.records.frames import Frame
+from ganrun.training.pictures import save_png
+
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
+HEIGHTS = gaussian(mean=69, std=3, num=1000, unit="inches")
+RING = ring(num_modes=8, radius=2, std=0.02, num=1000)
+ROUND = ring(num_modes=1, radius=1e-9, std=1, num=1000)  # one Gaussian at 0
+SMALL = ["train.batch_size=16", "train.steps=6", "train.frame_every=3", "train.log_every=2", "train.sample_every=0"]
+
+
+def frame_of(mean: float = 69, std: float = 3, step: int = 0, logistic: bool = True, num: int = 20_000) -> Frame:
+    """Of a generator whose samples are spread exactly as N(mean, std), and a D with logits (x - 69) / 3."""
+    edges = torch.linspace(54, 84, 401, dtype=torch.float64)
+    counts = (Normal(float(mean), float(std)).cdf(edges).diff() * num).round().int().numpy()
+    z = np.linspace(-2.5, 2.5, 201)
+    x = np.linspace(54, 84, 401)
+    return Frame(
+        step=step, logistic=logistic, num=num, z_dim=1, low=np.array([54.0]), high=np.array([84.0]),
+        mean=np.array([mean]), std=np.array([std]), logits=(x - 69) / 3, counts=counts, played=np.zeros(0),
+        z=z, samples=(mean + std * z)[:, None],
+    )  # fmt: skip
+
+
+def plane_frame(logistic: bool = True) -> Frame:
+    """Of a D with logits x_1 over the ring, and samples on the first axis."""
+    (low, high), x = frames.view(RING), np.linspace(-1.5, 1.5, 2500)
+    line = np.linspace(low[0], high[0], 64)
+    samples = np.stack([x, 0 * x], axis=1)
+    return replace(
+        frame_of(logistic=logistic, num=2500), low=np.array(low), high=np.array(high), z=x, samples=samples,
+        counts=frames.counted(torch.from_numpy(samples), low, high).numpy(),
+        logits=np.repeat(line[:, None], 64, axis=1),
+    )  # fmt: skip
+
+
+def round_frame(at: float, num: int = 10_000) -> Frame:
+    """Of a generator whose samples are spread exactly as a Gaussian at (at, 0), as wide as the data `ROUND`."""
+    low, high = frames.view(ROUND)
+    of = Mixture(torch.tensor([[at, 0.0]]).double(), torch.tensor([1.0]).double())
+    counts = (Cells(low, high, 64).mass(of).view(64, 64) * num).numpy()  # not rounded, or tails would be lost
+    return replace(plane_frame(), low=np.array(low), high=np.array(high), num=num, counts=counts)
+
+
+def labels(figure: Figure) -> set[str]:
+    return {text.get_text() for text in figure.legends[0].get_texts()}
+
+
+def lines(axes: Axes) -> dict[str, np.ndarray]:
+    return {str(line.get_label()): np.asarray(line.get_ydata()) for line in axes.get_lines()}
+
+
+@pytest.fixture
+def small_run(here, tmp_path: Path) -> Path:
+    assert here(*SMALL, "train.pretrain_d=2", "run_dir=r")[0] == 0
+    return tmp_path / "r"
+
+
+def test_best_d_is_a_half_where_the_generator_is_the_data() -> None:
+    x, best = optimum(HEIGHTS, frame_of())
+    seen = np.isfinite(best)
+    assert np.allclose(best[seen], 0.5, atol=0.02)
+    assert 60 < x[seen].min() < 64 < 74 < x[seen].max() < 78  # beyond there are too few of either to say
+
+
+def test_best_d_of_two_gaussians_is_that_of_the_paper() -> None:
+    """p_data = N(69, 3), p_g = N(72, 3): the logit of D* is log p_data / p_g = (70.5 - x) / 3."""
+    x, best = optimum(HEIGHTS, frame_of(mean=72))
+    seen = np.isfinite(best)
+    assert np.allclose(best[seen], 1 / (1 + np.exp((x[seen] - 70.5) / 3)), atol=0.02)
+
+
+def test_best_d_answers_the_generator_that_plays_and_not_its_average() -> None:
+    frame = replace(frame_of(mean=75), played=frame_of(mean=69).counts)
+    best = optimum(HEIGHTS, frame)[1]
+    assert np.nanmax(np.abs(best - 0.5)) < 0.02
+
+
+def test_best_d_of_two_gaussians_in_the_plane_is_that_of_the_paper() -> None:
+    """p_data = N((0, 0), I), p_g = N((1, 0), I): the logit of D* is (1 - 2 x_1) / 2, over 1 + the noise's variance."""
+    frame = round_frame(at=1)
+    best = best_surface(ROUND, frame)
+    edges = np.linspace(frame.low[0], frame.high[0], 65)
+    x, noise = (edges[1:] + edges[:-1]) / 2, 1.5 * (edges[1] - edges[0])
+    expected = 1 / (1 + np.exp((x - 0.5) / (1 + noise**2)))[:, None] + 0 * best
+    assert np.nanmax(np.abs(best - expected)) < 0.01
+    seen = np.isfinite(best)
+    assert seen[30:34, 30:34].all()
+    assert not seen[:5].any()  # beyond three deviations there are too few to say
+    assert expected[seen].min() < 0.15 < 0.85 < expected[seen].max()
+
+
+def test_best_d_in_the_plane_answers_the_generator_that_plays() -> None:
+    frame = replace(round_frame(at=2), played=round_frame(at=0).counts)
+    assert np.nanmax(np.abs(best_surface(ROUND, frame) - 0.5)) < 1e-6
+
+
+def test_best_d_in_the_plane_from_samples() -> None:
+    """10,000 samples of the data themselves: a half, but for what chance does."""
+    x = torch.randn(10_000, 2, generator=torch.Generator().manual_seed(0))
+    low, high = frames.view(ROUND)
+    best = best_surface(ROUND, replace(round_frame(0), counts=frames.counted(x, low, high).numpy()))
+    assert np.nanmean(np.abs(best - 0.5)) < 0.04
+    assert np.nanmax(np.abs(best - 0.5)) < 0.25
+
+
+def test_density_figure_says_what_and_in_which_units() -> None:
+    figure = density_figure(HEIGHTS, frame_of(), "step 0")
+    left, right = figure.axes
+    assert (left.get_xlabel(), left.get_ylabel(), right.get_ylabel()) == ("x (inches)", "density (1 / inches)", "D(x)")
+    assert labels(figure) == {"data", "generated", "D(x)", "D(x) = .50", "best, D*(x)"}
+    assert lines(right)["D(x)"][200] == pytest.approx(0.5)  # at 69
+    assert lines(left)["data"].max() == pytest.approx(1 / (3 * np.sqrt(2 * np.pi)), rel=1e-3)
+    styles = [line.get_linestyle() for axes in figure.axes for line in axes.get_lines()]
+    assert styles.count("-") == 0  # only the generator's steps are solid
+
+
+def test_a_critic_has_no_half_and_no_best_d() -> None:
+    figure = density_figure(HEIGHTS, frame_of(logistic=False), "step 0")
+    assert figure.axes[1].get_ylabel() == "critic f(x)"
+    assert labels(figure) == {"data", "generated", "critic f(x)"}
+    assert lines(figure.axes[1])["critic f(x)"].max() == pytest.approx(5)
+
+
+def test_data_of_unknown_density_are_shown_as_a_histogram() -> None:
+    unknown = replace(HEIGHTS, distribution=None)
+    figure = density_figure(unknown, frame_of(), "step 0")
+    assert lines(figure.axes[0])["data"].max() == pytest.approx(0.133, rel=0.3)
+    assert "best, D*(x)" not in labels(figure)
+
+
+def test_what_lies_outside_or_is_cut_off_is_said() -> None:
+    half_outside = density_figure(HEIGHTS, frame_of(mean=84), "t")
+    assert "50% of samples outside" in {text.get_text() for text in half_outside.axes[0].texts}
+    narrow = frame_of(std=0.5)
+    assert "generated: up to 0.75" in {text.get_text() for text in density_figure(HEIGHTS, narrow, "t").axes[0].texts}
+    roomy = density_figure(HEIGHTS, narrow, "t", top_for(HEIGHTS, [narrow], most=9))
+    assert not roomy.axes[0].texts
+    assert roomy.axes[0].get_ylim()[1] > 0.75
+
+
+def test_nothing_but_lost_samples_and_logits_is_drawn_too() -> None:
+    lost = replace(frame_of(), counts=np.zeros(400, int), logits=np.full(401, np.nan), logistic=False)
+    texts = {text.get_text() for text in density_figure(HEIGHTS, lost, "t").axes[0].texts}
+    assert texts == {"100% of samples outside"}
+
+
+def test_panels_share_their_axes_and_map_z_to_x() -> None:
+    chosen = [frame_of(std=std, step=step) for step, std in enumerate((0.5, 2, 3))]
+    figure = density_panels(HEIGHTS, chosen, ["a", "b", "c"])
+    over, below = figure.axes[:3], figure.axes[3:6]
+    assert [axes.get_title() for axes in over] == ["a", "b", "c"]
+    assert len({axes.get_ylim() for axes in over}) == 1
+    assert {axes.get_xlabel() for axes in below} == {"z, mapped to x (inches) above"}
+    (arrows,) = below[2].collections
+    start, end = arrows.get_offsets()[:, 0], arrows.get_offsets()[:, 0] + arrows.U
+    assert np.allclose(end, 69 + 3 * np.linspace(-2.5, 2.5, 25), atol=0.1)
+    z = (start - 54) / 30 * 2 * 2.75 - 2.75  # the lower line reaches a tenth beyond the extremes
+    assert np.allclose(z, np.linspace(-2.5, 2.5, 25), atol=0.05)
+
+
+def test_the_plane() -> None:
+    figure = plane_figure(RING, plane_frame(), "step 0")
+    left, middle, right = figure.axes
+    assert (left.get_xlabel(), left.get_ylabel()) == ("x₁", "x₂")
+    assert [axes.get_title() for axes in figure.axes] == ["samples", "D(x)", "best, D*(x)"]
+    assert {"D(x) = .50", "99% of the data", "gradient of D(x): the pull on samples", "too rare to tell"} <= labels(
+        figure
+    )
+    quiver = next(part for part in middle.collections if hasattr(part, "U"))
+    assert (quiver.U > 0).all()  # D grows with x_1, and so samples are pulled to the right
+    assert np.allclose(quiver.V, 0)
+    shown = right.collections[0].get_array()
+    assert shown.max() > 0.99  # the modes above and below, where no samples are
+    assert shown.min() < 0.01  # between the modes, where only samples are
+    assert len(plane_panels(RING, [plane_frame()] * 2, ["a", "b"]).axes) == 6
+
+
+def test_the_plane_without_a_best_d() -> None:
+    """Of a critic, of data of unknown density, and of frames whose samples were not counted."""
+    critic = plane_figure(RING, plane_frame(logistic=False), "t")
+    assert labels(critic).isdisjoint({"D(x) = .50", "too rare to tell"})
+    unknown = plane_figure(replace(RING, distribution=None), plane_frame(), "t")
+    assert "data" in labels(unknown)
+    uncounted = replace(plane_frame(), counts=np.zeros(0))
+    for figure in (critic, unknown, plane_figure(RING, uncounted, "t")):
+        assert len(figure.axes) == 2
+    assert len(plane_panels(RING, [plane_frame(), uncounted], ["a", "b"]).axes) == 4
+
+
+def test_the_plane_where_there_is_little_to_draw() -> None:
+    flat = replace(plane_frame(), logits=np.full((64, 64), 0.1))  # crosses no level, and pulls nowhere
+    assert len(plane_figure(RING, flat, "t").axes) == 3
+    assert len(plane_figure(ring(num_modes=3, radius=2, std=1e-6, num=9), plane_frame(), "t").axes) == 3
+    lost = replace(plane_frame(), counts=np.zeros((64, 64)), num=10)  # nowhere enough to tell
+    assert len(plane_figure(RING, lost, "t").axes) == 3
+    broken = replace(plane_frame(), logits=np.full((64, 64), np.nan))
+    assert "D gives no finite numbers" in {t.get_text() for t in plane_figure(RING, broken, "t").axes[1].texts}
+
+
+def test_contours_hold_the_share_of_the_data_that_they_name() -> None:
+    mass, _, _ = true_mass(RING, plane_frame())
+    assert mass.sum() == pytest.approx(1, abs=1e-6)
+    for share in (0.5, 0.99):
+        assert mass[mass >= held_level(mass, share)].sum() == pytest.approx(share, abs=0.04)
+
+
+def test_losses_are_compared_with_those_of_a_d_that_cannot_tell() -> None:
+    rows = [{"step": step, "loss/d": 1.0 + step, "loss/g": 2.0} for step in (-1, 0, 1, 2)]
+    figure = loss_figure(rows, (1.386, 0.693), nats=True)
+    (axes,) = figure.axes
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("step (updates of G)", "loss (nats)")
+    assert "D's while D cannot tell, 1.386" in labels(figure)
+    assert {text.get_text() for text in axes.texts} == {" D alone"}
+    assert lines(axes)["loss of D"].tolist() == [0, 1, 2, 3]
+    assert loss_figure(rows, None, nats=False).axes[0].get_ylabel() == "loss"
+
+
+def test_a_spike_does_not_flatten_a_curve_that_is_long() -> None:
+    low, high = shown_range([*np.linspace(0, 1, 1000), 1e6])
+    assert (-1 < low < 0, 1 < high < 3) == (True, True)
+    assert shown_range([0.0, 10.0]) == (-0.8, 10.8)
+
+
+def test_accuracy_stands_between_nothing_and_all_with_the_guess_between() -> None:
+    rows = [{"step": step, "accuracy/real": 0.75, "accuracy/fake": 0.25} for step in (1, 2)]
+    (axes,) = accuracy_figure(rows).axes
+    assert axes.get_ylabel() == "told right by D (%)"
+    assert axes.get_ylim() == (0, 100)
+    assert set(lines(axes)["of real examples"]) == {75}
+    assert set(lines(axes)["a guess, 50%"]) == {50}
+
+
+def test_metrics_of_several_steps_are_drawn_beside_those_of_the_data() -> None:
+    rows = [{"step": s, "metric/std_100k": s, "metric/std_true": 3.0, "metric/jsd_9": s} for s in (1, 2)]
+    rows += [{"step": 3, "metric/once": 1.0}]
+    rows += [{"step": s, "metric/parzen_10k_num_test": 100.0} for s in (4, 5)]  # a count, which is no curve
+    assert metric_keys(rows) == ["metric/std_100k", "metric/jsd_9"]
+    first, second = metric_figure(rows, metric_keys(rows), "inches").axes
+    assert (first.get_title(), first.get_ylabel(), second.get_ylabel()) == ("std_100k", "inches", "nats")
+    assert [line.get_ydata()[0] for line in first.get_lines()] == [1, 3]
+    assert len(second.get_lines()) == 1
+
+
+def test_moments_of_a_run() -> None:
+    def album(*steps: int) -> Album:
+        return Album([frame_of(step=step) for step in steps], HEIGHTS, [], [], 100, 5, None)
+
+    moments = album(-5, -2, 0, 20, 40, 60, 100).moments()
+    assert {name: frame.step for name, frame in moments.items()} == {
+        "start": -5, "pretrained": 0, "middle": 40, "end": 100,
+    }  # fmt: skip
+    assert {name: frame.step for name, frame in album(0, 100).moments().items()} == {"start": 0, "end": 100}
+    assert list(album(0).moments()) == ["start"]
+    assert [frame.step for frame in album(-5, 0, 2, 4, 20, 40, 100).panels()] == [0, 4, 20, 100]
+    assert [frame.step for frame in album(0, 50, 80, 100).panels()] == [0, 50, 80, 100]
+    assert [frame.step for frame in album(-5).panels()] == [-5]
+
+
+def test_a_run_on_one_dimension_is_drawn(small_run: Path, here, monkeypatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    code, out, _ = here("figures", "run_dir=r")
+    assert code == 0
+    stills = {"density_start", "density_pretrained", "density_middle", "density_end", "panels", "losses", "accuracy"}
+    assert {path.stem for path in (small_run / "figures").glob("*.png")} == stills
+    for stem in stills:
+        assert str(Path("r/figures") / f"{stem}.png") in out
+    with Image.open(small_run / "figures" / "animation.gif") as animation:
+        images = [np.asarray(image.convert("RGB")) for image in ImageSequence.Iterator(animation)]
+    assert len(images) == len(frames.load_all(small_run)) == 4  # -2, 0, 3, 6
+    assert not np.array_equal(images[0], images[-1])
+    for sentence in (
+        "metrics are left out: metrics.jsonl has no metric at two steps or more",
+        "animation.mp4 is left out: no ffmpeg is found on the PATH.",
+    ):
+        assert sentence in out
+
+
+def test_an_mp4_is_what_ffmpeg_makes_of_the_images(tmp_path: Path, monkeypatch) -> None:
+    """A stand-in that keeps what it is told and given."""
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\necho "$@" > arguments\nfor last; do :; done\ncat > "$last"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}{os.pathsep}{os.environ['PATH']}")
+    assert ffmpeg() == str(program)
+    images = [np.full((30, 40, 3), shade, np.uint8) for shade in (0, 100, 200)]
+    save_mp4(images, Path("a.mp4"), 5, str(program))
+    assert "-s 40x30 -r 5" in Path("arguments").read_text()
+    still = [images[-1]] * 10  # the last one stays for two seconds
+    assert Path("a.mp4").read_bytes() == b"".join(image.tobytes() for image in [*images, *still])
+
+    program.write_text("#!/bin/sh\ncat > /dev/null\necho no such encoder >&2\nexit 3\n")
+    with pytest.raises(OSError, match=r"a.mp4: ffmpeg failed \(no such encoder\)"):
+        save_mp4(images, Path("a.mp4"), 5, str(program))
+    assert not Path("a.mp4").exists()
+
+
+@pytest.mark.slow
+def test_a_run_on_the_plane_is_drawn(here, tmp_path: Path) -> None:
+    nets = ["arch.generator.hidden=[8]", "arch.discriminator.hidden=[8]", "metric=none"]
+    assert here("data=ring", "data.num=500", *nets, *SMALL, "train.sample_every=6", "run_dir=r")[0] == 0
+    assert (tmp_path / "r" / "samples" / "step_00000006.png").exists()
+    assert here("figures", "run_dir=r")[0] == 0
+    drawn = {path.name for path in (tmp_path / "r" / "figures").iterdir()}
+    assert {"density_start.png", "density_end.png", "panels.png", "losses.png", "animation.gif"} <= drawn
+
+
+def test_a_run_on_images_is_drawn_without_its_data(here, tmp_path: Path) -> None:
+    """Of data that are nowhere: losses, accuracy, and an animation of the sample grids, one of which is damaged."""
+    run = tmp_path / "r"
+    (run / "samples").mkdir(parents=True)
+    config = config_of("loss=nonsaturating", "train.steps=9") | {"data": {"_target_": "gone"}}
+    (run / "config.yaml").write_text(json.dumps(config))
+    rows = [{"step": s, "loss/d": 1.0, "loss/g": 1.0, "accuracy/real": 0.9, "accuracy/fake": 0.6} for s in (3, 6, 9)]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for step, shade in ((0, 0), (3, 90), (6, 160), (9, 250)):
+        save_png(np.full((20, 20, 3), shade, np.uint8), run / "samples" / f"step_{step:08d}.png")
+    (run / "samples" / "step_00000006.png").write_bytes(b"damaged")
+    code, out, _ = here("figures", "run_dir=r", "format=svg")
+    assert code == 0
+    assert {path.name for path in (run / "figures").glob("*.svg")} == {"losses.svg", "accuracy.svg"}
+    assert "<svg" in (run / "figures" / "accuracy.svg").read_text()
+    assert "densities and panels are left out: frames/ is empty" in out
+    with Image.open(run / "figures" / "animation.gif") as animation:
+        shades = [image.convert("L").getpixel((0, 0)) for image in ImageSequence.Iterator(animation)]
+    assert shades == [0, 90, 250]
+
+
+def test_data_that_cannot_be_made_again_leave_the_losses(small_run: Path, here) -> None:
+    config = (small_run / "config.yaml").read_text().replace("ganrun.data.toy.gaussian", "gone.data")
+    (small_run / "config.yaml").write_text(config)
+    code, _, err = here("figures", "run_dir=r")
+    assert code == 0
+    assert "densities and panels are left out, because the data cannot be made again: data._target_=gone.data" in err
+    assert {path.name for path in (small_run / "figures").iterdir()} == {"losses.png", "accuracy.png"}
+
+
+def test_what_cannot_be_drawn_is_said(small_run: Path, here, tmp_path: Path) -> None:
+    for line, message in [
+        (["run_dir=nowhere"], "run_dir=nowhere: no run there"),
+        (["run_dir=r", "format=gif"], "format=gif: must be one of png, pdf, svg"),
+        (["run_dir=r", "fps=0"], "fps=0: must lie between 1 and 50"),
+        ([], "run_dir: has to be given"),
+    ]:
+        code, _, err = here("figures", *line)
+        assert code == 2
+        assert message in err
+    for name in ("frames", "samples"):
+        shutil.rmtree(small_run / name, ignore_errors=True)
+    (small_run / "metrics.jsonl").unlink()
+    code, _, err = here("figures", "run_dir=r")
+    assert code == 2
+    assert "run_dir=r: has recorded nothing yet that could be drawn." in err

@@ -1,0 +1,320 @@
+"""What the tests share: runs built from a command line, processes that end at a chosen moment, data sets in miniature,
+records read back, and networks whose answers are known by hand.
+"""
+
+import copy
+import functools
+import json
+import math
+import os
+import pickle
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy.io import savemat
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from torch import Tensor, nn
+
+from ganrun.cli.compose import compose, plain
+from ganrun.penalty.gradient import R1, R2, Dragan, GradientPenalty, ZeroCentered
+from ganrun.records import checkpoint
+from ganrun.training.build import build
+from ganrun.training.run import Run
+
+REPO = Path(__file__).parents[1]
+
+
+# Runs
+
+
+def config_of(*overrides: str, verb: str = "train") -> dict[str, Any]:
+    return copy.deepcopy(_composed(verb, overrides))
+
+
+@functools.cache  # Hydra takes a fifth of a second
+def _composed(verb: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+    return plain(compose(verb, overrides))
+
+
+def run_of(*overrides: str) -> Run:
+    return build(config_of("train.threads=1", "train.device=cpu", *overrides))
+
+
+def train_in(folder: Path, *lines: list[str]) -> None:
+    """Runs command lines in this process, for what several tests share, which the fixture `here` is not for."""
+    from ganrun.cli.main import main
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["ganrun"])
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        for line in lines:
+            assert main(line) == 0
+
+
+# Processes that end, or wait, at a chosen moment
+
+AT_STEP = """
+import os, signal, sys
+from ganrun.records.run_dir import RunDir
+
+log_metrics = RunDir.log_metrics
+
+def interrupted(self, row):
+    log_metrics(self, row)
+    if row["step"] == {step}:
+        {action}
+
+RunDir.log_metrics = interrupted
+from ganrun.cli.main import main
+sys.exit(main({arguments}))
+"""
+WAIT = "print('waiting', flush=True); sys.stdin.read()"
+
+
+def start_until(step: int, action: str, arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
+    """`ganrun ARGUMENTS` in a process of its own, which does `action` when it has logged that step."""
+    code = AT_STEP.format(step=step, action=action, arguments=arguments)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-c", code], cwd=cwd, env=environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+
+
+def send_at(step: int, number: signal.Signals, arguments: list[str], cwd: Path) -> tuple[int, str]:
+    """Runs `ganrun ARGUMENTS`, which sends itself a signal when it has logged that step: its exit code and output."""
+    process = start_until(step, f"os.kill(os.getpid(), {int(number)})", arguments, cwd)
+    out, _ = process.communicate()
+    return process.returncode, out
+
+
+def kill_at(step: int, arguments: list[str], cwd: Path) -> None:
+    """Runs `ganrun ARGUMENTS`, and ends it by SIGKILL when it has logged that step."""
+    code, out = send_at(step, signal.SIGKILL, arguments, cwd)
+    assert code == -signal.SIGKILL, out
+
+
+def waiting_at(step: int, arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
+    """`ganrun ARGUMENTS`, under way: it has logged that step, and waits until it is killed."""
+    process = start_until(step, WAIT, arguments, cwd)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line == "waiting\n":
+            return process
+    raise AssertionError("it ended before that step")
+
+
+# Records
+
+
+def result_of(run_dir: Path) -> dict[str, Any]:
+    return json.loads((run_dir / "result.json").read_text())
+
+
+def logged(run_dir: Path) -> list[dict[str, Any]]:
+    """The rows of metrics.jsonl, without times."""
+    rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+
+
+def recorded(run_dir: Path, key: str) -> list[tuple[int, float]]:
+    return [(row["step"], row[key]) for row in logged(run_dir) if key in row]
+
+
+def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
+    """Every scalar record in the event files, in the order in which they were written."""
+    found: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted(run_dir.glob("events.*"), key=lambda path: path.stat().st_mtime_ns):
+        for event in EventFileLoader(str(path)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "scalars" and not value.tag.startswith("time/"):
+                    found.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
+    return found
+
+
+def same(a: Any, b: Any) -> bool:
+    """Whether two states are equal bit for bit; NaN equals NaN."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+    return torch.equal(a.nan_to_num(9), b.nan_to_num(9)) if isinstance(a, Tensor) else a == b
+
+
+def assert_same_run(a: Path, b: Path) -> None:
+    states = [checkpoint.load_newest(path / "checkpoints") for path in (a, b)]
+    assert states[0] is not None
+    assert states[1] is not None
+    for key in states[0].keys() - {"config", "seconds"}:
+        assert same(states[0][key], states[1][key]), key
+    assert (states[0]["config"]["train"]["ema"] > 0) == ("G_ema" in states[0])
+    for picture in (a / "samples").glob("*.png"):  # of G_ema
+        assert picture.read_bytes() == (b / "samples" / picture.name).read_bytes()
+    assert logged(a) == logged(b)
+    assert curves(a) == curves(b)
+    for curve in curves(b).values():
+        steps = [step for step, _ in curve]
+        assert steps == sorted(set(steps))
+
+
+# Data sets in miniature
+
+
+def write_mnist(root: Path, train: int = 60, test: int = 20) -> None:
+    """MNIST in miniature, in its own format."""
+    folder = root / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    write_idx(folder, {"train": train, "t10k": test}, side=28, num_classes=10)
+
+
+def write_fer2013(root: Path, train: int = 14, held_out: int = 7) -> None:
+    """FER2013 in miniature, in MNIST's format."""
+    folder = root / "FER2013Idx" / "raw"
+    folder.mkdir(parents=True)
+    write_idx(folder, {"train": train, "t10k": 2 * held_out}, side=48, num_classes=7)
+
+
+def write_idx(folder: Path, splits: dict[str, int], side: int, num_classes: int) -> None:
+    rng = np.random.default_rng(0)
+    for name, n in splits.items():
+        images = rng.integers(0, 256, (n, side, side), np.uint8)
+        labels = (np.arange(n) % num_classes).astype(np.uint8)
+        head = b"\0\0\x08\x03" + b"".join(k.to_bytes(4, "big") for k in (n, side, side))
+        (folder / f"{name}-images-idx3-ubyte").write_bytes(head + images.tobytes())
+        (folder / f"{name}-labels-idx1-ubyte").write_bytes(b"\0\0\x08\x01" + n.to_bytes(4, "big") + labels.tobytes())
+
+
+def write_cifar10(root: Path, n: int = 20) -> None:
+    """CIFAR-10 in miniature, in its own format."""
+    folder = root / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    for name in [*(f"data_batch_{k}" for k in range(1, 6)), "test_batch"]:
+        batch = {"data": rng.integers(0, 256, (n, 3072), np.uint8), "labels": [k % 10 for k in range(n)]}
+        (folder / name).write_bytes(pickle.dumps(batch))
+
+
+def write_olivetti(root: Path) -> None:
+    """Noise in the file that scikit-learn leaves: each face a column of pixels, as MATLAB stores it."""
+    (root / "olivetti").mkdir(parents=True)
+    faces = np.random.default_rng(0).integers(0, 243, (400, 4096), np.uint8)
+    faces[0, :2] = 0, 242  # scikit-learn scales from the least to the greatest
+    joblib.dump(faces, root / "olivetti" / "olivetti_py3.pkz", compress=1)
+
+
+def write_tfd(root: Path, **changes: Any) -> dict[str, Any]:
+    """TFD in miniature: 30 images without a label, then 50 with one, in five folds of 35, 5 and 10."""
+    root.mkdir(parents=True, exist_ok=True)
+    label = np.arange(50)
+    parts = [np.select([label // 10 == fold, label // 5 == (2 * fold + 2) % 10], [3, 2], 1) for fold in range(5)]
+    fields = {
+        "images": np.random.default_rng(0).integers(0, 256, (80, 48, 48), np.uint8),
+        "folds": np.concatenate([np.zeros((30, 5)), np.stack(parts, 1)]).astype(np.uint8),
+        "labs_ex": np.concatenate([np.full(30, -1), label % 7 + 1])[:, None].astype(np.int16),
+        "labs_id": np.concatenate([np.full(30, -1), label // 5])[:, None].astype(np.int16),
+    } | changes
+    fields = {name: value for name, value in fields.items() if value is not None}
+    savemat(root / "TFD_48x48.mat", fields, do_compression=True)
+    return fields
+
+
+def write_folder(root: Path, n: int = 12) -> None:
+    rng = np.random.default_rng(0)
+    for k in range(n):
+        path = root / ("cats" if k % 2 else "dogs") / f"{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+
+
+# Networks whose answers are known by hand, and batches for them
+
+SHAPES = [(3,), (2, 5, 4)]  # a vector, an image
+GRADIENT_PENALTIES = [GradientPenalty, ZeroCentered, R1, R2, Dragan]
+
+
+class Linear(nn.Module):
+    """D(x) = w . x, on samples of any shape. Keeps what it was shown."""
+
+    def __init__(self, w: Tensor) -> None:
+        super().__init__()
+        self.w = nn.Parameter(w)
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        self.seen.append(x.detach())
+        return (x * self.w).flatten(1).sum(1)
+
+
+class Quadratic(nn.Module):
+    """D(x) = |x|^2 / 2, whose gradient is x: shows where a penalty looks."""
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return x.square().flatten(1).sum(1) / 2
+
+
+class Net(nn.Module):
+    """A smooth D in float64 for vectors (B, 3) or images (B, 2, 5, 4)."""
+
+    def __init__(self, shape: tuple[int, ...], *extra: nn.Module) -> None:
+        super().__init__()
+        first: nn.Module = nn.Linear(shape[0], 4) if len(shape) == 1 else nn.Conv2d(shape[0], 4, 3)
+        numel = 4 if len(shape) == 1 else 4 * 3 * 2
+        self.layers = nn.Sequential(first, *extra, nn.Tanh(), nn.Flatten(), nn.Linear(numel, 1))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.layers(x).squeeze(1)
+
+
+class Mixer(nn.Module):
+    """Stands for minibatch discrimination and its like."""
+
+    mixes_samples = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.mean(0)
+
+
+class Bilinear(nn.Module):
+    """D(x) = psi * x on one-dimensional samples."""
+
+    def __init__(self, psi: float) -> None:
+        super().__init__()
+        self.psi = nn.Parameter(torch.tensor(psi))
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return (self.psi * x).squeeze(1)
+
+
+class Dirac(nn.Module):
+    """G(z) = theta."""
+
+    def __init__(self, theta: float) -> None:
+        super().__init__()
+        self.theta = nn.Parameter(torch.tensor(theta))
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.theta.expand(len(z), 1)
+
+
+def batches(shape: tuple[int, ...], n: int = 5, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    return torch.randn(n, *shape, dtype=dtype), torch.randn(n, *shape, dtype=dtype) + 1
+
+
+def vector_of_length(length: float, shape: tuple[int, ...]) -> Tensor:
+    w = torch.linspace(-1, 2, math.prod(shape), dtype=torch.float64).view(shape)
+    return w * (length / w.norm())
+
+
+def images(batch: int, channels: int = 3, size: int = 8, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.rand(batch, channels, size, size, dtype=dtype) * 2 - 1

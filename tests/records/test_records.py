@@ -1,0 +1,182 @@
+"""Run directories, checkpoints and the dashboard."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+
+from ganrun.data.dataset import DataSpec
+from ganrun.records import checkpoint
+from ganrun.records.run_dir import RunDir, new_run_dir
+
+IMAGES = ["data=digits", "train.steps=8", "train.log_every=2", "train.sample_every=4", "train.checkpoint_every=2"]
+
+
+def test_new_directories_are_unique_whenever_they_are_made(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(16) as pool:
+        made = list(pool.map(lambda _: new_run_dir(tmp_path, "x").path, range(200)))
+    assert len(set(made)) == 200
+
+
+@pytest.fixture
+def finished(here, tmp_path: Path) -> Path:
+    assert here(*IMAGES, "run_dir=r", "train.keep_every=4")[0] == 0
+    return tmp_path / "r"
+
+
+def test_what_a_run_leaves(finished: Path, here) -> None:
+    result = json.loads((finished / "result.json").read_text())
+    assert result["status"] == "finished"
+    assert (result["steps"], result["nimg"], result["seed"], result["error"]) == (8, 8 * 64, 0, None)
+    assert {"torch", "python", "ganrun"} <= result["versions"].keys()
+    assert result["wall_time"] > 0
+    config = yaml.safe_load((finished / "config.yaml").read_text())
+    assert config["train"]["steps"] == 8
+    assert config["arch"]["generator"]["_target_"] == "ganrun.arch.dcgan.Generator"
+    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8]
+    assert {"loss/d", "loss/g", "logits/real", "logits/fake", "grad_norm/d", "grad_norm/g"} <= rows[0].keys()
+    assert sorted(p.name for p in (finished / "samples").iterdir()) == [f"step_{k:08d}.png" for k in (0, 4, 8)]
+    assert checkpoint.steps_in(finished / "checkpoints") == [4, 6, 8]  # the newest two, and multiples of four
+    assert "step 8/8" in (finished / "train.log").read_text()
+
+
+def test_the_dashboard_shows_it_all(finished: Path) -> None:
+    events = EventAccumulator(str(finished), size_guidance={"images": 0})
+    events.Reload()
+    tags = events.Tags()
+    assert {"loss/d", "loss/g", "logits/real", "grad_norm/d", "time/steps_per_sec"} <= set(tags["scalars"])
+    assert [event.step for event in events.Scalars("loss/d")] == [2, 4, 6, 8]
+    assert [event.step for event in events.Images("samples/fixed_z")] == [0, 4, 8]
+    assert "config/text_summary" in tags["tensors"]
+    rows = [tag for tag in events.summary_metadata if tag.startswith("_hparams_")]
+    assert "_hparams_/session_start_info" in rows
+    start = HParamsPluginData.FromString(
+        events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    ).session_start_info
+    assert start.hparams["loss"].string_value == "NonSaturating"
+    assert start.hparams["train.steps"].number_value == 8
+    assert "run_dir" not in start.hparams
+    assert len(list(finished.glob("events.*"))) == 1
+
+
+@pytest.mark.slow
+def test_a_run_that_ended_but_for_its_result_says_nothing_twice(here, tmp_path: Path) -> None:
+    line = ["train.steps=4", "train.log_every=2", "train.sample_every=0", "run_dir=r"]
+    assert here(*line)[0] == 0
+    (tmp_path / "r" / "result.json").unlink()  # killed at the very end
+    assert here(*line)[0] == 0
+    rows = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] for row in rows if "loss/d" in row] == [2, 4]
+    assert [row["step"] for row in rows if "metric/ks_100k" in row] == [4]
+    events = [e for path in sorted((tmp_path / "r").glob("events.*")) for e in EventFileLoader(str(path)).Load()]
+    tags = [value.tag for event in events for value in event.summary.value]
+    assert tags.count("metric/ks_100k") == 1
+    assert tags.count("_hparams_/session_start_info") == 1
+
+
+@pytest.mark.slow
+def test_other_data_under_the_same_config_are_refused(here, tmp_path: Path) -> None:
+    from helpers import write_folder
+
+    write_folder(tmp_path / "d", 12)
+    line = ["data=folder", "data.root=d", "data.size=8", "train.sample_every=0", "run_dir=r", "train.steps=2"]
+    assert here(*line)[0] == 0
+    (tmp_path / "r" / "result.json").unlink()
+    for path in (tmp_path / "d" / "cats").iterdir():
+        path.unlink()
+    code, _, err = here(*line)
+    assert code == 2
+    assert "trained on other data" in err
+
+
+def test_a_damaged_checkpoint_outlives_no_good_one(tmp_path: Path) -> None:
+    for step in (15, 20):
+        checkpoint.path_of(tmp_path, step).write_bytes(b"damaged")
+    for step in (5, 10):
+        checkpoint.save(tmp_path, {"step": step}, keep=2, keep_every=0)
+        assert checkpoint.load_newest(tmp_path) == {"step": step}
+    assert checkpoint.steps_in(tmp_path) == [5, 10]
+
+
+def test_checkpoints_are_plain(finished: Path) -> None:
+    path = checkpoint.path_of(finished / "checkpoints", 8)
+    assert path.name == "step_00000008.pt"
+    state = torch.load(path, weights_only=True)
+    assert (state["step"], state["nimg"]) == (8, 512)
+    assert state["spec"]["shape"] == (1, 8, 8)
+    assert DataSpec(**state["spec"]).classes == tuple("0123456789")
+
+
+def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint.save(tmp_path, {"step": 1}, keep=1, keep_every=0)
+
+    def fail(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[:7])
+        raise OSError("disk is full")
+
+    monkeypatch.setattr(Path, "write_bytes", fail)
+    with pytest.raises(OSError, match="full"):
+        checkpoint.save(tmp_path, {"step": 2}, keep=1, keep_every=0)
+    assert [p.name for p in tmp_path.iterdir()] == ["step_00000001.pt"]
+
+
+def test_what_another_program_saved_is_no_checkpoint(tmp_path: Path) -> None:
+    for state in ({"step": 3}, [3], {"format": 2, "step": 3}):
+        torch.save(state, path := checkpoint.path_of(tmp_path, 3))
+        with pytest.raises(ValueError, match=r"step_00000003\.pt: is no checkpoint of this version of ganrun"):
+            checkpoint.load(path)
+        assert checkpoint.load_newest(tmp_path) is None
+
+
+def test_no_readable_checkpoint_is_none(tmp_path: Path) -> None:
+    checkpoint.path_of(tmp_path, 3).write_bytes(b"")
+    assert checkpoint.load_newest(tmp_path) is None
+    assert checkpoint.load_newest(tmp_path / "none") is None
+
+
+def test_metrics_are_inserted_at_their_step_in_place_of_those_of_the_same_name(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    with run_dir:
+        for row in ({"step": 2, "loss/d": 1}, {"step": 4, "loss/d": 2}, {"step": 4, "metric/a": 3, "metric/b": 4}):
+            run_dir.log_metrics(row)
+        run_dir.insert_metrics({"step": 2, "metric/a": 5})
+        run_dir.insert_metrics({"step": 4, "metric/a": 6})
+        run_dir.insert_metrics({"step": 3, "metric/a": 7, "metric/b": 8})
+        run_dir.insert_metrics({"step": 3, "metric/a": 9, "metric/b": 10})
+    assert list(run_dir.metrics()) == [
+        {"step": 2, "loss/d": 1},
+        {"step": 2, "metric/a": 5},
+        {"step": 3, "metric/a": 9, "metric/b": 10},
+        {"step": 4, "loss/d": 2},
+        {"step": 4, "metric/b": 4},
+        {"step": 4, "metric/a": 6},
+    ]
+
+
+def test_a_damaged_row_is_named_and_the_others_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run_dir = RunDir(tmp_path)
+    row, later = b'{"step": 2, "loss/d": 1}\n', b'{"step": 6, "loss/d": 3}\n'
+    for damage in (b"garbage", b"\xff", b"[4]", b'{"loss/d": 2}', b""):
+        run_dir.metrics_file.write_bytes(row + damage + b"\n" + later + b'{"step": 8, "lo')
+        run_dir.insert_metrics({"step": 4, "metric/a": 5})
+        assert f"{run_dir.metrics_file}: line 2 is damaged" in caplog.text
+        assert len(caplog.records) == 1  # the last one was cut off, as a kill does
+        caplog.clear()
+        assert [found["step"] for found in run_dir.metrics()] == [2, 4, 6]
+
+
+def test_a_killed_run_has_no_result_and_a_damaged_config_is_said(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    assert run_dir.result() is None
+    for text, message in (("a: [", "is damaged"), ("seed: 3", "is not that of a run of ganrun \\(it has no data\\)")):
+        (tmp_path / "config.yaml").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            run_dir.config()

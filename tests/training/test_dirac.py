@@ -1,0 +1,90 @@
+"""The Dirac-GAN of Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406: plain losses orbit, R1 converges.
+
+The data is a point at 0, G gives theta, and D(x) = psi * x. Near the solution (theta, psi) = 0 every loss is a slope
+c times psi * theta: 1/2 for the logistic f(t) = -log(1 + e^-t), whose f'(0) that is, and 1 for a linear one. There the
+gradient field's Jacobian is [[0, -c], [c, -gamma]], with the eigenvalues -gamma/2 +- sqrt(gamma^2/4 - c^2).
+`test_game_by_hand.py` lets the engine play it.
+"""
+
+import cmath
+import math
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from ganrun.loss import Hinge, Minimax, NonSaturating, Relativistic, RelativisticAverage, Wasserstein
+from ganrun.penalty.gradient import R1, R2
+from ganrun.protocols import Penalty
+
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
+SLOPES = [
+    (Minimax(), 0.5),
+    (NonSaturating(), 0.5),
+    (Relativistic(), 0.5),
+    (RelativisticAverage(), 1.0),  # of two terms
+    (Wasserstein(), 1.0),
+    (Hinge(), 1.0),
+]
+each_loss = pytest.mark.parametrize(("loss", "slope"), SLOPES, ids=[type(loss).__name__ for loss, _ in SLOPES])
+
+
+def play_dirac(loss: Any, penalty: Penalty, lr: float, steps: int) -> list[float]:
+    """Simultaneous gradient descent from (0.01, 0.01). Returns log(distance from 0) before each step."""
+    D = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    theta = torch.full((1, 1), 0.01, dtype=torch.float64, requires_grad=True)
+    nn.init.constant_(D.weight, 0.01)
+    real = torch.zeros(1, 1, dtype=torch.float64)
+    judge = lambda x, y: D(x).squeeze(1)  # noqa: E731
+    path = []
+    for _ in range(steps):
+        path.append(math.log(math.hypot(theta.item(), D.weight.item())))
+        real_logits, fake_logits = judge(real, None), judge(theta, None)
+        d_loss = loss.d_loss(real_logits, fake_logits)
+        if (term := penalty.term(judge, real, theta.detach(), None)) is not None:
+            d_loss = d_loss + term
+        (d_psi,) = torch.autograd.grad(d_loss, D.weight, retain_graph=True)
+        (d_theta,) = torch.autograd.grad(loss.g_loss(fake_logits, real_logits), theta)
+        with torch.no_grad():
+            D.weight -= lr * d_psi
+            theta -= lr * d_theta
+    return path
+
+
+@each_loss
+def test_dirac_gan_orbits_without_a_penalty(loss: Any, slope: float) -> None:
+    """The distance from the solution never shrinks; the step size makes it grow, by (lr * slope)^2 / 2 a step.
+
+    Public mistake: a sign or a factor that turns the game into a descent, which then seems to converge by itself.
+    """
+    path = play_dirac(loss, R1(gamma=0), lr=0.05, steps=600)
+    assert all(later >= earlier for earlier, later in pairwise(path))
+    assert (path[-1] - path[0]) / 599 == pytest.approx((0.05 * slope) ** 2 / 2, rel=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("loss", "slope", "kind", "gamma"),
+    [
+        *[(loss, slope, R1, 0.5) for loss, slope in SLOPES],
+        (NonSaturating(), 0.5, R2, 0.5),
+        (NonSaturating(), 0.5, R1, 4.0),
+        (Wasserstein(), 1.0, R2, 4.0),
+    ],
+    ids=lambda x: x if isinstance(x, float) else x.__name__ if isinstance(x, type) else type(x).__name__,
+)
+def test_dirac_gan_converges_with_r1_at_the_rate_of_the_theory(
+    loss: Any, slope: float, kind: type[R1], gamma: float
+) -> None:
+    """gamma .5 spirals in at gamma/2; 4 creeps in along the slow eigenvector. Public mistake: gamma for gamma/2."""
+    root = cmath.sqrt(gamma**2 / 4 - slope**2)
+    slow = max((-gamma / 2 + root).real, (-gamma / 2 - root).real)
+    lr = 0.02 if root.imag else 0.01
+    half_turn = round(math.pi / root.imag / lr) if root.imag else 500  # the distance breathes within a half turn
+    start = half_turn if root.imag else 500  # after the fast eigenvector has died out
+    path = play_dirac(loss, kind(gamma), lr, steps=start + 3 * half_turn + 1)
+    rate = (path[-1] - path[start]) / (3 * half_turn * lr)
+    assert rate == pytest.approx(slow, rel=0.05)

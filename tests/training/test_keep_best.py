@@ -1,0 +1,299 @@
+"""The best checkpoint by a metric, and stopping for want of a better one."""
+
+import json
+import random
+import signal
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import assert_same_run, curves, logged, recorded, result_of, same, start, train_in, wait_for
+
+from ganrun.data.toy import gaussian, mixture1d, ring
+from ganrun.metric.distribution import Distribution
+from ganrun.metric.divergence import Divergence
+from ganrun.metric.modes import Modes
+from ganrun.metric.theory import Theory
+from ganrun.records import checkpoint
+from ganrun.training.best import Best, choose
+
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
+# A game so fast that the distance goes up and down
+RUN = ["train.sample_every=0", "train.log_every=10", "train.checkpoint_every=10", "train.frame_every=0",
+       "train.diagnose=false", "train.metric_every=2", "train.steps=40", "train.ema=0", "optimizer.lr=0.05",
+       "schedule=constant", "data.num=2000", "metric=distribution", "metric.distribution.num=1000"]  # fmt: skip
+BEST = [*RUN, "train.keep_best=w1_1k"]
+KEY = "metric/w1_1k"
+
+
+def best_of(curve: list[tuple[int, float]], patience: int) -> tuple[int, float, int]:
+    """The step and the value of the least one, and the step at which a search with that patience ends."""
+    least = [min(curve[: i + 1], key=lambda point: point[1]) for i in range(len(curve))]
+    end = next((i for i in range(patience, len(curve)) if least[i] == least[i - patience]), len(curve) - 1)
+    return *least[end], curve[end][0]
+
+
+# The rule
+
+
+@pytest.mark.parametrize(("higher", "expected"), [(True, [1, 2, 5]), (False, [1, 3])])
+def test_what_is_better_depends_on_the_direction(higher: bool, expected: list[int]) -> None:
+    best = Best("key", higher, patience=0)
+    values = [(1, 3.0), (2, 4.0), (3, 2.0), (4, 4.0), (5, 5.0)]
+    assert [step for step, value in values if best.improves(value, step)] == expected
+    assert (best.step, best.value) == ((5, 5.0) if higher else (3, 2.0))
+
+
+def test_patience_counts_measurements_in_a_row_and_each_step_once() -> None:
+    best = Best("key", higher=False, patience=2)
+    seen = []
+    for step, value in [(1, 3.0), (2, 4.0), (3, 2.0), (4, 2.0), (4, 2.0), (5, 2.5)]:
+        best.improves(value, step)
+        seen.append((best.without, best.exhausted))
+    assert seen == [(0, False), (1, False), (0, False), (1, False), (1, False), (2, True)]
+    assert not Best("key", higher=False, patience=0, without=100).exhausted
+
+
+def test_what_is_no_number_is_never_the_best() -> None:
+    best = Best("key", higher=True, patience=0)
+    for step, value in enumerate([float("nan"), float("inf"), -5.0, float("nan")]):
+        best.improves(value, step)
+    assert (best.value, best.step, best.without) == (-5.0, 2, 1)
+
+
+def test_the_state_is_plain_whatever_number_a_metric_gives(tmp_path: Path) -> None:
+    best = Best("key", higher=True, patience=0)
+    best.improves(np.float64(2.5), 3)
+    checkpoint.save_best(tmp_path, {"best": vars(best)})
+    assert Best(**checkpoint.load(checkpoint.best_path(tmp_path))["best"]) == best
+
+
+# Which metric
+
+
+@pytest.mark.parametrize(
+    ("metric", "data", "higher", "lower"),
+    [
+        (Distribution(num=100), gaussian(69, 3, 10), set(), {"ks_100", "w1_100", "jsd_200bins_100"}),
+        (Divergence(num=100), ring(8, 2, 0.02, 10), set(), {"jsd_128x128bins_100"}),
+        (
+            Modes(num=100),
+            mixture1d([-3, 3], [0.5, 1], None, 10),
+            {"modes_covered_3sigma_100", "high_quality_3sigma_100"},
+            {"reverse_kl_100"},
+        ),
+        (Theory(num=100), gaussian(69, 3, 10), set(), {"js_distance_100", "w1_100"}),
+    ],
+)
+def test_which_values_are_better(metric: Any, data: Any, higher: set[str], lower: set[str]) -> None:
+    """Of every key that the metric gives; the data's own values and those that are no distance choose nothing."""
+    x = torch.linspace(60, 80, 100)[:, None].expand(100, *data.spec.shape)
+    keys: set[str] = set()
+    for logistic in (True, False):
+        facts = {"two_sample": lambda x: torch.zeros(len(x)), "logistic": logistic} if type(metric) is Theory else {}
+        keys |= metric(x, data, **facts).keys()
+    said = {key: metric.direction(key) for key in keys}
+    assert {key for key, better in said.items() if better == "higher"} == higher
+    assert {key for key, better in said.items() if better == "lower"} == lower
+    assert not any(metric.sees_test(key) for key in keys)
+
+
+class Loss:
+    def direction(self, key: str) -> str | None:
+        return "lower" if key in ("loss_valid", "loss_test") else None
+
+    def sees_test(self, key: str) -> bool:
+        return key.endswith("_test")
+
+
+def chosen(key: str | None, metrics: dict[str, Any]) -> Best | None:
+    run: Any = SimpleNamespace(options=SimpleNamespace(keep_best=key, patience=3), metrics=metrics)
+    found = {"a": {"loss_valid": 1.0, "loss_test": 1.0, "loss_num": 5.0}, "own": {"score": 1.0}}
+    return choose(run, lambda: {name: found[name] for name in metrics})
+
+
+def test_a_metric_that_may_choose() -> None:
+    assert chosen("loss_valid", {"a": Loss()}) == Best("loss_valid", higher=False, patience=3)
+    assert chosen(None, {}) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "metrics", "message"),
+    [
+        ("loss_test", {"a": Loss()}, "train.keep_best=loss_test: is made from test data, which must not choose"),
+        ("loss_num", {"a": Loss()}, "does not say whether higher or lower is better; choose one of loss_valid; a"),
+        ("loss", {"a": Loss()}, "train.keep_best=loss: this run takes no such metric; choose one of loss_valid."),
+        ("score", {"own": object()}, "does not say .*; none of its metrics can choose; a metric of your own says it"),
+        ("loss", {}, "train.keep_best=loss: this run takes no metric; choose one, as in metric="),
+        ("score", {"own": SimpleNamespace(direction=lambda key: "up")}, "its direction.'score'. is 'up'; it must be"),
+    ],
+)
+def test_a_metric_that_may_not(key: str, metrics: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        chosen(key, metrics)
+
+
+# A run
+
+
+def test_the_best_checkpoint_is_that_of_its_step(here, tmp_path: Path) -> None:
+    assert here(*BEST, "train.keep_every=2", "train.checkpoint_every=2", "run_dir=r")[0] == 0
+    run = tmp_path / "r"
+    step, value, _ = best_of(recorded(run, KEY), patience=40)
+    assert 2 < step < 40
+    result = result_of(run)
+    assert (result["best"], result["stopped_early"]) == ({"key": "w1_1k", "value": value, "step": step}, False)
+    best, numbered = (checkpoint.load(run / "checkpoints" / name) for name in ("best.pt", f"step_{step:08d}.pt"))
+    assert best["best"] == {"key": "w1_1k", "higher": False, "patience": 0, "value": value, "step": step,
+                            "without": 0, "measured": step}  # fmt: skip
+    assert all(same(best[key], numbered[key]) for key in best.keys() - {"seconds"})
+    assert checkpoint.load_newest(run / "checkpoints")["best"]["step"] == step
+
+
+def test_the_last_step_may_be_the_best(here, tmp_path: Path) -> None:
+    assert here(*BEST, "train.steps=2", "train.metric_every=5", "run_dir=r")[0] == 0
+    assert result_of(tmp_path / "r")["best"]["step"] == 2
+    assert checkpoint.load(tmp_path / "r" / "checkpoints" / "best.pt")["step"] == 2
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that stops early, with pictures, beside one that does not."""
+    folder = tmp_path_factory.mktemp("stopped")
+    train_in(folder, [*RUN, "run_dir=whole"], [*BEST, "train.patience=4", "train.sample_every=100", "run_dir=r"])
+    return folder / "r"
+
+
+def test_a_run_without_a_better_measurement_stops_and_is_finished(stopped: Path) -> None:
+    whole = recorded(stopped.parent / "whole", KEY)
+    best_step, value, end = best_of(whole, patience=4)
+    assert best_step < end < 40
+    result = result_of(stopped)
+    assert (result["status"], result["steps"], result["stopped_early"]) == ("finished", end, True)
+    assert result["best"] == {"key": "w1_1k", "value": value, "step": best_step}
+    assert recorded(stopped, KEY) == [point for point in whole if point[0] <= end]
+    assert checkpoint.steps_in(stopped / "checkpoints")[-1] == end
+    assert checkpoint.load(stopped / "checkpoints" / "best.pt")["step"] == best_step
+
+
+def test_a_run_that_stopped_early_has_all_that_others_have_at_their_end(stopped: Path) -> None:
+    end = result_of(stopped)["steps"]
+    assert result_of(stopped)["metrics"]["w1_1k"] == recorded(stopped, KEY)[-1][1]
+    assert (stopped / "samples" / f"step_{end:08d}.png").exists()
+    assert (stopped / "frames").is_dir()
+    assert recorded(stopped, "loss/d")[-1][0] == end
+    assert curves(stopped)[KEY] == [(step, pytest.approx(value)) for step, value in recorded(stopped, KEY)]
+    events = b"".join(path.read_bytes() for path in stopped.glob("events.*"))
+    assert events.count(b"_hparams_/session_start_info") == 1
+
+
+def test_a_run_that_stopped_early_is_done(stopped: Path, here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(stopped.parent)
+    before = (stopped / "result.json").read_bytes()
+    for line in (["resume", "run_dir=r"], [*BEST, "train.patience=4", "train.sample_every=100", "run_dir=r"]):
+        code, out, _ = here(*line)
+        assert code == 0
+        assert "finished already" in out
+    assert (stopped / "result.json").read_bytes() == before
+
+
+def test_best_is_a_checkpoint_for_every_command(stopped: Path, here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(stopped.parent)
+    best, end = result_of(stopped)["best"], result_of(stopped)["steps"]
+    samples = {}
+    for which in ("best", "last"):
+        assert here("sample", "run_dir=r", "num=20", f"checkpoint={which}", "out=drawn")[0] == 0
+        step = best["step"] if which == "best" else end
+        samples[which] = np.load(stopped.parent / "drawn" / f"sample_step_{step:08d}_seed_0.npz")["samples"]
+    assert not np.array_equal(samples["best"], samples["last"])
+    assert f"step {best['step']}" in here("diagnose", "run_dir=r", "checkpoint=best")[1]
+    curve = recorded(stopped, KEY)
+    assert here("evaluate", "run_dir=r", "checkpoint=best")[0] == 0
+    (found,) = result_of(stopped)["evaluations"]
+    assert (found["checkpoint"], found["step"], found["metrics"]["w1_1k"]) == ("best", best["step"], best["value"])
+    assert recorded(stopped, KEY) == curve
+
+
+def test_no_best_checkpoint_and_a_damaged_one_are_said(here, tmp_path: Path) -> None:
+    assert here(*RUN, "train.steps=1", "run_dir=r")[0] == 0
+    for verb in ("sample", "diagnose", "evaluate"):
+        code, _, err = here(verb, "run_dir=r", "checkpoint=best")
+        assert code == 2
+        assert "run_dir=r: has no checkpoints/best.pt; a run keeps one with train.keep_best" in err
+    (tmp_path / "r" / "checkpoints" / "best.pt").write_bytes(b"no zip")
+    code, _, err = here("sample", "run_dir=r", "checkpoint=best")
+    assert code == 2
+    assert "best.pt: cannot be read" in err
+
+
+def test_a_sweep_counts_a_run_that_stopped_early_as_done(here) -> None:
+    line = ["-m", *BEST, "train.patience=1,4", "run_dir=s"]
+    assert "2 of 2" in here(*line)[1]
+    assert here(*line)[1].count("finished already") == 2
+
+
+# Resume, and what measuring leaves alone
+
+
+def test_killed_between_its_end_and_its_result(here, tmp_path: Path) -> None:
+    line = [*BEST, "train.patience=4"]
+    for name in ("whole", "killed"):
+        assert here(*line, f"run_dir={name}")[0] == 0
+    (tmp_path / "killed" / "result.json").unlink()
+    assert here("resume", "run_dir=killed")[0] == 0
+    assert_same_best(tmp_path / "whole", tmp_path / "killed")
+
+
+def test_kill_and_resume_keep_the_same_best_and_stop_at_the_same_step(here, tmp_path: Path) -> None:
+    line = [*BEST, "train.steps=2000", "train.metric_every=10", "train.patience=60", "train.checkpoint_every=70"]
+    assert here(*line, "run_dir=whole")[0] == 0
+    assert result_of(tmp_path / "whole")["stopped_early"]
+    for moment in (0.0, 0.3):
+        run_dir = tmp_path / f"killed_{moment}"
+        process = start([*line, f"run_dir={run_dir.name}"], tmp_path)
+        wait_for(run_dir / "checkpoints" / "step_00000070.pt", process)
+        time.sleep(moment + random.uniform(0, 0.3))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert not (run_dir / "result.json").exists()
+        assert "resuming at step" in here("resume", f"run_dir={run_dir.name}")[1]
+        assert_same_best(tmp_path / "whole", run_dir)
+
+
+def assert_same_best(a: Path, b: Path) -> None:
+    assert_same_run(a, b)
+    states = [checkpoint.load(path / "checkpoints" / "best.pt") for path in (a, b)]
+    assert all(same(states[0][key], states[1][key]) for key in states[0].keys() - {"config", "seconds"})
+    results = [result_of(path) for path in (a, b)]
+    for key in ("status", "steps", "metrics", "best", "stopped_early"):
+        assert results[0][key] == results[1][key]
+
+
+@pytest.mark.parametrize("line", [["data=digits", "train.ema=0.9"], ["arch=heights"], ["data=ring"]])
+def test_metrics_along_the_way_disturb_nothing(line: list[str], here, tmp_path: Path) -> None:
+    """With batch normalization, spectral normalization and an average, with one of the user's own metrics."""
+    (tmp_path / "own.py").write_text(
+        "class Spread:\n"
+        "    num = 300\n"
+        "    def check(self, dataset): pass\n"
+        "    def direction(self, key): return 'higher'\n"
+        "    def __call__(self, samples, dataset, judge):\n"
+        "        return {'spread': float(samples.std()) + 0 * float(judge(samples).mean())}\n"
+    )
+    (tmp_path / "conf" / "metric").mkdir(parents=True)
+    (tmp_path / "conf" / "metric" / "spread.yaml").write_text("spread: {_target_: own.Spread}\n")
+    own = [*line, "arch.discriminator.spectral_norm=true", "train.steps=12", "train.sample_every=0", "metric=spread",
+           "train.log_every=1", "train.diagnose=false", "train.frame_every=0"]  # fmt: skip
+    assert here(*own, "run_dir=never", "train.metric_every=0")[0] == 0
+    assert here(*own, "run_dir=often", "train.metric_every=2", "train.keep_best=spread")[0] == 0
+    states = [checkpoint.load_newest(tmp_path / name / "checkpoints") for name in ("never", "often")]
+    assert all(same(states[0][key], states[1][key]) for key in states[0].keys() - {"config", "seconds", "best"})
+    never, often = ([row for row in logged(tmp_path / name) if "loss/d" in row] for name in ("never", "often"))
+    assert never == often
+    assert len(recorded(tmp_path / "often", "metric/spread")) == 6
+    assert json.loads((tmp_path / "often" / "result.json").read_text())["best"]["step"] is not None

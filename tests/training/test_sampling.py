@@ -1,0 +1,168 @@
+"""Sampling and metrics: what they draw does not depend on how, and they leave no trace in a run."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import run_of
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ganrun.arch.mlp import AlwaysDropout
+from ganrun.config import CONF
+from ganrun.data.dataset import Dataset
+from ganrun.training.evaluation import evaluate
+from ganrun.training.game import Game
+from ganrun.training.pictures import Pictures
+from ganrun.training.randomness import seeded
+from ganrun.training.sampling import CHUNK, draw, evaluating, fixed_latents, generate
+
+pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+
+CPU = torch.device("cpu")
+EVERY_ARCH = sorted(path.stem for path in (CONF / "arch").glob("*.yaml"))
+WITH_NORMS = ["+arch.generator.batch_norm=true", "+arch.discriminator.batch_norm=true", "+arch.generator.dropout=0.5"]
+NETS = {
+    **{arch: [f"arch={arch}"] + (["data=digits"] if arch == "dcgan" else []) for arch in EVERY_ARCH},
+    "maxout and dropout": ["data=digits", "arch=goodfellow2014/mnist", "data.value_range=[0,1]"],
+    "mlp with batch norm and dropout": ["arch=mlp", *WITH_NORMS],
+    "spectral norm in both": ["arch.generator.spectral_norm=true", "arch.discriminator.spectral_norm=true"],
+    "layer norm in D": ["data=digits", "arch.discriminator.norm=layer"],
+}
+each_net = pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
+
+
+def trained(net: list[str]) -> Game:
+    """After two steps, so that no running statistic is at its start."""
+    game = Game(run_of(*net, "train.batch_size=8"))
+    for step in range(2):
+        game.step(step)
+    return game
+
+
+def copies(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+@each_net
+def test_eval_output_of_a_sample_does_not_depend_on_its_batch(net: list[str]) -> None:
+    """Public mistake: G, or D, left in train mode, where batch norm makes a sample from the others of its batch."""
+    run = trained(net).run
+    for layer in run.G.modules():
+        if isinstance(layer, AlwaysDropout):  # a noise of its own, which is another for each place in the batch
+            layer.p = 0.0
+    z = run.latent(CHUNK + 50, CPU)
+    samples = generate(run.G, z)
+    size = run.dataset.spec.std
+    for k in (0, 1, CHUNK, CHUNK + 49):
+        torch.testing.assert_close(generate(run.G, z[k : k + 1])[0], samples[k], rtol=1e-5, atol=1e-5 * size)
+    with evaluating(run.D):
+        logits = run.D(samples[:9])
+        for k in (0, 8):
+            torch.testing.assert_close(run.D(samples[k : k + 1])[0], logits[k], rtol=1e-5, atol=1e-5)
+
+
+@each_net
+def test_sampling_restores_modes_random_state_and_buffers(net: list[str]) -> None:
+    """Public mistakes: model.eval() without a way back; batch norm's statistics moved by the samples of a metric."""
+    run = trained(net).run
+
+    class Spy:
+        num = 20
+
+        def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+            return {"num": len(samples)}
+
+    run.metrics.clear()
+    run.metrics["spy"] = Spy()
+    list(run.G.modules())[1].eval()  # one layer, on purpose
+    modes = [[m.training for m in x.modules()] for x in (run.G, run.D)]
+    before, random = [copies(run.G), copies(run.D)], torch.get_rng_state()
+    draw(run.G, run.latent, 10, CPU, seed=0)
+    assert evaluate(run) == {"num": 20}
+    Pictures(run).draw(2)
+    assert torch.equal(torch.get_rng_state(), random)
+    assert [[m.training for m in x.modules()] for x in (run.G, run.D)] == modes
+    for x, kept in zip((run.G, run.D), before, strict=True):
+        assert all(torch.equal(value, kept[name]) for name, value in x.state_dict().items())
+    assert all(p.grad is None for x in (run.G, run.D) for p in x.parameters())
+
+
+def test_modes_are_restored_after_an_error() -> None:
+    net = nn.Sequential(nn.Dropout(), nn.Linear(1, 1))
+
+    def fail() -> None:
+        with evaluating(net):
+            assert not net[0].training
+            assert not net(torch.ones(1, 1)).requires_grad
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert net.training
+    assert net[0].training
+
+
+def test_samples_are_a_function_of_the_weights_and_the_seed() -> None:
+    """Public mistake: every evaluation draws from where the last one left the random state."""
+    run = run_of("train.batch_size=8")
+    first = draw(run.G, run.latent, 5, CPU, seed=1)
+    torch.rand(3)
+    assert torch.equal(draw(run.G, run.latent, 5, CPU, seed=1), first)
+    assert not torch.equal(draw(run.G, run.latent, 5, CPU, seed=2), first)
+    assert torch.equal(fixed_latents(run.latent, 5, CPU, 1), fixed_latents(run.latent, 5, CPU, 1))
+
+
+def test_a_borrowed_random_state_is_given_back() -> None:
+    def fail() -> None:
+        with seeded(CPU, 0, "anything"):
+            torch.rand(9)
+            raise ZeroDivisionError
+
+    torch.manual_seed(7)
+    expected = torch.rand(4)
+    torch.manual_seed(7)
+    with pytest.raises(ZeroDivisionError):
+        fail()
+    assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize("num", [1, CHUNK, CHUNK + 1])
+def test_a_last_partial_chunk_is_drawn_as_well(num: int) -> None:
+    """Public mistake: samples in whole batches alone, so a metric over 50,000 sees 49,984."""
+    run = run_of("data=digits")
+    assert draw(run.G, run.latent, num, CPU, seed=0).shape == (num, 1, 8, 8)
+
+
+@pytest.mark.slow
+def test_drawing_in_between_does_not_change_a_run(here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Public mistake: a run that is looked at more often is another run."""
+    plain = Pictures.draw
+
+    def disturbing(self: Pictures, step: int) -> object:
+        evaluate(self.run)
+        torch.rand(7)
+        return plain(self, step)
+
+    monkeypatch.setattr(Pictures, "draw", disturbing)
+    for name, every in (("often", 1), ("never", 0)):
+        line = ["metric=distribution", "metric.distribution.num=100", "arch=heights", f"train.sample_every={every}"]
+        assert here(*line, "train.steps=8", "train.log_every=2", "train.ema=0.5", f"run_dir={name}")[0] == 0
+    rows = {}
+    for name in ("often", "never"):
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        rows[name] = [{k: v for k, v in json.loads(x).items() if not k.startswith("time/")} for x in lines]
+    assert rows["often"] == rows["never"]
+
+
+@each_net
+def test_batch_norm_has_a_small_eps_and_a_small_momentum(net: list[str]) -> None:
+    """Public mistake: `BatchNorm2d(n, 0.8)`, where the 0.8 that is meant as Keras' momentum becomes eps."""
+    run = run_of(*net)
+    layers = [m for x in (run.G, run.D) for m in x.modules() if isinstance(m, _BatchNorm)]
+    assert layers or net not in (NETS["dcgan"], NETS["heights"], NETS["mlp with batch norm and dropout"])
+    for layer in layers:
+        assert layer.eps <= 1e-3
+        assert layer.momentum is not None
+        assert 0 < layer.momentum <= 0.5
