@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast lint bench dashboard wheel clean
+.PHONY: help setup run test test-fast lint bench dashboard docs wheel clean
 
 help:  ## Show these lines
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -26,7 +26,7 @@ run: setup  ## Train the heights GAN (or another job, as in: make run ARGS="data
 test: setup  ## Run every test
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-fast: setup  ## Run the tests that take less than a minute together
+test-fast: setup  ## Run the quick tests, in less than a minute
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 lint: setup  ## Check style and types
@@ -37,9 +37,13 @@ lint: setup  ## Check style and types
 bench: setup  ## Measure speed, memory and quality, and keep the results in benchmarks/
 	$(BIN)/python benchmarks/heights.py
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/eager.py
 
 dashboard: setup  ## Show outputs/ in TensorBoard, at http://127.0.0.1:6006
 	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1
+
+docs: setup  ## Write docs/options.md anew from conf/
+	$(BIN)/python docs/make_options.py
 
 wheel: setup  ## Build the wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .

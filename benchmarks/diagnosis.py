@@ -1,12 +1,12 @@
-"""Runs made to fail on purpose, and healthy ones, against what `ganrun` says of them: benchmarks/diagnosis.json.
+"""Runs made to fail on purpose, and healthy ones, against their diagnosis: benchmarks/diagnosis.json.
 
-Each line of FAILING and HEALTHY is a command line of `ganrun`, played with two seeds. The rules, their thresholds and
-these lines were settled with seeds 0 and 1 in view; seed 2 was played at the end, and is the check. The names that
-count as right follow from what was done to a run; where two are right, both stand there. Whether a run is what it is
-meant to be stands beside it: see `truth`. Lines on MNIST are played where GANRUN_DATA names a folder with it; they
-came later, and changed no rule.
+Each line of FAILING and HEALTHY is a command line of `ganrun`, trained with two seeds. The rules, their thresholds and
+these lines were chosen on seeds 0 and 1; seed 2 was trained at the end, and is the check. The names that count as right
+follow from what was done to a run; where two are right, both are listed. `truth` measures whether a run is what it is
+meant to be. Lines on MNIST are trained where GANRUN_DATA names a folder with it; they were added later, and changed no
+rule.
 
-    python benchmarks/diagnosis.py            # what is done already, in outputs/diagnosis, is kept
+    python benchmarks/diagnosis.py            # runs that are finished already, in outputs/diagnosis, are kept
     python benchmarks/diagnosis.py ring       # only runs with that in their name, and no file written
 """
 
@@ -22,17 +22,17 @@ from machine import describe
 from torch import Tensor, nn
 
 from ganrun.cli.compose import compose, plain
-from ganrun.commands import train
 from ganrun.data.dataset import DataSpec
 from ganrun.data.digits import digits
 from ganrun.data.published import mnist
 from ganrun.data.toy import ring
-from ganrun.diagnosis.diagnosis import diagnose
-from ganrun.diagnosis.measure import measure
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import build
+from ganrun.training.evaluation import Evaluation
+from ganrun.training.run import Run
 from ganrun.training.sampling import draw, labels_like
+from ganrun.training.train import train
 
 OUT = Path(__file__).with_suffix(".json")
 RUNS = Path("outputs/diagnosis")
@@ -232,7 +232,8 @@ def main() -> None:
         for seed in SEEDS if wanted in name else ():
             rows.append(one(name, line, right, seed))
             r = rows[-1]
-            print(f"{'  ' if r['as expected'] else 'X '}{name}, seed {seed}: {r['verdict']}  {r['truth']}", flush=True)
+            mark = "  " if r["as expected"] else "X "
+            print(f"{mark}{name}, seed {seed}: {r['diagnosed as']}  {r['truth']}", flush=True)
     summary = summarize(rows)
     print(json.dumps(summary, indent=2))
     if not wanted:
@@ -248,30 +249,30 @@ def collection() -> list[tuple[str, str, set[str]]]:
 
 
 def one(name: str, line: str, right: set[str], seed: int) -> dict[str, Any]:
-    """Played where it has not been played with these settings, and diagnosed from its directory in any case."""
+    """Trained unless it is finished already, and diagnosed from its directory in any case."""
     folder = RUNS / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
     config = config_of(line, seed, folder)
     start = time.perf_counter()
     run_dir = RunDir(folder)
     if (run_dir.result() or {}).get("status") not in ("finished", "diverged"):
-        train.main(config)
+        train(config)
     run, result = build(config), run_dir.result() or {}
     if state := checkpoint.load_newest(run_dir.checkpoints):
         run.load_state_dict(state)
-    measurements = measure(run, run_dir.metrics(), result["status"] == "diverged")
-    verdict = diagnose(measurements, config, line.split(), run.dataset.spec.is_image).as_json()
+    diverged = result["status"] == "diverged"
+    found = Evaluation(run).diagnosis(run_dir.metrics(), config, line.split(), diverged).as_json()
     return {
         "name": name,
         "seed": seed,
         "command": f"ganrun {line} seed={seed}",
         "right": sorted(right),
-        "verdict": verdict["verdict"],
-        "as expected": verdict["verdict"] in right,
-        "findings": [finding["name"] for finding in verdict["findings"]],
+        "diagnosed as": found["name"],
+        "as expected": found["name"] in right,
+        "findings": [finding["name"] for finding in found["findings"]],
         "truth": truth(run, result),
         "seconds": round(result["wall_time"], 1),
         "looked at for": round(time.perf_counter() - start, 1),
-        "measurements": verdict["measurements"],
+        "measurements": found["measurements"],
     }
 
 
@@ -283,12 +284,12 @@ def config_of(line: str, seed: int, folder: Path) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def truth(run: Any, result: dict[str, Any]) -> dict[str, float]:
-    """What the project's metrics say; of digits, how a judge of the five nearest training digits names samples."""
+def truth(run: Run, result: dict[str, Any]) -> dict[str, float]:
+    """What the metrics say; of digits, how a classifier by the five nearest training digits labels samples."""
     known = ("ks", "modes", "high", "reverse", "w1")
     found = {k: round(v, 3) for k, v in result["metrics"].items() if k.split("_")[0] in known and "true" not in k}
     if run.dataset.spec.is_image and result["status"] == "finished":
-        y = None if run.condition is None else labels_like(run.dataset.train, 500, run.seed)
+        y = labels_like(run.dataset.train, 500, run.seed) if run.condition.uses_labels else None
         x = draw(run.sampler, run.latent, 500, run.device, run.seed, y).flatten(1)
         real = run.dataset.spec.decode(run.dataset.train.x).flatten(1)
         votes = run.dataset.train.y[torch.cdist(x, real).topk(5, largest=False).indices]  # (500, 5)
@@ -302,7 +303,7 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
     table: dict[str, dict[str, int]] = {}
     for r in rows:
         line = table.setdefault(" or ".join(r["right"]), {})
-        line[r["verdict"]] = line.get(r["verdict"], 0) + 1
+        line[r["diagnosed as"]] = line.get(r["diagnosed as"], 0) + 1
     return {
         "failing runs": len(failing),
         "named right": sum(r["as expected"] for r in failing),
@@ -311,7 +312,7 @@ def summarize(rows: list[dict[str, Any]]) -> dict[str, Any]:
         "accused": sum(not r["as expected"] for r in healthy),
         "accused, by seed": [sum(not r["as expected"] for r in healthy if r["seed"] == s) for s in SEEDS],
         "seconds of training": round(sum(r["seconds"] for r in rows)),
-        "verdicts by what is right": table,
+        "diagnosed as, by what is right": table,
     }
 
 

@@ -30,21 +30,21 @@ def noise_digits() -> Dataset:
 
 
 def bare_loop(bf16: bool) -> Iterator[None]:
-    """Both gradients from one pass, as one writes it who knows how to, with the averaged G: one `next` is one step."""
+    """Both gradients from one pass, as an expert writes it, with an EMA of G: one `next` is one step."""
     G, D = Generator(SPEC, 100, examples=noise_digits().train), Discriminator(SPEC)
-    averaged = Generator(SPEC, 100)
-    averaged.load_state_dict(G.state_dict())
+    G_ema = Generator(SPEC, 100)
+    G_ema.load_state_dict(G.state_dict())
     optimizers = [torch.optim.SGD(n.parameters(), 0.1, 0.5, fused=True) for n in (G, D)]
-    weights, means, of_d = list(G.parameters()), list(averaged.parameters()), list(D.parameters())
+    weights, means, of_d = list(G.parameters()), list(G_ema.parameters()), list(D.parameters())
     images = noise_digits().train.x
     while True:
         real = images[torch.randint(0, len(images), (BATCH,))].float().div_(255)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             fake = G(torch.empty(BATCH, 100).uniform_(-(3**0.5), 3**0.5))
-            of_real, of_fake = D(real).float(), D(fake).float()
-        d_loss = 0.5 * (softplus(-of_real).mean() + softplus(of_fake).mean())
+            real_logits, fake_logits = D(real).float(), D(fake).float()
+        d_loss = 0.5 * (softplus(-real_logits).mean() + softplus(fake_logits).mean())
         d_grads = torch.autograd.grad(d_loss, of_d, retain_graph=True)
-        g_grads = torch.autograd.grad(softplus(-of_fake).mean(), weights)
+        g_grads = torch.autograd.grad(softplus(-fake_logits).mean(), weights)
         for params, grads in ((weights, g_grads), (of_d, d_grads)):
             for param, grad in zip(params, grads, strict=True):
                 param.grad = grad

@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from machine import describe
 from torch.nn.functional import softplus
 
+import ganrun
 from ganrun.arch import dcgan, mlp
 from ganrun.data.dataset import Dataset, DataSpec, Split
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import build
 from ganrun.training.game import Game
-from ganrun.training.loop import Position, train
+from ganrun.training.loop import Status, train_loop
 from ganrun.training.randomness import reseed
 
 OUT = Path(__file__).with_suffix(".json")
@@ -47,7 +47,7 @@ def noise_digits() -> Dataset:
 
 
 def bare_loop(bf16: bool, channels_last: bool) -> Iterator[None]:
-    """A DCGAN as one writes it who knows how to: one `next` is one step."""
+    """A DCGAN as an expert writes it: one `next` is one step."""
     memory = torch.channels_last if channels_last else torch.contiguous_format
     G = dcgan.Generator(SPEC, z_dim=100).to(memory_format=memory)
     D = dcgan.Discriminator(SPEC).to(memory_format=memory)
@@ -78,7 +78,7 @@ def bare_loop(bf16: bool, channels_last: bool) -> Iterator[None]:
 
 
 def bare_wgan_gp() -> Iterator[None]:
-    """WGAN-GP on the same MLP, as one writes it who knows how to: five updates of the critic, then one of G."""
+    """WGAN-GP on the same MLP, as an expert writes it: five updates of the critic, then one of G."""
     G, D = mlp.Generator(DIGITS, z_dim=100), mlp.Discriminator(DIGITS)
     g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), 1e-4, (0.0, 0.9), fused=True) for n in (G, D))
     images = noise_digits().train.x
@@ -87,12 +87,12 @@ def bare_wgan_gp() -> Iterator[None]:
             real = images[torch.randint(0, len(images), (BATCH,))].float().div_(127.5).sub_(1)
             with torch.no_grad():
                 fake = G(torch.randn(BATCH, 100))
-            of_real, of_fake = D(torch.cat([real, fake])).chunk(2)
+            real_logits, fake_logits = D(torch.cat([real, fake])).chunk(2)
             mixed = torch.lerp(fake, real, torch.rand(BATCH, 1, 1, 1)).requires_grad_()
             (slope,) = torch.autograd.grad(D(mixed).sum(), mixed, create_graph=True)
             penalty = (slope.flatten(1).square().sum(1).add(1e-12).sqrt() - 1).square().mean()
             d_optimizer.zero_grad()
-            (of_fake.mean() - of_real.mean() + 10 * penalty).backward()
+            (fake_logits.mean() - real_logits.mean() + 10 * penalty).backward()
             d_optimizer.step()
         D.requires_grad_(False)
         g_loss = -D(G(torch.randn(BATCH, 100))).mean()
@@ -128,15 +128,13 @@ class Turns:
 
 def config_of(*line: str) -> dict[str, Any]:
     """Logging every 10 steps, pictures and checkpoints as by default, for more steps than there will be."""
-    line = (*line, "train.steps=1000000", "train.log_every=10", "--cfg", "job")
-    done = subprocess.run([sys.executable, "-m", "ganrun", *line], capture_output=True, text=True, check=True)
-    return yaml.safe_load(done.stdout)
+    return ganrun.compose(*line, "train.steps=1000000", "train.log_every=10")
 
 
 def rates_of(config: dict[str, Any], turns: Turns) -> dict[str, list[float]]:
     """Steps per second of each loop, turn by turn; the first turn, which warms up, left out."""
     with tempfile.TemporaryDirectory() as folder, RunDir(Path(folder)) as run_dir:
-        train(build(config), run_dir, config, None, turns, Position())
+        train_loop(build(config), run_dir, config, None, Status(), turns)
     return {name: found[1:] for name, found in turns.rates.items()}
 
 

@@ -1,8 +1,8 @@
 """Augmentation of D's inputs, real and fake, in the updates of both players, for training on few images.
 
-Called on images (B, C, H, W) with C 1 or 3 and values in [-1, 1], an augmentation returns such images, differentiable
-in x, not clipped, in x's memory format. Each sample is transformed by itself, with random numbers from torch's global
-state on x's device.
+An augmentation maps images x (B, C, H, W), with C 1 or 3 and values in [-1, 1], to images of the same shape and memory
+format. It is differentiable and does not clip. Each sample is transformed independently, with random numbers from
+torch's global state on x's device.
 """
 
 import math
@@ -19,7 +19,7 @@ Draw = Callable[[Tensor], Tensor]  # images (B, C, H, W) -> one matrix for each,
 
 
 class _ImageAugmentation(nn.Module, Augmentation):
-    """What both share. `transform` is the augmentation in float32 or float64."""
+    """The base class of both augmentations. `transform` runs in float32 or float64."""
 
     name: str
 
@@ -28,7 +28,7 @@ class _ImageAugmentation(nn.Module, Augmentation):
 
     def forward(self, x: Tensor) -> Tensor:
         channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        # In bfloat16 neighbouring pixels would share a coordinate.
+        # In bfloat16 neighbouring pixels would have the same coordinate.
         with torch.autocast(x.device.type, enabled=False):
             out = self.transform(x if x.dtype == torch.float64 else x.float()).to(x.dtype)
         return out.contiguous(memory_format=torch.channels_last) if channels_last else out
@@ -48,14 +48,14 @@ class _ImageAugmentation(nn.Module, Augmentation):
 
 
 class DiffAugment(_ImageAugmentation):
-    """DiffAugment. Zhao et al. 2020, arXiv:2006.10738, section 3.2, with the strengths of its released code.
+    """DiffAugment. Zhao et al. 2020, arXiv:2006.10738, section 3.2, with the strengths of the released code.
 
     color: x + U(-.5, .5), then saturation about the mean of a pixel's channels by U(0, 2) (not with one channel),
         then contrast about the mean of the image by U(.5, 1.5).
-    translation: by whole pixels, uniform in -size/8..size/8 on each axis; what moves in is 0, which is middle gray.
+    translation: by whole pixels, uniform in -size/8..size/8 on each axis; new pixels are 0, which is middle gray.
     cutout: a square of half the size, centred anywhere in the image, becomes 0; it may reach over the edge.
 
-    policy: any of these three, applied in this order; an empty one changes nothing.
+    policy: any of these three, applied in this order; an empty policy changes nothing.
 
     >>> DiffAugment(policy=[])(torch.ones(1, 1, 2, 2)).sum().item()
     4.0
@@ -107,16 +107,17 @@ class ADA(_ImageAugmentation):
 
     Each transformation is applied to each sample with probability p. Every `every` updates of D
         p <- clip(p + sign(r - target) * n / (1000 * speed_kimg), 0, 1),  r = mean of sign(D(real)),
-    over the n real images of these updates: r is 0 while D guesses and 1 when it has learned the images by heart.
+    over the n real images of these updates: r is 0 for a D at chance level and 1 for one that has memorized the images.
 
-    Differs from the paper: sampling is bilinear, without its wavelet low-pass filter, and beyond the edge an image
-    is reflected about its border pixels however far it moves; x-flip is off unless asked for, and so are the turns
-    of gray images. As p nears 1 what is turned at random can no longer be told from the data, and G makes such images.
+    Differs from the paper: sampling is bilinear, without the wavelet low-pass filter; images are reflected at the
+    border for shifts of any size; x-flip, and rotations of gray images, are off by default. As p approaches 1, D cannot
+    tell randomly rotated images from the data, and G starts to generate rotated images.
 
-    target: of r. speed_kimg: thousands of real images in which p may go from 0 to 1. p: to start from.
-    transforms: which ones, of TRANSFORMS. None: all, but with one channel none of TURNS, by which a 6 is a 9.
-    flip: x-flip too; not for digits or letters.
-    hue and saturation need 3 channels and are left out with one. p and its counters are buffers: a state_dict has them.
+    target: target of r. speed_kimg: thousands of real images in which p may rise from 0 to 1. p: initial value.
+    transforms: a subset of TRANSFORMS. None: all, but with one channel without TURNS, which turn a 6 into a 9.
+    flip: add x-flip; not for digits or letters.
+    hue and saturation need 3 channels, and are left out with one. p and its counters are buffers, so they are in the
+    state_dict.
 
     >>> ada = ADA(target=0.6, speed_kimg=1, every=1)
     >>> ada.observe(torch.ones(100))
@@ -154,16 +155,16 @@ class ADA(_ImageAugmentation):
         self.num_signs: Tensor
         self.updates: Tensor
         self.register_buffer("p", torch.tensor(float(p)))
-        self.register_buffer("signs", torch.tensor(0.0))  # sum of sign(D(real)) since p last moved
-        self.register_buffer("num_signs", torch.tensor(0.0))  # over so many real images
-        self.register_buffer("updates", torch.tensor(0.0))  # in so many updates of D
+        self.register_buffer("signs", torch.tensor(0.0))  # sum of sign(D(real)) since p was last updated
+        self.register_buffer("num_signs", torch.tensor(0.0))  # number of real images in `signs`
+        self.register_buffer("updates", torch.tensor(0.0))  # of D, since p was last updated
 
     @torch.no_grad()
     def observe(self, real_logits: Tensor) -> None:
         self.signs += real_logits.sign().sum()
         self.num_signs += real_logits.numel()
         self.updates += 1
-        due = self.updates >= self.every  # stays on the device: nothing here waits for it
+        due = self.updates >= self.every  # stays on the device, so the CPU does not wait
         move = (self.signs / self.num_signs - self.target).sign() * self.num_signs / (1000 * self.speed_kimg)
         self.p.copy_(torch.where(due, (self.p + move).clamp(0, 1), self.p))
         for counter in (self.signs, self.num_signs, self.updates):
@@ -175,7 +176,7 @@ class ADA(_ImageAugmentation):
     def transform(self, x: Tensor) -> Tensor:
         inverse, on = self._draw(x, BLITS, 3)
         if on is not None:
-            x = warp(x, inverse, mode="nearest")  # whole pixels, so it is exact; the identity too
+            x = warp(x, inverse, mode="nearest")  # exact for whole pixels, and for the identity
         inverse, on = self._draw(x, GEOMETRY, 3)
         if on is not None:
             x = torch.where(on[:, None, None, None], warp(x, inverse), x)
@@ -185,13 +186,13 @@ class ADA(_ImageAugmentation):
         return x
 
     def _draw(self, x: Tensor, steps: Sequence[tuple[str, Draw]], size: int) -> tuple[Tensor, Tensor | None]:
-        """The product of the drawn matrices, the first rightmost, and which samples it changes (None: none can)."""
+        """The product of random matrices, the first one rightmost, and which samples it changes (None: no sample)."""
         transforms = self.transforms if x.shape[1] > 1 else self.gray_transforms
         nothing = torch.eye(size, device=x.device, dtype=x.dtype)
         product, touched = nothing.expand(len(x), size, size), None
         for name, draw in steps:
             if name in transforms:
-                # The two rotations are one transformation: p is the probability of either.
+                # p is the probability of at least one of the two rotations.
                 p = 1 - (1 - self.p).sqrt() if name == "rotate" else self.p
                 on = torch.rand(len(x), device=x.device) < p
                 product = torch.where(on[:, None, None], draw(x), nothing) @ product
@@ -200,7 +201,7 @@ class ADA(_ImageAugmentation):
 
 
 def warp(x: Tensor, inverse: Tensor, mode: str = "bilinear", fill: str = "reflection") -> Tensor:
-    """x (B, C, H, W) with pixel q taken from `inverse` (B, 3, 3) times (q, 1), in pixels about the centre, (x, y)."""
+    """Resample x (B, C, H, W): pixel q is from `inverse` (B, 3, 3) times (q, 1), in pixels (x, y) from the center."""
     height, width = x.shape[2:]
     right, down = (torch.arange(n, device=x.device, dtype=x.dtype) - (n - 1) / 2 for n in (width, height))
     a, b, c = inverse[:, :2, :, None, None].unbind(2)  # each (B, 2, 1, 1)
@@ -210,7 +211,7 @@ def warp(x: Tensor, inverse: Tensor, mode: str = "bilinear", fill: str = "reflec
 
 
 def recolor(x: Tensor, matrix: Tensor) -> Tensor:
-    """Each pixel of x (B, C, H, W), as the vector (channels, 1), times `matrix` (B, C + 1, C + 1)."""
+    """Multiply `matrix` (B, C + 1, C + 1) with each pixel of x (B, C, H, W), as the vector (channels, 1)."""
     channels = x.shape[1]
     out = matrix[:, :channels, channels, None, None]  # (B, C, 1, 1)
     for k in range(channels):
@@ -218,7 +219,7 @@ def recolor(x: Tensor, matrix: Tensor) -> Tensor:
     return out
 
 
-# Geometry: inverse matrices, from where a pixel is to where it comes from.
+# Geometry: inverse matrices, which map output positions to input positions.
 
 
 def flip(x: Tensor) -> Tensor:
@@ -249,13 +250,13 @@ def rotate(x: Tensor) -> Tensor:
 
 
 def stretch(x: Tensor) -> Tensor:
-    """Wider by s and lower by s."""
+    """The width times s, the height divided by s."""
     size = _lognormal(x, 0.2)
     return _affine(x, a=1 / size, d=size)
 
 
 def shift(x: Tensor) -> Tensor:
-    """By any fraction of a pixel: N(0, 1/8) of the size."""
+    """By N(0, 1/8) of the size, not only whole pixels."""
     height, width = x.shape[2:]
     return _affine(x, tx=_normal(x) * width / 8, ty=_normal(x) * height / 8)
 
@@ -272,7 +273,7 @@ def contrast(x: Tensor) -> Tensor:
 
 
 def luma_flip(x: Tensor) -> Tensor:
-    """Dark for light; with one channel, the negative."""
+    """Swap dark and light; with one channel, the negative."""
     return _color(x, along=1 - 2 * _whole(x, 0, 1))
 
 
@@ -286,7 +287,7 @@ def saturation(x: Tensor) -> Tensor:
     return _color(x, across=_lognormal(x, 1.0))
 
 
-# `_draw` puts the first rightmost. In a product of inverses that is the transformation done last.
+# `_draw` puts the first one rightmost. In a product of inverses, that is the last transformation.
 BLITS: list[tuple[str, Draw]] = [("translate", translate), ("rotate90", rotate90), ("flip", flip)]
 GEOMETRY: list[tuple[str, Draw]] = [
     ("shift", shift), ("rotate", rotate), ("stretch", stretch), ("rotate", rotate), ("scale", scale),
@@ -321,7 +322,7 @@ def _color(
     around: Tensor | float = 0.0,
     shift: Tensor | float = 0.0,
 ) -> Tensor:
-    """(B, C + 1, C + 1): gains along the gray axis v and across it, a turn around it, and a shift of all channels.
+    """(B, C + 1, C + 1): gains along the gray axis v and across it, a rotation around it, and a shift of all channels.
 
     along * v v^T + across * (I - v v^T) + around * [v]_x with v = (1, ..., 1) / sqrt(C); one channel: `along`.
     """
@@ -353,12 +354,12 @@ def _lognormal(x: Tensor, octaves: float) -> Tensor:
 
 
 def _whole(x: Tensor, low: int, high: int) -> Tensor:
-    """Whole numbers in low..high, both included, (B,)."""
+    """Random integers in low..high, both included, (B,)."""
     return torch.randint(low, high + 1, (len(x),), device=x.device)
 
 
 def round_up(value: float) -> int:
-    """To the nearest whole number, a half upward, as the released code rounds.
+    """Round to the nearest integer, and .5 upward, as in the released code.
 
     >>> round_up(2.5), round_up(3.5)
     (3, 4)

@@ -1,4 +1,4 @@
-"""What a setting may be, and the one sentence that says so. Imports nothing heavy: the command line uses it."""
+"""Checks of settings against type annotations, and their messages. Imports nothing heavy, for the command line."""
 
 import difflib
 import inspect
@@ -10,7 +10,7 @@ NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that `word` most likely meant, or None.
+    """The known name that `word` most likely means, or None.
 
     >>> nearest("trian.steps", ["train.steps", "seed"])
     'train.steps'
@@ -25,13 +25,13 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """The end of a sentence on an unknown word: `; did you mean NAME?`, or a full stop where nothing is near."""
+    """The end of a message on an unknown word: `; did you mean NAME?`, or a full stop if no known name is similar."""
     name = nearest(word, known)
     return f"; did you mean {name}?" if name else "."
 
 
 def fits(value: Any, annotation: Any) -> bool:
-    """Whether `value`, as YAML gives it, may be passed where `annotation` is asked. Unknown annotations fit.
+    """Whether `value`, as read from YAML, fits `annotation`. Every value fits an unknown annotation.
 
     >>> fits(3, float), fits("abc", int), fits(True, int), fits("x", Literal["x", "y"])
     (True, False, False, True)
@@ -47,7 +47,7 @@ def fits(value: Any, annotation: Any) -> bool:
         return value in get_args(annotation)
     if origin in (Union, types.UnionType):
         options: Sequence[Any] = get_args(annotation)
-        if not isinstance(value, dict):  # a type that YAML cannot give, as in `float | Tensor`, does not count
+        if not isinstance(value, dict):  # ignore types that YAML does not have, as in `float | Tensor`
             options = [option for option in options if option in NAMES or get_origin(option)] or options
         return any(fits(value, option) for option in options)
     if origin in (list, tuple, Sequence):
@@ -61,7 +61,7 @@ def fits(value: Any, annotation: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """The words for `annotation`: `a whole number`, `one of alternating, simultaneous`."""
+    """`annotation` in words: `a whole number`, `one of alternating, simultaneous`."""
     origin, options = get_origin(annotation), get_args(annotation)
     if origin is Literal:
         return "one of " + ", ".join(map(str, options))
@@ -74,13 +74,13 @@ def describe(annotation: Any) -> str:
 
 
 def as_typed(value: Any) -> str:
-    """A value as it is typed: null, true, 3."""
+    """A value as typed on the command line: null, true, 3."""
     words = {None: "null", True: "true", False: "false"}
     return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def check_arguments(key: str, target: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Raise ValueError, worded with `key`, where `given` does not fit the signature of `target`."""
+    """Raise ValueError if `given` does not fit the signature of `target`. key: before the names in the message."""
     parameters = inspect.signature(target).parameters
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
     annotations = _annotations(target)
@@ -96,5 +96,5 @@ def check_arguments(key: str, target: Callable[..., Any], given: Mapping[str, An
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:
     try:
         return get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, TypeError):  # names that only a type checker can see
+    except (NameError, TypeError):  # names that are imported for type checking only
         return {}

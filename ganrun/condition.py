@@ -1,4 +1,4 @@
-"""What the two networks are told of a sample's class."""
+"""Conditioning of both networks on class labels."""
 
 from typing import Literal
 
@@ -15,16 +15,15 @@ from ganrun.protocols import DOutput, HasHead, HasOutputRange, TakesLabels
 
 
 class Condition(protocols.Condition):
-    """Labels y (B,) for both players: G makes a sample of class y, and D judges x as one of class y.
+    """Class labels y (B,) for both players: G(z, y) and D(x, y).
 
-    generator: `concat`, the one-hot label beside z (CGAN, Mirza and Osindero 2014, arXiv:1411.1784), or `batch_norm`,
-    whose gain and bias each class has for itself (`ConditionalBatchNorm`).
-    discriminator: `concat`, the one-hot label beside x, for images as constant channels; `classifier`
-    (`AuxiliaryClassifier`, which is not shown the label); or `projection` (`Projection`).
-    weight: of the classification losses, which are added to those of both players.
-    Differs from the papers in that the fakes which D sees have the labels of the real examples of the same batch, so
-    that penalties can go from one to the other. Raises ValueError for data without labels, and for networks that
-    have no place for them.
+    generator: `concat`, the one-hot label concatenated to z (CGAN, Mirza and Osindero 2014, arXiv:1411.1784), or
+    `batch_norm`, with a gain and a bias for each class (`ConditionalBatchNorm`).
+    discriminator: `concat`, the one-hot label concatenated to x, for images as constant channels; `classifier`
+    (`AuxiliaryClassifier`, which does not get the label as an input); or `projection` (`Projection`).
+    weight: of the classification losses, which are added to the losses of both players.
+    Differs from the papers in that D's fake samples have the labels of its real batch, so that penalties can
+    interpolate between the two. Raises ValueError for data without labels, and for networks without inputs for labels.
     """
 
     def __init__(
@@ -40,8 +39,8 @@ class Condition(protocols.Condition):
     def check(self, spec: DataSpec) -> None:
         if not spec.num_classes:
             raise ValueError(
-                "condition: these data have no labels; use data that have, as data=digits, mnist, cifar10, fer2013, "
-                "or a folder with one sub-folder a class, or condition=none."
+                "condition: these data have no labels; use data that have, such as data=digits, mnist, cifar10, "
+                "fer2013, or a folder with one sub-folder per class, or condition=none."
             )
 
     def label_dims(self, spec: DataSpec) -> tuple[int, int]:
@@ -78,7 +77,7 @@ class ConditionalBatchNorm(nn.Module):
     """Batch normalization with a gain and a bias for each class. Dumoulin et al. 2017, arXiv:1610.07629, section 2.2.
 
     h = gain[y] * (x - mean) / sqrt(var + eps) + bias[y], with one mean and var over all classes. x: (B, C, ...).
-    Made from a layer that it replaces: every class starts with that layer's gain and bias. y is set before each use.
+    It replaces the layer `norm`, whose gain and bias initialize every class. y is set before each forward pass.
 
     >>> layer = ConditionalBatchNorm(nn.BatchNorm1d(1), num_classes=2)
     >>> with torch.no_grad():
@@ -106,7 +105,7 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class ConditionedByBatchNorm(nn.Module):
-    """A generator whose batch normalizations all become `ConditionalBatchNorm`s: G(z, y)."""
+    """A generator G(z, y) in which `ConditionalBatchNorm` replaces every batch normalization."""
 
     def __init__(self, net: nn.Module, num_classes: int) -> None:
         super().__init__()
@@ -117,7 +116,7 @@ class ConditionedByBatchNorm(nn.Module):
         if not self.norms:
             raise ValueError(
                 "condition.generator=batch_norm: this arch's generator has no batch normalization; "
-                "use condition.generator=concat, or an arch that has, as arch=dcgan."
+                "use condition.generator=concat, or an arch with batch normalization, such as arch=dcgan."
             )
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -134,7 +133,7 @@ class ConditionedByBatchNorm(nn.Module):
 
 
 class _WithHead(nn.Module):
-    """A discriminator with a second head on its features. Its state_dict has the first one under `net`."""
+    """A discriminator with a second head on its features. Its state_dict has the original one under `net`."""
 
     def __init__(self, net: nn.Module, spec: DataSpec) -> None:
         super().__init__()
@@ -149,7 +148,7 @@ class _WithHead(nn.Module):
         return self.net.features(x)
 
     def outputs(self, x: Tensor, y: Tensor | None = None) -> DOutput:
-        """Everything that D gives, from one pass."""
+        """All outputs of D, from one forward pass."""
         raise NotImplementedError
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -159,7 +158,7 @@ class _WithHead(nn.Module):
 class Projection(_WithHead):
     """D(x, y) = output(features(x)) + <embed(y), h>. Miyato and Koyama 2018, arXiv:1802.05637, Eq. 3.
 
-    h (B, F) is the features, summed over space where they are maps. `embed` has spectral normalization where D has.
+    h (B, F): the features, summed over space if they are maps. `embed` has spectral normalization if D has.
     Raises ValueError for a D without `features` and `output`.
     """
 
@@ -181,7 +180,7 @@ class Projection(_WithHead):
 class AuxiliaryClassifier(_WithHead):
     """AC-GAN: a D that also classifies. Odena, Olah and Shlens 2017, arXiv:1610.09585.
 
-    A linear layer on the features gives class logits (B, K); D(x) itself does not depend on y.
+    A linear layer on the features outputs class logits (B, K); D(x) itself does not depend on y.
     Raises ValueError for a D without `features` and `output`.
     """
 
@@ -202,8 +201,8 @@ class AuxiliaryClassifier(_WithHead):
 def _check_label_inputs(player: str, net: nn.Module, num_classes: int) -> nn.Module:
     if not (isinstance(net, TakesLabels) and net.label_dim == num_classes):
         raise ValueError(
-            f"condition.{player}=concat: this arch's {player} has no inputs for labels (an argument label_dim, which "
-            "it keeps); use another arch, as arch=mlp or dcgan, or another condition."
+            f"condition.{player}=concat: this arch's {player} has no inputs for labels (an argument and attribute "
+            "label_dim); use another arch, such as arch=mlp or dcgan, or another condition."
         )
     return net
 
@@ -220,7 +219,7 @@ def _replace_norm(net: nn.Module, name: str, num_classes: int) -> ConditionalBat
 
 @torch.no_grad()
 def _example_features(net: nn.Module, spec: DataSpec) -> Tensor:
-    """The features of two samples, in eval mode, so that no statistic changes."""
+    """The features of two samples, in eval mode, so that batch statistics are not updated."""
     assert isinstance(net, HasHead)
     net.eval()
     try:

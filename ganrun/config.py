@@ -1,4 +1,4 @@
-"""Configs as plain dictionaries, and names made of their settings."""
+"""Configs as plain dictionaries, and file names made from settings."""
 
 import hashlib
 import re
@@ -22,7 +22,7 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def slug(text: str, length: int = 100) -> str:
-    """A file name made of `text`; where it has to be changed for that, a digest keeps it apart from others.
+    """A file name made from `text`. If `text` has to be changed, a digest is added to keep the name unique.
 
     >>> slug("loss=wgan_seed=3")
     'loss=wgan_seed=3'

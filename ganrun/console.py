@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, plain lines elsewhere, and everything in train.log."""
+"""The output of a run: a progress bar on a terminal, plain lines elsewhere, and everything in train.log."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ LINE_SECONDS = 10  # between plain lines
 
 
 class Progress:
-    """The course of a run, from step `start` of `steps`."""
+    """The progress of a run, from step `start` to `steps`."""
 
     def __init__(self, start: int, steps: int) -> None:
         self.steps, self.at, self.time = steps, start, time.perf_counter()
@@ -57,7 +57,7 @@ class Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         text = self.format(record)
-        with contextlib.suppress(OSError, ValueError):  # a reader who left, as in `ganrun | head`, stops no training
+        with contextlib.suppress(OSError, ValueError):  # a closed pipe, as in `ganrun | head`, must not stop training
             encoding = stream.encoding or "utf-8"
             tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
             stream.flush()
@@ -65,7 +65,7 @@ class Console(logging.Handler):
 
 @contextmanager
 def logging_to_console() -> Iterator[None]:
-    """Show messages, and remember them for the log file that `logging_to_file` may name later."""
+    """Print messages, and keep them for a log file that `logging_to_file` may open later."""
     console, memory = (
         Console(logging.INFO),
         MemoryHandler(10**6, flushLevel=logging.CRITICAL + 1, flushOnClose=False),
@@ -84,7 +84,7 @@ def logging_to_console() -> Iterator[None]:
 
 @contextmanager
 def logging_to_file(path: Path) -> Iterator[None]:
-    """Append what was said so far, and from now on, to the file."""
+    """Append all messages, including earlier ones, to the file."""
     file = logging.FileHandler(path)
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     memories = [handler for handler in log.handlers if isinstance(handler, MemoryHandler)]

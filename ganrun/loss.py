@@ -1,7 +1,7 @@
 """The players' objectives: pure functions of logits. Every loss is a mean over its batch, in nats.
 
-A loss of your own needs `d_loss(real_logits, fake_logits)` and `g_loss(fake_logits, real_logits)`, each of logits (B,)
-and returning a scalar to minimize. `ganrun.protocols.Loss` lists what else it may declare.
+Your own loss needs `d_loss(real_logits, fake_logits)` and `g_loss(fake_logits, real_logits)`, which take logits (B,)
+and return a scalar to minimize. `ganrun.protocols.Loss` lists what else it may declare.
 """
 
 from torch import Tensor
@@ -11,16 +11,16 @@ from ganrun.protocols import FeatureLoss, Loss
 
 
 class Logistic(Loss):
-    """D's side of the logistic losses. Goodfellow et al. 2014, Algorithm 1; Salimans et al. 2016, section 3.4.
+    """D's part of the logistic losses. Goodfellow et al. 2014, Algorithm 1; Salimans et al. 2016, section 3.4.
 
-    D descends -log D(x) - log(1 - D(G(z))), with D = sigmoid(logit), computed from the logits.
-    real_label: D's target on real samples; below 1 is one-sided label smoothing, where the first term is
-    -real_label log D(x) - (1 - real_label) log(1 - D(x)). The target on fakes stays 0: smoothed as well, it
-    would hold G where it is wrong. Raises ValueError for a real_label outside (0, 1].
+    D minimizes -log D(x) - log(1 - D(G(z))), with D = sigmoid(logit), computed from the logits.
+    real_label: D's target on real samples. Values below 1 are one-sided label smoothing: the first term is
+    -real_label log D(x) - (1 - real_label) log(1 - D(x)). The target on fakes stays 0, since smoothing it would give
+    wrong samples of G no incentive to change. Raises ValueError for a real_label outside (0, 1].
 
     >>> import torch
-    >>> sure = torch.tensor([3.0])  # a sure D pays for real samples if they are smoothed, but not for fakes
-    >>> round((Logistic(0.9).d_loss(sure, -sure) - Logistic().d_loss(sure, -sure)).item(), 4)  # (1 - 0.9) * 3
+    >>> high = torch.tensor([3.0])  # smoothing adds to the loss of a confident D on real samples, but not on fakes
+    >>> round((Logistic(0.9).d_loss(high, -high) - Logistic().d_loss(high, -high)).item(), 4)  # (1 - 0.9) * 3
     0.3
     """
 
@@ -43,12 +43,12 @@ class Logistic(Loss):
 class Minimax(Logistic):
     """The minimax game. Goodfellow et al. 2014, equation 1 and Algorithm 1.
 
-    D descends -log D(x) - log(1 - D(G(z))), G descends log(1 - D(G(z))), with D = sigmoid(logit), computed
+    D minimizes -log D(x) - log(1 - D(G(z))), G minimizes log(1 - D(G(z))), with D = sigmoid(logit), computed
     from the logits. G's gradient vanishes as D(G(z)) -> 0.
 
     >>> import torch
-    >>> undecided = torch.zeros(4)
-    >>> round(Minimax().d_loss(undecided, undecided).item(), 4)  # log 4
+    >>> chance = torch.zeros(4)  # D at chance level
+    >>> round(Minimax().d_loss(chance, chance).item(), 4)  # log 4
     1.3863
     """
 
@@ -61,7 +61,7 @@ class Minimax(Logistic):
 class NonSaturating(Logistic):
     """The non-saturating game. Goodfellow et al. 2014, section 3.
 
-    D as in `Minimax`; G descends -log D(G(z)), whose gradient in the logit tends to -1 as D(G(z)) -> 0.
+    D as in `Minimax`; G minimizes -log D(G(z)), whose gradient with respect to the logit tends to -1 as D(G(z)) -> 0.
 
     >>> import torch
     >>> round(NonSaturating().g_loss(torch.zeros(4)).item(), 4)  # log 2
@@ -73,14 +73,14 @@ class NonSaturating(Logistic):
 
 
 class HalfWeighted(NonSaturating):
-    """The game as the authors' code of 2014 plays it: the mean, not the sum, of D's two cross-entropies.
+    """The game in the authors' code of Goodfellow et al. 2014: the mean, not the sum, of D's two cross-entropies.
 
-    D descends 1/2 (-log D(x) - log(1 - D(G(z)))), G descends -log D(G(z)). Differs from `NonSaturating` in that
-    D's gradient is half as large, which matters to SGD, and to Adam only through its epsilon.
+    D minimizes 1/2 (-log D(x) - log(1 - D(G(z)))), G minimizes -log D(G(z)). Differs from `NonSaturating` in that
+    D's gradient is half as large, which matters for SGD, but for Adam only through its epsilon.
 
     >>> import torch
-    >>> undecided = torch.zeros(4)
-    >>> round(HalfWeighted().d_loss(undecided, undecided).item(), 4)  # log 2
+    >>> chance = torch.zeros(4)  # D at chance level
+    >>> round(HalfWeighted().d_loss(chance, chance).item(), 4)  # log 2
     0.6931
     """
 
@@ -91,9 +91,9 @@ class HalfWeighted(NonSaturating):
 class LeastSquares(Loss):
     """Least-squares GAN. Mao et al. 2017, arXiv:1611.04076.
 
-    D descends 1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2, G descends 1/2 E (D(G(z)) - c)^2, on raw outputs.
-    a, b: D's targets on fake and on real samples; c: the output that G wants. b - c = 1 with b - a = 2, as in
-    a=-1 b=1 c=0, minimizes the Pearson chi-square divergence.
+    D minimizes 1/2 E (D(x) - b)^2 + 1/2 E (D(G(z)) - a)^2, G minimizes 1/2 E (D(G(z)) - c)^2, on raw outputs.
+    a, b: D's targets on fake and on real samples; c: G's target on fake samples. With b - c = 1 and b - a = 2, as in
+    a=-1 b=1 c=0, G minimizes the Pearson chi-square divergence.
 
     >>> import torch
     >>> LeastSquares().d_loss(torch.tensor([3.0]), torch.tensor([1.0])).item()  # 1/2 * 2^2 + 1/2 * 1^2
@@ -113,7 +113,7 @@ class LeastSquares(Loss):
 class Wasserstein(Loss):
     """Wasserstein GAN. Arjovsky et al. 2017, arXiv:1701.07875, Algorithm 1.
 
-    The critic descends E f(G(z)) - E f(x), G descends -E f(G(z)); f has to be kept Lipschitz by a penalty.
+    The critic minimizes E f(G(z)) - E f(x), G minimizes -E f(G(z)). A penalty must keep f Lipschitz.
 
     >>> import torch
     >>> Wasserstein().d_loss(torch.tensor([2.0]), torch.tensor([0.5])).item()
@@ -132,8 +132,8 @@ class Wasserstein(Loss):
 class Hinge(Loss):
     """The hinge game. Lim and Ye 2017, arXiv:1705.02894; Miyato et al. 2018, arXiv:1802.05957, equations 16 and 17.
 
-    D descends E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), G descends -E D(G(z)), which has no hinge: G is
-    driven on where D is already fooled.
+    D minimizes E max(0, 1 - D(x)) + E max(0, 1 + D(G(z))), G minimizes -E D(G(z)). G's loss has no hinge, so it has
+    a gradient even if D is already fooled.
 
     >>> import torch
     >>> Hinge().d_loss(torch.tensor([0.5, 7.0]), torch.tensor([-3.0])).item()  # 1/2 (0.5 + 0) + 0
@@ -150,9 +150,9 @@ class Hinge(Loss):
 class Relativistic(Loss):
     """The relativistic pairing game, RpGAN. Jolicoeur-Martineau 2018, arXiv:1807.00734; R3GAN, arXiv:2501.05441.
 
-    D descends -log sigmoid(D(x) - D(G(z))) over pairs of a real and a fake sample, G descends the same with the
-    two exchanged. A logit means nothing by itself: adding a constant to all of them changes nothing.
-    Both batches have to be of one size, and their order is that of the pairs.
+    D minimizes -log sigmoid(D(x) - D(G(z))) over pairs of a real and a fake sample, G minimizes the same with the
+    two exchanged. Only differences of logits matter: adding a constant to all of them changes nothing.
+    Both batches must have the same size; samples at the same position are a pair.
 
     >>> import torch
     >>> round(Relativistic().d_loss(torch.tensor([5.0]), torch.tensor([5.0])).item(), 4)  # log 2
@@ -172,13 +172,13 @@ class Relativistic(Loss):
 class RelativisticAverage(Relativistic):
     """The relativistic average game, RaSGAN. Jolicoeur-Martineau 2018, arXiv:1807.00734.
 
-    D descends -E log sigmoid(D(x) - mean D(G(z))) - E log(1 - sigmoid(D(G(z)) - mean D(x))), G descends the same
-    with real and fake exchanged: each sample is held against the mean of the others, and not against a partner.
-    The means are part of the gradient. Differs from the author's code in being the sum, not the mean, of the two terms.
+    D minimizes -E log sigmoid(D(x) - mean D(G(z))) - E log(1 - sigmoid(D(G(z)) - mean D(x))), G minimizes the same
+    with real and fake exchanged. Each sample is compared with the mean of the other kind, not with one sample of it.
+    Gradients also pass through the means. Differs from the author's code in using the sum, not the mean, of both terms.
 
     >>> import torch
-    >>> undecided = torch.full((4,), 5.0)
-    >>> round(RelativisticAverage().d_loss(undecided, undecided).item(), 4)  # log 4
+    >>> equal = torch.full((4,), 5.0)
+    >>> round(RelativisticAverage().d_loss(equal, equal).item(), 4)  # log 4
     1.3863
     """
 
@@ -191,9 +191,9 @@ class RelativisticAverage(Relativistic):
 class FeatureMatching(FeatureLoss, Logistic):
     """Feature matching. Salimans et al. 2016, arXiv:1606.03498, section 3.1.
 
-    D as in the non-saturating game; G descends ||E h(x) - E h(G(z))||^2, where h are D's features, flattened,
-    and E the mean over the batch. The real features are a fixed target. There is no g_loss.
-    features: (B, ...), which D.features gives.
+    D as in the non-saturating game; G minimizes ||E h(x) - E h(G(z))||^2, where h are D's features, flattened,
+    and E is the mean over the batch. The real features are detached. There is no g_loss.
+    features: (B, ...), from D.features.
 
     >>> import torch
     >>> fake, real = torch.tensor([[0.0, 1.0], [2.0, 1.0]]), torch.tensor([[4.0, 3.0]])

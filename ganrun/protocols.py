@@ -315,5 +315,6 @@ def complete(component: Any, interface: type[T]) -> T:
     if isinstance(component, interface):
         return component
     own = type(component)
-    component.__class__ = type(own.__name__, (own, interface), {"__module__": own.__module__})
+    completed = type(own.__name__, (own, interface), {"__module__": own.__module__})
+    object.__setattr__(component, "__class__", completed)  # for a frozen dataclass too, which refuses an assignment
     return component  # type: ignore[no-any-return]

@@ -1,6 +1,6 @@
-"""Schedules of learning rates and momentum: functions of the step alone, so there is nothing to save.
+"""Schedules of learning rates and momentum: functions of the step alone, so they have no state to save.
 
-A schedule is any callable `(step, steps) -> factor` that multiplies the optimizer's own value at `step` of `steps`.
+A schedule is a callable `(step, steps) -> factor`. The factor scales the optimizer's own value at `step` of `steps`.
 """
 
 import math
@@ -47,7 +47,7 @@ class Exponential:
 
 
 class Linear:
-    """factor = 1 until step `start`, then on a line to `final`, which it reaches when the last step is done.
+    """factor = 1 until step `start`, then linear to `final`, which it reaches after the last step.
 
     >>> Linear()(25, 100)
     0.75
@@ -80,10 +80,10 @@ class Cosine:
 
 
 class Epochs:
-    """factor = 1 up to epoch `first`, then on a line to `final`, which it has from epoch `last` on; steps by epochs.
+    """factor = 1 up to epoch `first`, then linear to `final` at epoch `last`, and `final` after that.
 
-    Epochs are counted from 1. With momentum 0.5, final 1.4, first 1 and last 250 it is the momentum of Goodfellow et
-    al. 2014 in the authors' code, which rises from 0.5 to 0.7.
+    It is constant within an epoch. Epochs are counted from 1. With momentum 0.5, final 1.4, first 1 and last 250 this
+    is the momentum in the authors' code of Goodfellow et al. 2014, which rises from 0.5 to 0.7.
 
     >>> rising = Epochs(steps_per_epoch=500, first=1, last=250, final=1.4)
     >>> rising(499, 10**6), round(rising(249 * 500, 10**6), 6)
@@ -92,7 +92,7 @@ class Epochs:
 
     def __init__(self, steps_per_epoch: float, first: int, last: int, final: float) -> None:
         if not 1 <= first < last:
-            raise ValueError(f"last={last}: must be greater than first={first}, and that at least 1.")
+            raise ValueError(f"last={last}: must be greater than first={first}, which must be at least 1.")
         if not final >= 0:
             raise ValueError(f"final={final}: must be at least 0.")
         self.steps_per_epoch, self.first, self.last, self.final = steps_per_epoch, first, last, final

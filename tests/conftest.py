@@ -20,18 +20,20 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test works in a folder of its own, with one thread, and leaves torch's state as it was."""
+    """Each test works in a folder of its own, with one thread, and draws the same random numbers each time."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GANRUN_DATA", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    torch.manual_seed(0)
     yield
     torch.set_num_threads(threads)
 
 
 Command = Callable[..., subprocess.CompletedProcess]
+Here = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
@@ -48,7 +50,7 @@ def command(tmp_path: Path) -> Command:
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Callable[..., tuple[int, str, str]]:
+def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Here:
     """Runs the command line in this process, which is faster: (exit code, standard output, standard error)."""
     from ganrun.cli.main import main
 

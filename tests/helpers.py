@@ -11,6 +11,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from PIL import Image
 from scipy.io import savemat
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from ganrun.cli.compose import compose, plain
 from ganrun.penalty.gradient import R1, R2, Dragan, GradientPenalty, ZeroCentered
@@ -134,8 +137,9 @@ def recorded(run_dir: Path, key: str) -> list[tuple[int, float]]:
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     """Every scalar record in the event files, in the order in which they were written."""
     found: dict[str, list[tuple[int, float]]] = {}
-    for path in sorted(run_dir.glob("events.*"), key=lambda path: path.stat().st_mtime_ns):
-        for event in EventFileLoader(str(path)).Load():
+    files = [list(EventFileLoader(str(path)).Load()) for path in run_dir.glob("events.*")]
+    for events in sorted(files, key=lambda events: events[0].wall_time):
+        for event in events:
             for value in event.summary.value:
                 if value.metadata.plugin_data.plugin_name == "scalars" and not value.tag.startswith("time/"):
                     found.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
@@ -149,6 +153,11 @@ def same(a: Any, b: Any) -> bool:
     if isinstance(a, list | tuple):
         return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
     return torch.equal(a.nan_to_num(9), b.nan_to_num(9)) if isinstance(a, Tensor) else a == b
+
+
+def state_of(net: nn.Module) -> dict[str, Tensor]:
+    """A copy of the network's parameters and buffers, by name."""
+    return copy.deepcopy(net.state_dict())
 
 
 def assert_same_run(a: Path, b: Path) -> None:
@@ -243,15 +252,15 @@ GRADIENT_PENALTIES = [GradientPenalty, ZeroCentered, R1, R2, Dragan]
 
 
 class Linear(nn.Module):
-    """D(x) = w . x, on samples of any shape. Keeps what it was shown."""
+    """D(x) = w . x, on samples of any shape. Keeps its inputs."""
 
     def __init__(self, w: Tensor) -> None:
         super().__init__()
         self.w = nn.Parameter(w)
-        self.seen: list[Tensor] = []
+        self.inputs: list[Tensor] = []
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        self.seen.append(x.detach())
+        self.inputs.append(x.detach())
         return (x * self.w).flatten(1).sum(1)
 
 
@@ -318,3 +327,28 @@ def vector_of_length(length: float, shape: tuple[int, ...]) -> Tensor:
 
 def images(batch: int, channels: int = 3, size: int = 8, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.rand(batch, channels, size, size, dtype=dtype) * 2 - 1
+
+
+# Memory
+
+
+class PeakBytes(TorchDispatchMode):
+    """Counts the bytes of all tensors that are made within it: `peak` is the most that were alive at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alive = self.peak = 0
+        self.known: weakref.WeakSet[torch.UntypedStorage] = weakref.WeakSet()
+
+    def __torch_dispatch__(self, op: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = op(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor) and (storage := tensor.untyped_storage()) not in self.known:
+                self.known.add(storage)
+                self.alive += storage.nbytes()
+                self.peak = max(self.peak, self.alive)
+                weakref.finalize(storage, self.release, storage.nbytes())
+        return out
+
+    def release(self, num: int) -> None:
+        self.alive -= num

@@ -51,14 +51,14 @@ def test_translation_moves_pixels_and_fills_with_zeros() -> None:
     torch.manual_seed(0)
     x = torch.arange(1.0, 257).view(1, 1, 16, 16)
     out = DiffAugment(["translation"])(x.expand(400, 1, 16, 16))
-    seen = set()
+    found = set()
     for image in out[:, 0]:  # at most 2 of 16 pixels each way
         dy, dx = ((image == x[0, 0, 8, 8]).nonzero()[0] - 8).tolist()
         expected = torch.zeros(20, 20)
         expected[2 + dy : 18 + dy, 2 + dx : 18 + dx] = x[0, 0]
         assert torch.equal(image, expected[2:18, 2:18])
-        seen.add((dx, dy))
-    assert seen == {(dx, dy) for dx in range(-2, 3) for dy in range(-2, 3)}
+        found.add((dx, dy))
+    assert found == {(dx, dy) for dx in range(-2, 3) for dy in range(-2, 3)}
 
 
 @pytest.mark.parametrize(("size", "side"), [(8, 4), (9, 5), (28, 14)])

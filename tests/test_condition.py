@@ -1,7 +1,8 @@
-"""Labels reach both players as the papers say. Each test names the public mistake that it guards against."""
+"""Labels reach both players as the papers say. Docstrings name the public mistakes in question."""
 
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 from ganrun.arch import mlp
 from ganrun.condition import AuxiliaryClassifier, Condition, ConditionalBatchNorm, ConditionedByBatchNorm, Projection
 from ganrun.data.dataset import DataSpec
+from ganrun.protocols import DOutput, Metric
+from ganrun.training.evaluation import Evaluation
 from ganrun.training.game import Game, scalars
 from ganrun.training.pictures import Pictures
 from ganrun.training.randomness import reseed
@@ -20,7 +23,7 @@ from ganrun.training.run import Run
 
 CPU = torch.device("cpu")
 KINDS = ["concat", "acgan", "projection"]
-SMALL = ["data=digits", "arch.generator.width=4", "arch.discriminator.width=4", "train.batch_size=8"]
+SMALL = ["data=digits", "arch.generator.width=4", "arch.discriminator.width=4", "train.batch_size=8", "train.threads=1"]
 SPEC = DataSpec((2,), classes=("a", "b", "c"))
 
 
@@ -28,28 +31,27 @@ def conditional(kind: str, *overrides: str) -> Run:
     return run_of(*SMALL, f"condition={kind}", *overrides)
 
 
-class Listener:
-    """Notes the labels that a network is given."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.labels: list[Tensor | None] = []
-        net.register_forward_pre_hook(lambda _, arguments: self.labels.append(arguments[1]))
+def labels_given_to(net: nn.Module) -> list[Tensor | None]:
+    """A list that grows by the labels that the network is given at each call."""
+    labels: list[Tensor | None] = []
+    net.register_forward_pre_hook(lambda _, arguments: labels.append(arguments[1]))
+    return labels
 
 
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
-def test_fakes_have_the_labels_that_d_is_told(update: str) -> None:
-    """Public mistake: D is told other labels with the fakes than those that G made them of."""
+def test_fakes_have_the_labels_that_d_is_given(update: str) -> None:
+    """Public mistake: D is given other labels with the fakes than those that G made them of."""
     run = conditional("concat", f"train.update={update}", "arch.discriminator.norm=none")
-    game, G, D = Game(run), Listener(run.G), Listener(run.D)
+    game, of_g, of_d = Game(run), labels_given_to(run.G), labels_given_to(run.D)
     reseed(CPU, 0, "step")
     game.step(0)
     y = run.batches[0][1]
-    assert torch.equal(G.labels[0], y)
-    told = D.labels[:1] if update == "alternating" else D.labels[:2]  # real and fake in one pass, or each in its own
-    assert torch.equal(torch.cat([part for part in told if part is not None]), torch.cat([y, y]))
+    assert torch.equal(of_g[0], y)
+    first = of_d[:1] if update == "alternating" else of_d[:2]  # real and fake in one pass, or each in its own
+    assert torch.equal(torch.cat([part for part in first if part is not None]), torch.cat([y, y]))
     if update == "alternating":
-        assert torch.equal(G.labels[1], D.labels[1])  # of G's own update: fresh ones
-        assert not torch.equal(G.labels[1], y)
+        assert torch.equal(of_g[1], of_d[1])  # of G's own update: fresh ones
+        assert not torch.equal(of_g[1], y)
 
 
 def test_gs_labels_are_as_frequent_as_the_datas(tmp_path: Path) -> None:
@@ -60,24 +62,24 @@ def test_gs_labels_are_as_frequent_as_the_datas(tmp_path: Path) -> None:
     run = run_of("data=folder", f"data.root={tmp_path}/photos", "data.size=16", "data.valid=0", "data.test=0",
                  "condition=concat", "arch=mlp", "train.batch_size=2000")  # fmt: skip
     assert run.dataset.spec.classes == ("cats", "dogs")
-    assert Game(run)._labels().float().mean() == pytest.approx(6 / 26, abs=0.04)
+    assert Game(run).random_labels().float().mean() == pytest.approx(6 / 26, abs=0.04)
 
 
 def test_without_a_condition_labels_reach_nobody() -> None:
     run = run_of(*SMALL)
-    game, G, D = Game(run), Listener(run.G), Listener(run.D)
+    game, of_g, of_d = Game(run), labels_given_to(run.G), labels_given_to(run.D)
     game.step(0)
-    assert {*G.labels, *D.labels} == {None}
+    assert {*of_g, *of_d} == {None}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_shared_pass_gives_the_verdicts_of_separate_ones(kind: str) -> None:
+def test_a_shared_pass_gives_the_outputs_of_separate_ones(kind: str) -> None:
     run = conditional(kind, "arch.discriminator.norm=none")
     game, (real, y), fake = Game(run), run.batches[0], torch.rand(8, 1, 8, 8)
-    assert game.shared_pass
-    together = game._judge(real, fake, y)
-    game.shared_pass = False
-    torch.testing.assert_close(together, game._judge(real, fake, y))
+    assert game.independent
+    shared, separate = (game.outputs(real, fake, y, together) for together in (True, False))
+    assert all((out.classes is not None) == (kind == "acgan") for out in (*shared, *separate))
+    torch.testing.assert_close(shared, separate)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -141,13 +143,27 @@ def test_the_embedding_is_normalized_where_d_is() -> None:
 def test_acgan_terms_by_hand() -> None:
     """Undecided: log K for real, and for fake, in D's loss, log K in G's. Public mistake: halved, or reals alone."""
     condition, y = Condition("concat", "classifier", weight=2), torch.tensor([0, 2])
-    undecided = torch.zeros(2, 3)
-    sure = torch.tensor([[50.0, 0, 0], [0, 0, 50.0]])
+    undecided = classified(torch.zeros(2, 3))
+    sure = classified(torch.tensor([[50.0, 0, 0], [0, 0, 50.0]]))
     assert condition.d_term(undecided, undecided, y).item() == pytest.approx(2 * 2 * math.log(3))
     assert condition.d_term(sure, undecided, y).item() == pytest.approx(2 * math.log(3))
     assert condition.d_term(undecided, sure, y).item() == pytest.approx(2 * math.log(3))
     assert condition.g_term(undecided, y).item() == pytest.approx(2 * math.log(3))
-    assert condition.g_term(-sure, y).item() == pytest.approx(2 * (50 + math.log(2)), rel=1e-6)
+    opposite = classified(torch.tensor([[-50.0, 0, 0], [0, 0, -50.0]]))
+    assert condition.g_term(opposite, y).item() == pytest.approx(2 * (50 + math.log(2)), rel=1e-6)
+
+
+def classified(classes: Tensor) -> DOutput:
+    """D's output with these class logits (B, K)."""
+    return DOutput(torch.zeros(len(classes)), classes)
+
+
+@pytest.mark.parametrize("discriminator", ["concat", "projection"])
+def test_without_a_classifier_no_loss_is_added(discriminator: str) -> None:
+    condition, y = Condition("concat", discriminator), torch.tensor([0, 2])
+    out = DOutput(torch.zeros(2))
+    assert condition.d_term(out, out, y) is None
+    assert condition.g_term(out, y) is None
 
 
 @pytest.mark.slow
@@ -189,7 +205,7 @@ def test_conditional_batch_norm_starts_as_the_layer_it_replaces() -> None:
 def test_a_d_update_leaves_a_conditional_g_as_it_is() -> None:
     run = conditional("projection")
     before = [tensor.clone() for tensor in run.G.state_dict().values()]
-    Game(run).d_update(0)
+    Game(run).d_update(0, noise=0)
     assert all(torch.equal(a, b) for a, b in zip(before, run.G.state_dict().values(), strict=True))
 
 
@@ -274,20 +290,17 @@ def test_a_grid_has_a_row_for_each_class_and_a_column_for_each_latent() -> None:
     assert pictures.draw("step 0").shape == (102, 102, 3)  # 10 images of 8 pixels, 2 between them
 
 
-def test_metrics_draw_labels_like_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ganrun import loop
-
-    class Count:
+def test_metrics_draw_labels_like_the_data() -> None:
+    class Count(Metric):
         num = 500
 
-        def __call__(self, samples: Tensor, dataset: object) -> dict[str, float]:
+        def __call__(self, samples: Tensor, dataset: object, D: object = None) -> dict[str, float]:
             return {"num": len(samples)}
 
-    run = conditional("concat")
-    run.metrics["count"] = Count()
-    heard = Listener(run.G)
-    assert loop.evaluate(run) == {"num": 500}
-    assert len(torch.cat(heard.labels).unique()) == 10
+    run = replace(conditional("concat"), metrics={"count": Count()})
+    labels = labels_given_to(run.G)
+    assert Evaluation(run).metrics() == {"num": 500}
+    assert len(torch.cat(labels).unique()) == 10
 
 
 @pytest.mark.slow
@@ -326,10 +339,13 @@ def test_pngs_of_a_conditional_run_are_a_labelled_folder_again(here, tmp_path: P
     assert run.dataset.spec.classes == ("3", "7")
 
 
-def test_the_auxiliary_classifier_is_asked_once() -> None:
-    """One pass gives logits and classes; D(x) alone is the same."""
-    D = AuxiliaryClassifier(mlp.Discriminator(SPEC, hidden=[4]), SPEC)
-    x = torch.randn(5, 2)
-    logits, classes = D.judge(x)
-    assert torch.equal(logits, D(x))
-    assert classes.shape == (5, 3)
+def test_one_pass_of_an_auxiliary_classifier_gives_logits_classes_and_features() -> None:
+    """And D(x) alone gives the same logits."""
+    net = mlp.Discriminator(SPEC, hidden=[4])
+    D, x, passes = AuxiliaryClassifier(net, SPEC), torch.randn(5, 2), []
+    net.layers[0].register_forward_hook(lambda *_: passes.append(1))
+    out = D.outputs(x)
+    assert len(passes) == 1
+    assert out.classes.shape == (5, 3)
+    assert torch.equal(out.features, D.features(x))
+    assert torch.equal(out.logits, D(x))

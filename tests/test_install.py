@@ -11,8 +11,8 @@ import pytest
 from helpers import REPO
 
 
-def say(*command: str | Path, cwd: Path) -> str:
-    done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True, timeout=300)
+def output_of(*command: str | Path, cwd: Path) -> str:
+    done = subprocess.run([str(c) for c in command], cwd=cwd, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -20,7 +20,7 @@ def say(*command: str | Path, cwd: Path) -> str:
 @pytest.mark.slow
 def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     pip = (sys.executable, "-m", "pip")
-    say(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, REPO, cwd=REPO)
+    output_of(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, REPO, cwd=REPO)
     (wheel,) = tmp_path.glob("ganrun-*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "ganrun/conf/train.yaml" in names
@@ -30,13 +30,13 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     venv.create(clean, with_pip=False)
     empty.mkdir()
     python = clean / "bin" / "python"
-    site = Path(say(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=empty).strip())
-    say(*pip, "install", "--no-deps", "--target", site, wheel, cwd=empty)
+    site = Path(output_of(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=empty).strip())
+    output_of(*pip, "install", "--no-deps", "--target", site, wheel, cwd=empty)
     # Torch and the like from here, without a second gigabyte; a plain path, so that the editable ganrun stays out.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    where = say(python, "-c", "import ganrun; print(ganrun.__file__)", cwd=empty).strip()
+    where = output_of(python, "-c", "import ganrun; print(ganrun.__file__)", cwd=empty).strip()
     assert where == str(site / "ganrun" / "__init__.py")
-    say(python, "-m", "ganrun", "train.steps=5", "run_dir=r", cwd=empty)
-    say(python, "-m", "ganrun", "sample", "run_dir=r", "num=3", cwd=empty)
+    output_of(python, "-m", "ganrun", "train.steps=5", "run_dir=r", cwd=empty)
+    output_of(python, "-m", "ganrun", "sample", "run_dir=r", "num=3", cwd=empty)
     assert (empty / "r" / "result.json").exists()
     assert (site / "bin" / "ganrun").exists()

@@ -1,38 +1,32 @@
-"""An import goes downward only, and each library is known in one place."""
+"""Imports go downward only, and each library has one place, as the tables of CONTRIBUTING.md say."""
 
 import ast
+import re
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from helpers import REPO
 
-ROOT = Path(__file__).parents[1] / "ganrun"
+ROOT = REPO / "ganrun"
 FILES = sorted(ROOT.rglob("*.py"))
+GUIDE = (REPO / "CONTRIBUTING.md").read_text()
 
-# From the ground up: what stands in a line may import what stands in it or in a line before.
-FLOORS = [
-    ["ganrun", "names", "checks", "randomness", "eager", "progress"],
-    ["options", "data", "arch", "condition", "loss", "penalty", "augment", "schedule", "latent", "metric", "theory"],
-    ["run"],
-    ["sampling", "frames", "steps", "records", "best", "evaluation"],
-    ["figures", "diagnosis"],
-    ["build", "loop"],
-    ["commands"],
-    ["cli"],
-    ["__main__"],
-]
-ONLY_IN = {
-    "hydra": {"cli", "build"},
-    "omegaconf": {"cli"},
-    "matplotlib": {"figures"},
-    "tensorboard": {"records/dashboard.py"},
-    "torchvision": {"data"},
-    "sklearn": {"data"},
-    "scipy": {"data"},
-}
+
+def table(heading: str) -> list[list[list[str]]]:
+    """The rows of the table with that heading: of each cell the names in backticks, without a slash at the end."""
+    lines = GUIDE.partition(f"| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
+    cells = [line.strip("| ").split(" | ") for line in lines]
+    return [[[name.rstrip("/") for name in re.findall(r"`([^`]+)`", cell)] for cell in row] for row in cells]
+
+
+LAYERS = [row[0] for row in table("in `ganrun/`")]  # from the top
+PLACES = {library: places for (library,), places in table("library")}
 
 
 def imports(path: Path) -> set[str]:
+    """The modules and names that a file imports, `ganrun.data.toy.ring` of `from ganrun.data.toy import ring`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -42,46 +36,56 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def room(module: str) -> str:
-    """ganrun.data.toy.gaussian -> data"""
-    parts = module.split(".")
-    return parts[1] if len(parts) > 1 and any(parts[1] in floor for floor in FLOORS) else "ganrun"
+def layer_of(name: str) -> int:
+    """The line of the table in which a file or folder of ganrun/ stands."""
+    return next(number for number, names in enumerate(LAYERS) if name in names)
 
 
-def floor_of(name: str) -> int:
-    return next(i for i, floor in enumerate(FLOORS) if name in floor)
+def place_of(path: Path) -> str:
+    """data/toy.py -> data, loss.py -> loss"""
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def test_the_table_names_all_that_there_is_and_nothing_else() -> None:
+    assert sorted(name for names in LAYERS for name in names) == sorted({place_of(path) for path in FILES})
+    assert PLACES
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
 def test_imports_go_downward(path: Path) -> None:
-    relative = path.relative_to(ROOT)
-    own = (
-        "ganrun"
-        if relative.name == "__init__.py" and len(relative.parts) == 1
-        else relative.parts[0].removesuffix(".py")
-    )
     for module in imports(path):
-        if module.split(".")[0] == "ganrun":
-            assert floor_of(room(module)) <= floor_of(own), f"{relative} imports {module}"
+        package, *rest = module.split(".")
+        if package != "ganrun" or rest == ["__version__"]:
+            continue
+        assert layer_of(rest[0]) >= layer_of(place_of(path)), f"{path.relative_to(ROOT)} imports {module}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_each_library_is_known_in_one_place(path: Path) -> None:
+def test_each_library_has_one_place(path: Path) -> None:
     relative = path.relative_to(ROOT).as_posix()
     for module in imports(path):
-        places = ONLY_IN.get(module.split(".")[0])
-        allowed = places is None or any(
-            relative == p or relative.split("/")[0].removesuffix(".py") == p for p in places
-        )
-        assert allowed, f"{relative} imports {module}"
+        places = PLACES.get(module.partition(".")[0])
+        assert places is None or any(relative.startswith((f"{p}/", p)) for p in places), f"{relative}: {module}"
+
+
+def test_components_do_not_import_each_other() -> None:
+    """But for siblings in one folder, data sets, interfaces, and condition and penalty, which adapt an arch."""
+    for path in FILES:
+        if layer_of(place_of(path)) == layer_of("arch"):
+            used = {module.split(".")[1] for module in imports(path) if module.startswith("ganrun.")}
+            assert used <= {place_of(path), "data", "protocols"}, path
+
+
+def test_training_never_asks_what_a_component_can_do() -> None:
+    for path in (ROOT / "training").glob("*.py"):
+        calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+        names = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
+        assert not names & {"getattr", "hasattr"}, path
 
 
 def test_everything_imported_is_declared() -> None:
-    project = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     declared = {d.split(">")[0].split("=")[0].split("<")[0] for d in project["dependencies"]}
     names = {"hydra": "hydra-core", "sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
     used = {module.split(".")[0] for path in FILES for module in imports(path)}
-    import sys
-
-    outside = {names.get(name, name) for name in used - set(sys.stdlib_module_names) - {"ganrun"}}
-    assert outside == declared
+    assert {names.get(name, name) for name in used - set(sys.stdlib_module_names) - {"ganrun"}} == declared

@@ -1,7 +1,7 @@
 """DCGAN. Radford, Metz and Chintala 2016, arXiv:1511.06434.
 
-Differs from the paper in starting from the side in 4..7 that reaches the data's by doubling, so that 28 or 48
-pixels need no padding, and in using as many stages as that takes.
+Differs from the paper in that the smallest feature maps have side 4, 5, 6 or 7, whichever yields the image size by
+doubling, and in the number of stages that follows. So images of 28 or 48 pixels need no padding.
 """
 
 from collections.abc import Callable
@@ -23,9 +23,9 @@ NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
 class Generator(nn.Module):
     """z (B, z_dim) -> images (B, C, R, R) in [-1, 1]: transposed convolutions k4 s2, batch norm, ReLU, tanh.
 
-    width: channels of the last hidden layer; each earlier one has twice as many, 8 * width at most.
-    label_dim: classes that y (B,) tells apart and that stand one-hot beside z; 0: y is not looked at.
-    Raises ValueError for data that are not square images of a side that fits (`_stages`).
+    width: channels of the last hidden layer; each earlier layer has twice as many, at most 8 * width.
+    label_dim: number of classes; y (B,) is one-hot encoded and concatenated to z. 0: y is ignored.
+    Raises ValueError for data that are not square images of a supported size (`_stages`).
     """
 
     output_range = (-1.0, 1.0)
@@ -64,8 +64,8 @@ class Generator(nn.Module):
 class Discriminator(nn.Module):
     """Images (B, C, R, R) -> logits (B,): convolutions k4 s2 with LeakyReLU .2, batch norm in all but the first.
 
-    norm: layer, over all of a sample's values, or none, for penalties that need every sample to be judged by itself.
-    label_dim: classes that y (B,) tells apart and that are constant channels beside x; 0: y is not looked at.
+    norm: "batch" or, for penalties that need independent samples, "layer" (over all values of a sample) or "none".
+    label_dim: number of classes; y (B,) is one-hot encoded and concatenated to x as constant channels. 0: y is ignored.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ def _stages(spec: DataSpec) -> tuple[int, int]:
         start, stages = start // 2, stages + 1
     if not (4 <= start <= 7 and 8 <= spec.shape[1] <= 128):
         raise ValueError(
-            f"DCGAN makes images of side 8 to 128 that is 4, 5, 6 or 7 times a power of 2, not {spec.shape[1]}; "
+            f"DCGAN makes images whose side is 8 to 128, and 4, 5, 6 or 7 times a power of 2, not {spec.shape[1]}; "
             "resize (data.size=32 for data=folder) or use arch=mlp."
         )
     return start, stages

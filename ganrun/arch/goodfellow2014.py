@@ -1,7 +1,7 @@
-"""The nets of Goodfellow et al. 2014, arXiv:1406.2661, as the authors' code configures them.
+"""The networks of Goodfellow et al. 2014, arXiv:1406.2661, as configured in the authors' code.
 
-G mixes rectified linear and sigmoid layers, D is made of maxout layers with dropout on what each of them sees.
-Weights start as U(-irange, irange), and biases at 0 where nothing else is asked for.
+G has rectified linear and sigmoid layers, D has maxout layers with dropout on their inputs. Weights are initialized
+from U(-irange, irange), and biases to 0 unless they are set.
 """
 
 import math
@@ -19,24 +19,24 @@ from ganrun.data.dataset import DataSpec, Split
 Activation = Literal["relu", "sigmoid", "linear"]
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "linear": nn.Identity}
-CLIP = 1e-7  # of mean pixels, before their logit is taken
+CLIP = 1e-7  # mean pixels are clipped to [CLIP, 1 - CLIP] before the logit
 
 
 class Generator(nn.Module):
-    """z (B, z_dim) -> samples (B, *spec.shape): fully connected layers, and for images at most one deconvolution.
+    """z (B, z_dim) -> samples (B, *spec.shape): fully connected layers and, for images, an optional deconvolution.
 
-    hidden, activation: units and kind of each hidden layer. bias: where the biases of each start (None: 0).
+    hidden, activation: units and activation of each hidden layer. bias: initial biases of each (None: 0).
     output: "sigmoid", scaled to the data's range, or "linear", for normalized data.
-    irange: of the hidden weights; output_irange: of the output's (None: the same).
-    output_sparse: None, or the number of weights per output unit that start as N(0, 1), all others as 0. Martens 2010.
-    output_bias: "zero", or "data": the logits of the mean of `examples`, so that G begins there; they may be None where
-    weights are loaded afterwards.
-    max_norm: of each unit's weights, for all layers or one by one, the output included.
-    deconvolution: None, or (channels, kernel, stride): the last hidden layer is taken as so many square feature maps,
-    from which a transposed convolution without padding makes the image, with a bias for each pixel.
+    irange: range of the initial hidden weights; output_irange: of the output weights (None: the same).
+    output_sparse: None, or the number of weights per output unit drawn from N(0, 1); all others are 0. Martens 2010.
+    output_bias: "zero", or "data": the logits of the mean of `examples`, so that G starts near the mean. `examples` may
+    be None if weights are loaded afterwards.
+    max_norm: largest L2 norm of each unit's weights: one value, or one for each layer including the output.
+    deconvolution: None, or (channels, kernel, stride): the last hidden layer is reshaped to square feature maps, and a
+    transposed convolution without padding, with a bias for each pixel, makes the image.
     spectral_norm, label_dim: as in `ganrun.arch.mlp`.
 
-    Raises ValueError for lists whose lengths differ, and for sizes that do not give the data's shape.
+    Raises ValueError for lists of different lengths, and for sizes that do not result in the data's shape.
     """
 
     def __init__(
@@ -98,9 +98,9 @@ class Generator(nn.Module):
         bias.copy_(mean.reshape(bias.shape))
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """This generator's state_dict with another's weights in the last layers: of a smaller one, new layers in front.
+        """This generator's state_dict, with the weights of another one, `state`, in the last layers.
 
-        Raises ValueError where the other's layers are not the last of these.
+        `state` may have fewer layers. Raises ValueError if they do not match the last layers of this generator.
         """
         depth = sum(name.startswith("hidden.") and name.endswith(".weight") for name in state)
         new = len(self.hidden) - depth
@@ -111,20 +111,19 @@ class Generator(nn.Module):
             raise ValueError(
                 f"its generator has {depth} hidden layers, which are not the last of this one's {len(self.hidden)}"
                 f"{f' ({misfits[0]} differs)' if misfits else ''}; "
-                "list the new layers in front, as in arch.generator.hidden=[8000,100,8000,8000]."
+                "list the new layers first, as in arch.generator.hidden=[8000,100,8000,8000]."
             )
         return own | moved
 
 
 class Discriminator(nn.Module):
-    """Samples (B, *spec.shape) -> logits (B,): maxout layers, each behind dropout, and one linear unit.
+    """Samples (B, *spec.shape) -> logits (B,): maxout layers and a linear unit, each after dropout.
 
-    hidden, pieces: units of each fully connected maxout layer, and linear pieces to a unit.
-    convolutions: for images, before them: (channels, kernel, padding, pool, pool stride) of each convolutional maxout
-    layer, with conv_pieces pieces. input_dropout: the share of pixels that D does not see; dropout: of the units that
-    each later layer does not, the output included. What is kept is scaled up by 1 / (1 - share), and in eval mode all
-    is kept. irange, max_norm: as in `Generator`; minibatch, label_dim: as in `ganrun.arch.mlp`. The input is not
-    standardized.
+    hidden, pieces: units of each fully connected maxout layer, and linear pieces per unit.
+    convolutions: for images, (channels, kernel, padding, pool, pool stride) of each convolutional maxout layer. These
+    come before the fully connected ones, and have conv_pieces pieces.
+    input_dropout: dropout probability of the pixels; dropout: of the inputs of every later layer, including the output.
+    irange, max_norm: as in `Generator`; minibatch, label_dim: as in `ganrun.arch.mlp`. The input is not standardized.
     """
 
     def __init__(
@@ -197,7 +196,7 @@ def _output(
 
 
 def _maps(spec: DataSpec, units: int, deconvolution: Sequence[int]) -> tuple[int, int, tuple[int, ...], int, int]:
-    """What `Deconvolution` is made from. Raises ValueError where units and data do not allow for it."""
+    """The arguments of `Deconvolution`. Raises ValueError if they do not fit the units and the data."""
     if len(deconvolution) != 3 or min(deconvolution) < 1 or not spec.is_image:
         raise ValueError(
             f"deconvolution={list(deconvolution)}: must be (channels, kernel, stride), for images; null for none."
@@ -216,14 +215,14 @@ def _maps(spec: DataSpec, units: int, deconvolution: Sequence[int]) -> tuple[int
 def _convolutions(
     spec: DataSpec, convolutions: Sequence[Sequence[int]], pieces: int, label_dim: int
 ) -> tuple[list[nn.Module], int]:
-    """The convolutional layers, and how many numbers they end in: those of x and its labels where there are none."""
+    """The convolutional layers, and the size of their flattened output; without layers, that of x and its labels."""
     layers: list[nn.Module] = []
     if not convolutions:
         return layers, spec.numel + label_dim
-    shown = [list(given) for given in convolutions]
+    sizes = [list(given) for given in convolutions]
     if not spec.is_image or any(len(given) != 5 for given in convolutions):
         raise ValueError(
-            f"convolutions={shown}: each must be (channels, kernel, padding, pool, pool stride), "
+            f"convolutions={sizes}: each must be (channels, kernel, padding, pool, pool stride), "
             "for images; [] for none."
         )
     first = channels = spec.shape[0] + label_dim
@@ -235,12 +234,12 @@ def _convolutions(
             return layers, nn.Sequential(*layers)(torch.zeros(1, first, *spec.shape[1:])).numel()
         except RuntimeError as error:
             raise ValueError(
-                f"convolutions={shown}: do not fit images of {spec.shape[1]}x{spec.shape[2]} ({error})."
+                f"convolutions={sizes}: do not fit images of {spec.shape[1]}x{spec.shape[2]} ({error})."
             ) from error
 
 
 def _flattened(layers: Sequence[nn.Module], convolutions: int) -> list[nn.Module]:
-    """The layers, with feature maps made vectors after the convolutional ones."""
+    """The layers, with nn.Flatten after the convolutional ones."""
     return [*layers[:convolutions], *([nn.Flatten()] if convolutions else []), *layers[convolutions:]]
 
 
@@ -254,7 +253,7 @@ def _check_layers(
             raise ValueError(f"{name}={list(values)}: must have {len(hidden)} entries, one for each of hidden.")
     if output == "sigmoid" and spec.value_range is None:
         raise ValueError(
-            "output=sigmoid: is bounded, but the data are not; normalized images need output=linear output_bias=zero."
+            "output=sigmoid: is bounded, but the data are not; use output=linear output_bias=zero for normalized data."
         )
 
 
@@ -264,7 +263,7 @@ def _check_one_bound(max_norm: object) -> None:
 
 
 def _each(name: str, value: float | Sequence[float | None] | None, num: int) -> list[float | None]:
-    """One for each layer."""
+    """One value for each layer."""
     if value is None or isinstance(value, int | float):
         return [value] * num
     if len(value) != num:
@@ -287,7 +286,7 @@ def _uniform(layer: nn.Linear | nn.Conv2d, irange: float) -> None:
 
 @torch.no_grad()
 def _sparse(weight: Tensor, num: int) -> None:
-    """`num` weights N(0, 1) into each unit, from inputs drawn without replacement; all others 0."""
+    """Draw `num` weights of each unit, at random inputs without replacement, from N(0, 1), and set all others to 0."""
     units, n_in = weight.shape
     if not 1 <= num <= n_in:
         raise ValueError(f"output_sparse={num}: must lie between 1 and {n_in}, the inputs of the output layer.")

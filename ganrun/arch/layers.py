@@ -1,6 +1,6 @@
-"""Layers and normalization for any discriminator, those for vectors included.
+"""Layers and normalization for discriminators of images and of vectors.
 
-A layer with `mixes_samples = True` looks across the batch: real and fake then pass D separately.
+A layer with `mixes_samples = True` combines the samples of a batch: D then gets real and fake in separate batches.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Minibatch = Literal["none", "stddev", "discrimination"]
 
 
 def with_labels(x: Tensor, y: Tensor | None, label_dim: int) -> Tensor:
-    """x (B, F) or (B, C, H, W), and beside it y (B,) as one-hot features or constant channels; label_dim=0: x alone.
+    """Append y (B,) to x (B, F) as one-hot features, or to x (B, C, H, W) as constant channels; label_dim=0: return x.
 
     >>> with_labels(torch.tensor([[7.0]]), torch.tensor([1]), 3)
     tensor([[7., 0., 1., 0.]])
@@ -25,7 +25,7 @@ def with_labels(x: Tensor, y: Tensor | None, label_dim: int) -> Tensor:
     if not label_dim:
         return x
     if y is None:
-        raise ValueError("condition: this network was built for labels, and was given none.")
+        raise ValueError("condition: this network needs labels, and was given none.")
     one_hot = F.one_hot(y, label_dim).to(x.dtype).view(len(x), label_dim, *[1] * (x.dim() - 2))
     return torch.cat([x, one_hot.expand(-1, -1, *x.shape[2:])], 1)
 
@@ -35,10 +35,10 @@ class MinibatchDiscrimination(nn.Module):
 
     M_i = f(x_i) T, (out_features, kernel_dim);  o_i[b] = sum over j != i of exp(-||M_i[b] - M_j[b]||_1)
 
-    f (B, in_features) -> [f, o] (B, in_features + out_features). The paper's sum has j = i too, which adds 1 to all;
-    here a batch of one sample has o = 0. T starts as N(0, s^2), s = 1 / (kernel_dim * sqrt(in_features)), so that for
-    features near unit size distances are near 1 (ours: far above, exp has no gradient). Memory B * B * out_features
-    * kernel_dim.
+    f (B, in_features) -> [f, o] (B, in_features + out_features). The paper's sum includes j = i, which adds 1 to
+    all o; here a batch of one sample has o = 0. T is drawn from N(0, s^2), s = 1 / (kernel_dim * sqrt(in_features)), so
+    that features near unit size have distances near 1 (our choice: at large distances exp has no gradient). Memory:
+    B * B * out_features * kernel_dim.
 
     >>> layer = MinibatchDiscrimination(1, out_features=1, kernel_dim=1)
     >>> _ = nn.init.ones_(layer.T)
@@ -70,8 +70,8 @@ class MinibatchStdDev(nn.Module):
     s = mean over all values of sqrt(variance over the samples of a group + 1e-8), one number for each group, which
     is appended as a feature to (B, F) or as a channel to (B, C, H, W).
 
-    group: samples in a group, or None for the whole batch. B // group groups are made (at least one) and sample i is
-    in group i mod that, so that where `group` does not divide B some groups are larger by one or more, never smaller.
+    group: samples per group, or None for the whole batch. There are B // group groups, at least one, and sample i is in
+    group i mod their number. If `group` does not divide B, some groups are larger, but none is smaller.
     A batch of one sample has s = 1e-4.
 
     >>> MinibatchStdDev()(torch.tensor([[1.0], [1.0], [5.0], [5.0]]))[:, 1].tolist()
@@ -92,10 +92,10 @@ class MinibatchStdDev(nn.Module):
         return torch.cat([x, s.view(-1, *[1] * (x.dim() - 1)).expand(-1, 1, *x.shape[2:])], 1)
 
     def deviation(self, x: Tensor) -> Tensor:
-        """x (B, F) -> the number of each sample's group, (B,)."""
+        """x (B, F) -> s of each sample's group, (B,)."""
         groups = max(len(x) // (self.group or len(x)), 1)
         number = torch.arange(len(x), device=x.device) % groups
-        # By matrix products, not index_add, whose sums on a GPU differ from run to run.
+        # Uses matrix products, because index_add is not deterministic on a GPU.
         member = (number[:, None] == torch.arange(groups, device=x.device)).to(x.dtype)  # (B, groups)
         mean_over = (member / member.sum(0)).T  # (groups, B)
         variance = mean_over @ (x - member @ (mean_over @ x)).square()  # (groups, F)
@@ -103,7 +103,7 @@ class MinibatchStdDev(nn.Module):
 
 
 class Broadcast(nn.Module):
-    """`MinibatchDiscrimination` of feature maps (B, C, H, W): what it adds becomes constant channels."""
+    """`MinibatchDiscrimination` of feature maps (B, C, H, W): appends its outputs o as constant channels."""
 
     mixes_samples = True
 
@@ -118,7 +118,7 @@ class Broadcast(nn.Module):
 
 
 def with_minibatch(kind: Minibatch, shape: tuple[int, ...], output: Callable[[int], nn.Module]) -> nn.Module:
-    """D's output layer, `output(channels)`, behind a minibatch layer of that kind over features (B, *shape)."""
+    """D's output layer `output(channels)`, after a minibatch layer of the given kind on features (B, *shape)."""
     if kind == "none":
         return output(shape[0])
     if kind == "stddev":
@@ -131,9 +131,9 @@ def with_minibatch(kind: Minibatch, shape: tuple[int, ...], output: Callable[[in
 def apply_spectral_norm(net: nn.Module) -> nn.Module:
     """Spectral normalization of every linear and (transposed) convolution layer's weight. Miyato et al. 2018.
 
-    W / sigma(W), arXiv:1802.05957, Algorithm 1, with sigma of W as a matrix (outputs, all else), also where the layer
-    stores its inputs first (transposed convolution). One power iteration at each use in train mode, none in eval;
-    its vectors are buffers. Done in place, and returned; layers that have it already are left alone.
+    W / sigma(W), arXiv:1802.05957, Algorithm 1, with W as a matrix (outputs, all else), also for transposed
+    convolutions, which store the inputs first. Each forward pass in train mode does one power iteration, in eval mode
+    none; its vectors are buffers. Changes and returns `net`. Layers that have spectral normalization are skipped.
 
     >>> layer = apply_spectral_norm(nn.Linear(1, 1))
     >>> abs(layer.weight.item())

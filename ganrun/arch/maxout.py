@@ -1,14 +1,14 @@
-"""Layers of the nets of 2013 and 2014: maxout, linear layers of bounded weights, and a deconvolution."""
+"""Maxout layers, linear layers with bounded weights, and a deconvolution."""
 
 import torch
 from torch import Tensor, nn
 
 
 class BoundedLinear(nn.Linear):
-    """A linear layer of which each unit's incoming weights have an L2 norm of at most `max_norm` (None: unbounded).
+    """A linear layer with a bound on the L2 norm of each unit's incoming weights, `max_norm` (None: unbounded).
 
-    `constrain` is called after every update of the net: what is longer is scaled back. Srivastava et al. 2014, section
-    5.1; the norm of a column in the authors' code, whose matrices are stored the other way round.
+    Srivastava et al. 2014, section 5.1. `constrain` is called after every update of the network, and scales weights
+    with a larger norm back. In the authors' code, which stores transposed matrices, it is the norm of a column.
 
     >>> layer = BoundedLinear(2, 1, max_norm=1.0)
     >>> _ = nn.init.constant_(layer.weight, 3.0)
@@ -31,9 +31,9 @@ class BoundedLinear(nn.Linear):
 
 
 class Maxout(nn.Module):
-    """h_u(x) = max over p of (w_up . x + b_up), `pieces` linear pieces to each of `units`. Goodfellow et al. 2013.
+    """h_u(x) = max over p of (w_up . x + b_up), with `pieces` linear pieces per unit. Goodfellow et al. 2013.
 
-    x (B, in) -> (B, units). There is no piece that is always zero, as a rectifier has one.
+    x (B, in) -> (B, units). Unlike in a rectifier, no piece is always zero.
     """
 
     def __init__(self, n_in: int, units: int, pieces: int, max_norm: float | None = None) -> None:
@@ -47,9 +47,9 @@ class Maxout(nn.Module):
 
 
 class MaxoutConv(nn.Module):
-    """A convolution whose channels are maxima over `pieces`, then max pooling. x (B, C, R, R) -> (B, channels, R', R').
+    """A convolution, the maximum over its `pieces`, and max pooling. x (B, C, R, R) -> (B, channels, R', R').
 
-    Pooling windows that run over the edge count (ceil mode). Both maxima are taken at once.
+    Pooling uses ceil mode. A single MaxPool3d computes both maxima.
     """
 
     def __init__(

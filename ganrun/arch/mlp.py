@@ -25,15 +25,15 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 class Generator(nn.Module):
     """z (B, z_dim) -> samples (B, *spec.shape), in the data's units.
 
-    Vectors are mean + std * output, so that a fresh network stands near the data whatever its units are;
-    bounded data (images) pass a tanh that is scaled to `spec.value_range`. label_dim: classes that y (B,) tells apart
-    and that stand one-hot beside z; 0: y is not looked at. init: of the weights, with biases 0 but for torch's own,
-    whose outputs shrink from layer to layer:
-    - "he" keeps their size behind rectifiers: N(0, 2 / inputs). He et al. 2015, arXiv:1502.01852;
-    - "glorot" about keeps it behind tanh: U(-r, r), r^2 = 6 / (inputs + outputs). Glorot and Bengio 2010, Equation 16.
-    test_time_dropout: whether samples are drawn with dropout, as in training: it is then a source of noise, as z is,
-    as in Isola et al. 2017 (arXiv:1611.07004, section 3.2). Units that drop out vary more than those that do not, and
-    batch norm behind them, which has seen the former only, is off by that where samples are drawn without it.
+    Vectors are mean + std * output, so that initial samples are near the data in any units; bounded data (images) are
+    the output of a tanh that is scaled to `spec.value_range`.
+    label_dim: number of classes; y (B,) is one-hot encoded and concatenated to z. 0: y is ignored.
+    init: "torch" is torch's default, with which activations shrink from layer to layer. The others set biases to 0:
+    - "he" keeps the variance of activations with ReLU: N(0, 2 / inputs). He et al. 2015, arXiv:1502.01852;
+    - "glorot" roughly keeps it with tanh: U(-r, r), r^2 = 6 / (inputs + outputs). Glorot and Bengio 2010, Equation 16.
+    test_time_dropout: keep dropout on in eval mode, as a source of noise in addition to z, as in Isola et al. 2017
+    (arXiv:1611.07004, section 3.2). Dropout increases the variance of activations, so without it the batch norm
+    statistics from training do not fit.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class Generator(nn.Module):
 
 
 class Discriminator(nn.Module):
-    """Samples (B, *spec.shape) -> logits (B,). The input is standardized by the data's mean and deviation.
+    """Samples (B, *spec.shape) -> logits (B,). The input is standardized by the data's mean and std.
 
-    label_dim: classes that y (B,) tells apart and that stand one-hot beside the input; 0: y is not looked at.
-    init: of the hidden layers' weights, as in `Generator`.
+    label_dim: number of classes; y (B,) is one-hot encoded and concatenated to x. 0: y is ignored.
+    init: initialization of the hidden layers, as in `Generator`.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Discriminator(nn.Module):
 
 
 class AlwaysDropout(nn.Dropout):
-    """Dropout in eval mode, too."""
+    """Dropout that is also on in eval mode."""
 
     def forward(self, x: Tensor) -> Tensor:
         return drop_out(x, self.p, training=True)
@@ -148,7 +148,7 @@ def _layers(
 
 
 def initialize(layers: Sequence[nn.Linear], init: Init) -> None:
-    """Start the weights as `init` says; torch's stand there already."""
+    """Initialize weights and biases; "torch" keeps torch's default."""
     if init == "torch":
         return
     for layer in layers:

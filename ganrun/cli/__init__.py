@@ -1,1 +1,1 @@
-"""The command line. Torch is not loaded here, so that help and completion answer at once."""
+"""The command line. It does not import torch, so that help and completion are fast."""

@@ -1,4 +1,4 @@
-"""`ganrun.compose`: a config in Python, as the command line makes it."""
+"""`ganrun.compose`: compose a config in Python, as on the command line."""
 
 import os
 import sys
@@ -15,8 +15,8 @@ from ganrun.config import Config
 def compose(*overrides: str) -> Config:
     """The config of the training job that `ganrun OVERRIDES` runs, as plain dictionaries.
 
-    Options and modules of your own are found in ./conf and in the working directory, as on the command line.
-    Raises ValueError, in one sentence, for a setting that cannot work.
+    Your own options are found in ./conf and your own modules in the working directory, as on the command line.
+    Raises ValueError for an invalid setting.
 
     >>> compose("loss=wgan", "train.steps=50")["train"]["n_critic"]
     5

@@ -1,4 +1,4 @@
-"""Where configs are looked for, and how one is composed."""
+"""The folders that are searched for configs, and how a config is composed."""
 
 import logging
 from collections.abc import Sequence
@@ -20,13 +20,13 @@ log = logging.getLogger("ganrun")
 
 
 def verbs() -> list[str]:
-    """One for each primary config; `train` is meant where none is typed."""
+    """One verb for each primary config. Without a verb, the command line uses `train`."""
     names = sorted(path.stem for path in CONF.glob("*.yaml"))
     return ["train", *(name for name in names if name != "train")]
 
 
 def config_dirs(arguments: Sequence[str]) -> list[Path]:
-    """Where options are looked for: ganrun's own conf/, --config-dir, and ./conf."""
+    """The folders that are searched for options: ganrun's own conf/, --config-dir, and ./conf."""
     found = [CONF]
     for i, argument in enumerate(arguments):
         flag, equals, attached = argument.partition("=")
@@ -49,7 +49,7 @@ class UserConf(SearchPathPlugin):
 
 
 def add_user_folders(arguments: Sequence[str]) -> None:
-    """Let Hydra look into the user's folders, and say where an option in them is hidden by one of ganrun's own."""
+    """Add the user's folders to Hydra's search path, and warn of options in them that ganrun's own options hide."""
     UserConf.folders = config_dirs(arguments)[1:]
     Plugins.instance().register(UserConf)
     for folder in UserConf.folders:
@@ -60,7 +60,7 @@ def add_user_folders(arguments: Sequence[str]) -> None:
 
 
 def groups_and_options(folders: Sequence[Path]) -> dict[str, list[str]]:
-    """{"loss": ["minimax", ...]}, of all folders together; an option in a sub-folder is named with it, as in a/b."""
+    """The options of each group in all folders: {"loss": ["minimax", ...]}. Options in a sub-folder are named a/b."""
     found: dict[str, set[str]] = {}
     for folder in folders:
         for path in folder.rglob("*.yaml"):
@@ -71,7 +71,7 @@ def groups_and_options(folders: Sequence[Path]) -> dict[str, list[str]]:
 
 
 def compose(verb: str, overrides: Sequence[str]) -> DictConfig:
-    """The config of a verb. Hydra is left as it was, in the middle of a job too."""
+    """Compose the config of a verb. Hydra's global state is restored, so this works within a job."""
     instance = GlobalHydra.instance()
     before = instance.hydra
     instance.clear()
@@ -94,19 +94,19 @@ def default_options(verb: str) -> dict[str, str | None]:
 
 
 def root_keys(verb: str) -> set[str]:
-    """The settings and the config groups of a primary config."""
+    """The top-level settings and the config groups of a primary config."""
     text = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
     groups = {key.rpartition("@")[2] for key in default_options(verb)}
     return {key for key in text if key not in ("defaults", "hydra")} | groups
 
 
 def nullable_keys(verb: str) -> set[str]:
-    """Those of groups that choose nothing by default: a config need not have them."""
+    """The keys of groups without a default option, which a config may lack."""
     return {key.rpartition("@")[2] for key, option in default_options(verb).items() if option is None}
 
 
 def recipe_groups(verb: str) -> set[str]:
-    """The groups whose options set the keys of others, and have none of their own: `experiment`."""
+    """The groups whose options only set keys of other groups, such as `experiment`."""
     groups = [key for key, option in default_options(verb).items() if option is None and "@" not in key]
     return {group for group in groups if all(_is_global(path) for path in (CONF / group).rglob("*.yaml"))}
 

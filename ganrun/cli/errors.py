@@ -1,4 +1,4 @@
-"""What is wrong with a command line, in one sentence that says what to type."""
+"""Error messages for the command line: one sentence that says what is wrong and what to type."""
 
 import re
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ EXAMPLES = {
 
 
 def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
-    """The error in one line that says what to type."""
+    """The error as a one-line message."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.partition("/")
         if not option:
@@ -70,7 +70,7 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
 
 
 def known_keys(verb: str, arguments: Sequence[str]) -> list[str]:
-    """Every key of the config that the choices on the command line make, as far as they can be made."""
+    """All keys of the config with the options on the command line, or if these cannot be composed with the defaults."""
     groups = groups_and_options(config_dirs(arguments))
     chosen = [a for a in arguments if a.partition("=")[0].lstrip("+").partition("@")[0] in groups and "," not in a]
     for overrides in (chosen, []):

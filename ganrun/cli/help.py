@@ -1,4 +1,4 @@
-"""`ganrun --help` and `ganrun VERB --help`, made from what stands in conf/."""
+"""`ganrun --help` and `ganrun VERB --help`, generated from conf/."""
 
 import re
 from collections.abc import Sequence
@@ -11,20 +11,20 @@ EXAMPLES = """\
   ganrun                                              # the heights GAN, in seconds
   ganrun data=mnist loss=wgan train.steps=5000        # another data set, another loss
   ganrun -m loss=minimax,nonsaturating 'seed=range(3)'  # a sweep: every combination"""
-EXAMPLE = "# Example:"  # before a command line in the head of a primary config
+EXAMPLE = "# Example:"  # before an example in the first comments of a primary config
 
 
 def overview(arguments: Sequence[str]) -> str:
     """What ganrun can do: its verbs, groups and options."""
     lines = ["ganrun [VERB] [key=value ...]", ""]
     lines += [f"  {verb:12}{title_of(text_of(verb))}" for verb in verbs()]
-    lines += ["", "Groups, each chosen as group=option:", *group_lines(arguments)]
+    lines += ["", "Groups, selected with group=option:", *group_lines(arguments)]
     lines += [
         "",
         "To copy:",
         EXAMPLES,
         "",
-        "The settings of a verb, with what they mean: ganrun VERB --help. Of a job, as composed: ganrun --cfg job.",
+        "All settings of a verb: ganrun VERB --help. The composed config of a job: ganrun --cfg job.",
         'Shell completion: eval "$(ganrun -sc install=bash)". Hydra\'s flags: --hydra-help. Tracebacks: --traceback.',
     ]
     return "\n".join(lines)
@@ -35,7 +35,7 @@ def help_text(verb: str, arguments: Sequence[str]) -> str:
     text = text_of(verb)
     parts = [title_of(text), settings_body(text)]
     if chosen := choices_body(text):
-        parts.append(f"Groups, each chosen as group=option, with the option by default:\n{chosen}")
+        parts.append(f"Groups, selected with group=option, and their default options:\n{chosen}")
     parts.append("\n".join(["To copy:", *examples_of(text)]))
     return "\n\n".join(parts)
 
@@ -54,14 +54,14 @@ def examples_of(text: str) -> list[str]:
 
 
 def settings_body(text: str) -> str:
-    """The settings of a primary config with their comments, without its head, its groups and Hydra's part."""
+    """The settings of a primary config with their comments, without its first comments, its groups and Hydra's part."""
     sections = re.split(r"\n(?=\S)", text)
     kept = [s for s in sections if not s.startswith(("#", "defaults:", "hydra:"))]
     return "\n".join(section.rstrip() for section in kept)
 
 
 def choices_body(text: str) -> str:
-    """The entries of the defaults list that stand for a group, with their comments."""
+    """The groups in the defaults list, with their comments."""
     section = next((s for s in re.split(r"\n(?=\S)", text) if s.startswith("defaults:")), "")
     entries = [line.strip().removeprefix("- ") for line in section.splitlines()[1:]]
     return "\n".join(f"  {entry}" for entry in entries if ":" in entry and not entry.startswith("hydra:"))

@@ -1,4 +1,4 @@
-"""Settings as they are typed: key=value, in Hydra's grammar."""
+"""Settings as typed on the command line: key=value, in Hydra's grammar."""
 
 import os
 import re
@@ -23,12 +23,12 @@ def parse(overrides: Sequence[str]) -> list[Override]:
 
 
 def single_choices(override: Override) -> list[str]:
-    """The overrides that a sweep stands for: loss=a,b gives loss=a and loss=b."""
+    """The single overrides of a sweep: loss=a,b gives loss=a and loss=b."""
     line = str(override.input_line)
     if not override.is_sweep_override() or override.is_hydra_override():
         return [line]
     key = line.partition("=")[0]
-    swept: Any = override.value()  # Hydra's annotation forgets Glob
+    swept: Any = override.value()  # Hydra's annotation lacks Glob
     if isinstance(swept, Glob):
         names = swept.filter(groups_and_options([CONF, *UserConf.folders]).get(override.key_or_group, []))
         return [f"{key}={name}" for name in names]
@@ -36,7 +36,7 @@ def single_choices(override: Override) -> list[str]:
 
 
 def quote_path(argument: str, paths: Collection[str], sweep: bool) -> str:
-    """Let a path be typed as it is: in Hydra's grammar a comma, a space or a bracket in it would mean something.
+    """Quote a path, so that commas, spaces and brackets in it have no meaning in Hydra's grammar.
 
     >>> quote_path("run_dir=my runs/1,2", {"run_dir"}, sweep=False)
     "run_dir='my runs/1,2'"
@@ -50,7 +50,7 @@ def quote_path(argument: str, paths: Collection[str], sweep: bool) -> str:
 
 
 def unquote_path(override: str, paths: Collection[str]) -> str:
-    """What `quote_path` was given.
+    """The inverse of `quote_path`.
 
     >>> unquote_path("run_dir='my runs/1,2'", {"run_dir"})
     'run_dir=my runs/1,2'

@@ -1,6 +1,6 @@
-"""The settings of a config file with their comments, which are the documentation of conf/.
+"""The settings of a config file with their comments, which document conf/.
 
-A comment that begins with `path:` declares that the value is a path: it is then taken as it is typed.
+A comment that begins with `path:` declares that the value is a path, which needs no quotes on the command line.
 """
 
 import re
@@ -14,7 +14,7 @@ SETTING = re.compile(r"(?P<indent> *)(?P<key>[\w.]+):(?: +(?P<value>[^#\s].*?))?
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, as in train.steps. default: as it stands in the file, or nothing of a section."""
+    """One setting, such as train.steps. default: as written in the file; empty for a section."""
 
     key: str
     default: str
@@ -26,7 +26,7 @@ class Setting:
 
 
 def settings_in(text: str, prefix: str = "") -> Iterator[Setting]:
-    """Those of a YAML text in block style, but for its defaults and Hydra's own part. prefix: of their keys.
+    """The settings of a YAML text in block style, without `defaults` and `hydra`. prefix: put before their keys.
 
     >>> [s.key for s in settings_in("train:\\n  steps: 3  # how many")]
     ['train', 'train.steps']
@@ -44,7 +44,7 @@ def settings_in(text: str, prefix: str = "") -> Iterator[Setting]:
 
 
 def settings_of_option(folder: Path, path: Path) -> list[Setting]:
-    """Those of one file of a config group, with the keys that they have in a composed config."""
+    """The settings of one file, with their keys in a composed config."""
     text = path.read_text(errors="replace")
     group = path.relative_to(folder).parts[0]
     prefix = "" if text.startswith(GLOBAL) or path.parent == folder else group
@@ -58,5 +58,5 @@ def path_keys(folders: Sequence[Path]) -> set[str]:
 
 
 def title_of(text: str) -> str:
-    """What a config file says it is: its first comment."""
+    """The title of a config file: its first comment."""
     return next(line for line in text.splitlines() if line != GLOBAL).lstrip("# ")

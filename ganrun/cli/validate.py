@@ -1,4 +1,4 @@
-"""Checks of a composed config before torch is loaded: ValueError for a setting that cannot work."""
+"""Checks of a composed config before torch is imported: ValueError for an invalid setting."""
 
 from typing import Any
 
@@ -12,14 +12,16 @@ SECTIONS = ("train", "data", "arch", "init")
 
 
 def validate(verb: str, config: Config) -> TrainOptions | None:
-    """Raise ValueError for a key that nothing reads, or a setting of the wrong type or range.
+    """Raise ValueError for an unknown key, or a setting of the wrong type or range.
 
-    Returns the options of the training loop, for the verb that trains.
+    Returns the options of the training loop for `train`, else None.
     """
     recipes = recipe_groups(verb)
     known = root_keys(verb) - recipes
     for key in config.keys() & recipes:
-        raise ValueError(f"{key}: has no settings of its own; a file in conf/{key}/ begins with `# @package _global_`.")
+        raise ValueError(
+            f"{key}: has no settings of its own; a file in conf/{key}/ must begin with `# @package _global_`."
+        )
     for key in config.keys() - known:
         key, value = next(iter(flat({key: config[key]}).items()))
         raise ValueError(unknown_key(verb, key, value, []))

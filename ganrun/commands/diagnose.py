@@ -34,7 +34,7 @@ def main(config: Config, name: str = "") -> int:
     last = options.checkpoint == "last"
     diverged = last and (loaded.result or {}).get("status") == "diverged"
     rows = [row for row in loaded.history() if last or row["step"] <= loaded.step]
-    evaluation = Evaluation(loaded.build(metric={}))
+    evaluation = Evaluation(loaded.build())  # with its metrics: the samples are those of the run's own diagnosis
     diagnosis = evaluation.diagnosis(rows, loaded.config, run_dir.overrides(), diverged)
     log.info("run        %s, step %s", run_dir.path, f"{loaded.step:,}")
     log.info(diagnosis.text())

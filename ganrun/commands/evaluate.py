@@ -69,6 +69,8 @@ def main(config: Config, name: str = "") -> int:
     run_dir = RunDir(Path(options.run_dir))
     loaded = LoadedRun(run_dir, options.checkpoint, choose_device(options.device, "device"), options.data.get("root"))
     metrics = loaded.config.get("metric") if options.metric is None else options.metric
+    if options.metric == {}:
+        raise ValueError("metric=none: leaves nothing to take; choose a metric, as in metric=distribution.")
     if not metrics:
         raise ValueError(f"run_dir={run_dir.path}: has no metric of its own; choose one, as in metric=distribution.")
     run = loaded.build(metric=metrics)

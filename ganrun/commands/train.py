@@ -67,7 +67,7 @@ def print_outcome(outcome: Outcome) -> None:
 def print_metrics(metrics: Mapping[str, float], keys: Mapping[str, MetricKey]) -> None:
     """A line for each, with what belongs to it, and the data's own value, beside it."""
     owners = {key: keys[key].about for key in metrics if key in keys}
-    true_keys = {key.true for key in keys.values()}
+    true_keys = {keys[key].true for key in metrics if key in keys}
     for key, value in metrics.items():
         known = keys.get(key, MetricKey())
         beside = {other.removeprefix(f"{key}_"): metrics[other] for other, owner in owners.items() if owner == key}

@@ -1,4 +1,4 @@
-"""A data set: three splits of tensors, and the facts that networks, metrics and figures are built from."""
+"""A data set: three splits of tensors, and a `DataSpec` with the properties that networks and metrics need."""
 
 import math
 from collections.abc import Sequence
@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-VISIBLE = 2.5  # standard deviations of normalized images that a picture covers on either side
+VISIBLE = 2.5  # saved pictures of normalized images cover this many standard deviations on both sides of the mean
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """The facts of a data set that networks, figures and metrics are built from.
+    """The properties of a data set that networks, figures and metrics need.
 
-    shape: of one sample, (d,) for vectors or (C, H, W) for images.
-    value_range: the bounds of every value that D sees, (-1, 1) for images; None where there are none.
-    mean, std: of all values of the training split, in the same units.
-    classes: their names, in the order of the labels; empty where there are no labels. unit: for axes, as in "inches".
-    gcn: 0, or the L2 norm that global contrast normalization gives to every image, which then has mean 0.
+    shape: shape of a sample, (d,) for vectors or (C, H, W) for images.
+    value_range: bounds of the values in D's input, (-1, 1) for images; None if the data are unbounded.
+    mean, std: over all values of the training split, in the same units.
+    classes: class names in the order of the labels; empty for data without labels. unit: for axes, such as "inches".
+    gcn: L2 norm of every image after global contrast normalization, or 0 if the images are not normalized.
     """
 
     shape: tuple[int, ...]
@@ -32,7 +32,7 @@ class DataSpec:
     gcn: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("mean", "std"):  # numpy's numbers would make a checkpoint that weights_only cannot read
+        for name in ("mean", "std"):  # weights_only=True cannot load NumPy scalars
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
@@ -52,7 +52,7 @@ class DataSpec:
         return torch.Size(self.shape).numel()
 
     def decode(self, x: Tensor) -> Tensor:
-        """Stored values to what D sees: uint8 to floats in `value_range` or normalized; floats stay as they are."""
+        """Convert stored values to D's input: uint8 is scaled to `value_range` or normalized; floats are unchanged."""
         if x.dtype != torch.uint8:
             return x
         if self.gcn:
@@ -61,16 +61,16 @@ class DataSpec:
         return x.float().mul_((high - low) / 255).add_(low)
 
     def encode(self, x: Tensor) -> Tensor:
-        """Images in `value_range` to uint8, rounded: the inverse of `decode`, for files.
+        """Convert images in `value_range` to uint8 for image files, with rounding: the inverse of `decode`.
 
-        Of normalized images, what lies within VISIBLE standard deviations is kept; their first contrast is lost.
+        Normalized images are clipped to VISIBLE standard deviations; their original contrast is not restored.
         """
         bounds = (-VISIBLE * self.std, VISIBLE * self.std) if self.gcn else self.value_range
         low, high = bounds or (0.0, 255.0)
         return ((x.float() - low) * (255 / (high - low))).round().clamp(0, 255).to(torch.uint8)
 
     def scaled_to(self, value_range: Sequence[float]) -> "DataSpec":
-        """The facts of the same images where pixels are scaled to `value_range`; of other data, these facts.
+        """The spec of the same images with pixels scaled to `value_range`. Other data keep their spec.
 
         >>> DataSpec((1, 8, 8), (-1.0, 1.0), mean=0.0, std=0.5).scaled_to((0, 1)).std
         0.25
@@ -87,18 +87,19 @@ class DataSpec:
         return replace(self, value_range=(low, high), mean=mean, std=scale * self.std)
 
     def normalized(self, norm: float) -> "DataSpec":
-        """The facts of the same images after `contrast_normalized`: without bounds, of mean 0."""
+        """The spec of the same images after `contrast_normalized`: unbounded, with mean 0."""
         if not norm > 0 or not self.is_image:
             raise ValueError(
-                f"data.gcn={norm:g}: is the norm of images, as in 55; 0 is off, and the choice for others."
+                f"data.gcn={norm:g}: is the norm of images after normalization, and must be greater than 0; "
+                "use data.gcn=55, or data.gcn=0 for no normalization and for other data."
             )
         return replace(self, value_range=None, mean=0.0, std=norm / math.sqrt(self.numel), gcn=float(norm))
 
 
 def contrast_normalized(x: Tensor, norm: float) -> Tensor:
-    """Global contrast normalization of images (B, C, H, W): each less its mean, divided by its L2 norm, times `norm`.
+    """Global contrast normalization of images (B, C, H, W): subtract each image's mean, scale its L2 norm to `norm`.
 
-    An image of one value becomes 0. In the authors' code of Goodfellow et al. 2014 for CIFAR-10, norm is 55.
+    A constant image becomes 0. The authors' code of Goodfellow et al. 2014 uses norm 55 for CIFAR-10.
 
     >>> contrast_normalized(torch.tensor([[[[0.0, 2.0]]]]), 55).tolist()  # -1 and 1, of norm sqrt(2)
     [[[[-38.890872955322266, 38.890872955322266]]]]
@@ -122,7 +123,7 @@ class Split:
         return Split(self.x[index], None if self.y is None else self.y[index])
 
     def to(self, device: torch.device) -> "Split":
-        """This split on `device`, or as it is where it would take more than half of the device's free memory."""
+        """This split on `device`, or unchanged if it would take more than half of the free memory of the GPU."""
         if device.type == "cuda" and self.x.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
             return self
         return Split(self.x.to(device), None if self.y is None else self.y.to(device))
@@ -130,7 +131,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Fixed, disjoint splits; `distribution` is the exact one where it is known (log_prob and cdf)."""
+    """Fixed, disjoint splits. `distribution` is the true distribution (log_prob and cdf), if it is known."""
 
     spec: DataSpec
     train: Split
@@ -143,7 +144,7 @@ class Dataset:
 
 
 def image_spec(x: Tensor, classes: Sequence[str]) -> DataSpec:
-    """The facts of uint8 images (N, C, H, W), which D is to see in [-1, 1]."""
+    """The spec of uint8 images (N, C, H, W) that `decode` scales to [-1, 1]."""
     counts = torch.zeros(256, dtype=torch.float64)
     for part in x.split(4096):
         counts += torch.bincount(part.flatten(), minlength=256)
@@ -154,12 +155,12 @@ def image_spec(x: Tensor, classes: Sequence[str]) -> DataSpec:
 
 
 def split_last(data: Split, sizes: Sequence[int]) -> list[Split]:
-    """Cut `data` in order into what comes first and then parts of the given sizes at its end."""
+    """Cut parts of the given sizes off the end of `data`. Returns the remaining examples, then the parts in order."""
     for size, name in zip(sizes, ("num_valid", "num_test"), strict=False):
         if size < 0:
             raise ValueError(f"data.{name}={size}: must be at least 0.")
     if sum(sizes) >= len(data):
-        raise ValueError(f"data.num_valid={sizes[0]}: leaves nothing of {len(data)} examples to train on.")
+        raise ValueError(f"data.num_valid={sizes[0]}: leaves nothing to train on; there are {len(data)} examples.")
     parts, end = [], len(data)
     for size in reversed(sizes):
         parts.append(data[end - size : end])

@@ -1,4 +1,4 @@
-"""Faces of 48x48 gray pixels: FER2013. And five folds of a data set, as TFD has them."""
+"""FER2013, faces of 48x48 gray pixels, and the division of a data set into five folds, as in TFD."""
 
 import csv
 import hashlib
@@ -15,7 +15,7 @@ SIDE, FOLDS = 48, 5
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
 USAGES = ("Training", "PublicTest", "PrivateTest")
 
-# fer2013.csv and icml_face_data.csv are published, with these md5s in torchvision; the idx files hold the same pixels.
+# Published as fer2013.csv and icml_face_data.csv (the md5s are torchvision's). The idx files hold the same pixels.
 FER2013_CSV = {
     "fer2013.csv": "f8428a1edbd21e88f42c73edd2a14f95",
     "icml_face_data.csv": "b114b9e04e6949e5fe8b6a98b3892b1d",
@@ -29,25 +29,25 @@ FER2013_IDX = {
 
 
 def fer2013(root: str, verify: bool = True, fold: int | None = None) -> Dataset:
-    """FER2013, 48x48 gray, seven expressions: 28,709 to train, 3,589 for validation (PublicTest), 3,589 to test
-    (PrivateTest), in the published order. Goodfellow et al. 2013.
+    """FER2013, 48x48 gray, seven expressions. Goodfellow et al. 2013.
 
-    Of the published test images 288 are also among those to train, pixel for pixel. With `fold` in 0..4, all 35,887 are
-    divided anew (`by_fold`), by a hash of their content, so that no image and its copy are divided.
+    The published splits, in their order, have 28,709 training, 3,589 validation (PublicTest) and 3,589 test images
+    (PrivateTest); 288 of the test images are exact copies of training images. With `fold` in 0..4, all 35,887 images
+    are split again (`by_fold`), by a hash of their content, so that copies of an image are in the same split.
 
-    Read from the first that `root` holds: FER2013Idx/raw (MNIST's format: the training files hold Training, the t10k
+    Reads the first of these that exists: FER2013Idx/raw (MNIST's format; the training files hold Training, the t10k
     files PublicTest, then PrivateTest), fer2013.csv or icml_face_data.csv, in `root` or root/fer2013.
-    Raises ValueError where there is none, where one is damaged, or where its md5 is another and `verify` is set.
+    Raises ValueError if there is none, if a file is damaged, or if its md5 differs and `verify` is set.
     """
     check_fold(fold)
     files, read = _find_fer2013(Path(root))
     check_md5s("FER2013", root, files, verify)
     try:
         splits = read(list(files))
-    except Exception as error:  # a damaged file: torchvision's reader raises what it meets, of any type
+    except Exception as error:  # torchvision's reader may raise any type for a damaged file
         reason = str(error) or "it is damaged"
         raise ValueError(
-            f"data.root={root}: FER2013 there cannot be read ({reason}); remove it, or use a copy."
+            f"data.root={root}: FER2013 there cannot be read ({reason}); remove it, or use another copy."
         ) from error
     if fold is not None:
         every = Split(torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits if s.y is not None]))
@@ -62,23 +62,24 @@ def check_fold(fold: int | None) -> None:
 
 
 def by_fold(data: Split, parts: Tensor, fold: int) -> list[Split]:
-    """The training, validation and test split of one of five folds, from each example's part (N,) in 0..9.
+    """The training, validation and test split of one of five folds. parts: each example's part (N,), in 0..9.
 
-    Two parts are tested, so that each example is in just one fold, the next part is for validation, and seven to train.
+    Two parts are for testing, so that each example is tested in one fold only; the next part is for validation, and the
+    other seven are for training.
     """
     test, valid = parts // 2 == fold, parts == (2 * fold + 2) % (2 * FOLDS)
     return [data[~(test | valid)], data[valid], data[test]]
 
 
 def _parts_by_content(x: Tensor) -> Tensor:
-    """A part (N,) in 0..9 for each image: in which tenth its md5 is, of the md5s of all contents in order."""
+    """Each image's part (N,), in 0..9: the tenth of all sorted, distinct md5s that contains its own md5."""
     digests = [hashlib.md5(image.tobytes(), usedforsecurity=False).digest() for image in x.numpy()]
     rank = {digest: i for i, digest in enumerate(sorted(set(digests)))}
     return torch.tensor([rank[digest] * 2 * FOLDS // len(rank) for digest in digests])
 
 
 def _find_fer2013(root: Path) -> tuple[dict[Path, str], Callable[[list[Path]], list[Split]]]:
-    """The files to read, with their md5s, and what reads them."""
+    """The files to read with their md5s, and the function that reads them."""
     idx = {root / "FER2013Idx" / "raw" / name: md5 for name, md5 in FER2013_IDX.items()}
     missing = [path for path in idx if not path.is_file()]
     if not missing:
@@ -88,9 +89,11 @@ def _find_fer2013(root: Path) -> tuple[dict[Path, str], Callable[[list[Path]], l
             if path.is_file():
                 return {path: md5}, _read_csv
     if len(missing) < len(idx):
-        raise ValueError(f"data.root={root}: FER2013 there is incomplete ({missing[0]} is missing); complete it.")
+        raise ValueError(
+            f"data.root={root}: FER2013 there is incomplete ({missing[0]} is missing); add the missing files."
+        )
     raise ValueError(
-        f"data.root={root}: no FER2013 there, and kaggle.com gives it only to those who sign in; put fer2013.csv or "
+        f"data.root={root}: no FER2013 there, and the download from kaggle.com needs an account; put fer2013.csv or "
         f"icml_face_data.csv into {root / 'fer2013'}, or its four idx files into {root / 'FER2013Idx' / 'raw'}."
     )
 
@@ -107,7 +110,7 @@ def _read_idx(paths: list[Path]) -> list[Split]:
 
 
 def _read_csv(paths: list[Path]) -> list[Split]:
-    """The rows of each usage: emotion is the label, pixels are 2,304 numbers in 0..255. The columns' order is free."""
+    """The rows of each usage: emotion is the label, pixels are 2,304 numbers in 0..255, columns are in any order."""
     rows: dict[str, list[tuple[bytes, int]]] = {usage: [] for usage in USAGES}
     with paths[0].open(newline="") as file:
         reader = csv.reader(file)

@@ -28,7 +28,7 @@ UNREADABLE = "0 unreadable"  # in place of a digest
 log = logging.getLogger("ganrun")
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-FORMAT = 2  # of the cache: raise it when what is stored changes
+FORMAT = 2  # of the cache; increment it when the stored data change
 
 
 @dataclass(frozen=True)
@@ -49,17 +49,16 @@ def folder(
     test: float = 0.1,
     cache: str | None = None,
 ) -> Dataset:
-    """All images under `root`; where they lie in sub-folders, the first level of these are the classes.
+    """All images under `root`. If all of them are in sub-folders, the first-level sub-folders are the classes.
 
-    Each image goes to the training, validation or test split by a hash of its content, so a split does not
-    change when others are added, and no file and its copy are divided. Files that cannot be read are named
-    and skipped. Raises ValueError for a missing folder, for one without a readable image, and for settings
-    out of range.
+    A hash of its content assigns each image to the training, validation or test split. So an image keeps its split when
+    others are added, and copies are in the same split. Files that cannot be read are skipped with a warning.
+    Raises ValueError for a missing folder, a folder without a readable image, and settings out of range.
     """
     if size < 1 or channels not in (1, 3):
-        raise ValueError(f"data.size={size} data.channels={channels}: size is at least 1, channels are 1 or 3.")
+        raise ValueError(f"data.size={size} data.channels={channels}: size is at least 1, and channels are 1 or 3.")
     if valid < 0 or test < 0 or valid + test >= 1:
-        raise ValueError(f"data.valid={valid} data.test={test}: shares of at least 0 that sum to less than 1.")
+        raise ValueError(f"data.valid={valid} data.test={test}: must be at least 0, and sum to less than 1.")
     base = Path(root)
     if not base.is_dir():
         raise ValueError(f"data.root={root}: no such folder; name a folder of images, as in data.root=photos.")
@@ -73,7 +72,7 @@ def folder(
 def _image_names(base: Path) -> list[str]:
     """Paths of all images relative to `base`, sorted, so that the order is the same on every machine.
 
-    Links to folders are followed, but no folder is entered twice: those that are no links come first.
+    Links to folders are followed, but no folder is entered twice; real folders come before links.
     """
     names: list[str] = []
     entered: set[str] = set()
@@ -94,7 +93,7 @@ def _cache_folder(cache: str | None) -> Path:
 
 
 def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> Path:
-    """The cache entry of this content under these settings, made if it is not there, or not whole."""
+    """The cache entry for this content and these settings. It is created if it is missing or incomplete."""
     digests = _digests(base, names, cache)
     key = hashlib.sha256(json.dumps([FORMAT, asdict(decoding), digests]).encode()).hexdigest()[:32]
     entry = cache / f"folder-{key}"
@@ -111,7 +110,7 @@ def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> Pa
 
 
 def _digests(base: Path, names: list[str], cache: Path) -> dict[str, str]:
-    """The SHA-256 of every file's content; taken from a note in the cache while names, sizes and times stay."""
+    """The SHA-256 of every file's content, cached until the name, size or time of a file changes."""
     state = hashlib.sha256(json.dumps([str(base.resolve()), [_stat(base / n) for n in names]]).encode()).hexdigest()
     note = cache / f"digests-{state[:32]}.json"
     try:
@@ -131,13 +130,13 @@ def _digests(base: Path, names: list[str], cache: Path) -> dict[str, str]:
 def _stat(path: Path) -> tuple[str, int, int]:
     try:
         found = path.stat()
-    except OSError:  # a link to nowhere
+    except OSError:  # a broken link
         return str(path), 0, 0
     return str(path), found.st_size, found.st_mtime_ns
 
 
 def _digest(path: Path) -> str:
-    if not path.is_file():  # a pipe called x.png would be waited for
+    if not path.is_file():  # opening a named pipe would block
         return UNREADABLE
     try:
         with path.open("rb") as file:
@@ -147,12 +146,12 @@ def _digest(path: Path) -> str:
 
 
 def _decode_all(base: Path, digests: dict[str, str], decoding: Decoding, entry: Path) -> None:
-    """Write images.bin (N, C, H, W) uint8 and index.json, in the order of the digests: so every split is a slice."""
+    """Write images.bin (N, C, H, W) uint8 and index.json, sorted by digest, so that every split is a slice."""
     entry.mkdir()
     names = sorted(digests, key=lambda name: (digests[name], name))
     kept: list[str] = []
     skipped: list[str] = []
-    sums: list[tuple[int, int]] = []  # of each image's values, and of their squares: a split's mean without reading it
+    sums: list[tuple[int, int]] = []  # of each image's values and their squares, for the mean and std
     with (entry / "images.bin").open("wb") as file:
         for name, image in tqdm(
             _decoded(base, names, decoding), total=len(names), desc="decoding", unit="image", disable=None
@@ -171,7 +170,7 @@ def _decode_all(base: Path, digests: dict[str, str], decoding: Decoding, entry: 
 
 
 def _read_index(entry: Path) -> dict[str, Any] | None:
-    """What index.json says, or None where the entry is not there or not whole."""
+    """The content of index.json, or None if the entry is missing or incomplete."""
     try:
         index = json.loads((entry / "index.json").read_text())
         size = (entry / "images.bin").stat().st_size
@@ -200,9 +199,9 @@ def _decode(path: Path, decoding: Decoding) -> np.ndarray | None:
         return None
     try:
         with warnings.catch_warnings(), Image.open(path) as source:
-            warnings.simplefilter("ignore")  # Pillow warns of oddities in files; what it cannot read it raises
+            warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it can still read
             image = _flat(_upright(source)).convert("RGB" if decoding.channels == 3 else "L")
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all that Pillow's readers raise
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all types that Pillow's readers raise
         return None
     side = (decoding.size, decoding.size)
     if decoding.crop == "center":
@@ -213,7 +212,7 @@ def _decode(path: Path, decoding: Decoding) -> np.ndarray | None:
 
 
 def _upright(image: "PIL.Image.Image") -> "PIL.Image.Image":
-    """Turned as its EXIF data say. As Pillow's exif_transpose, which also writes these anew, and fails on odd ones."""
+    """Apply the EXIF orientation. Pillow's exif_transpose also rewrites the EXIF data, and fails on odd ones."""
     from PIL import ExifTags, Image
 
     turns = {
@@ -230,7 +229,7 @@ def _upright(image: "PIL.Image.Image") -> "PIL.Image.Image":
 
 
 def _flat(image: "PIL.Image.Image") -> "PIL.Image.Image":
-    """Eight bits and no transparency: 16-bit gray is scaled, floats are taken as [0, 1], alpha is laid on white."""
+    """Convert to 8 bits without transparency: scale 16-bit gray, take floats as [0, 1], use a white background."""
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
@@ -244,15 +243,16 @@ def _flat(image: "PIL.Image.Image") -> "PIL.Image.Image":
 
 def _dataset(entry: Path, valid: float, test: float, base: Path) -> Dataset:
     index = _read_index(entry)
-    assert index is not None, "_cached() has just seen it"
+    assert index is not None, "_cached() has just checked it"
     for name in index["skipped"]:
         log.warning("%s: cannot be read as an image; skipped.", os.fsencode(base / name).decode(errors="replace"))
-    images = np.memmap(entry / "images.bin", np.uint8, "c", shape=_shape(index))  # copy on write: torch wants it so
+    # Mode "c" is copy on write: torch warns of read-only arrays.
+    images = np.memmap(entry / "images.bin", np.uint8, "c", shape=_shape(index))
     y, classes = _labels(index["names"])
     data = Split(torch.from_numpy(images), y)
-    a, b = np.searchsorted(index["places"], [valid, valid + test]).tolist()  # the places are ascending, in [0, 1)
+    a, b = np.searchsorted(index["places"], [valid, valid + test]).tolist()  # places are in ascending order
     if b == len(data):
-        raise ValueError(f"data: all {b} images fell to validation and test; set data.valid=0 data.test=0.")
+        raise ValueError(f"data: all {b} images are in the validation and test splits; set data.valid=0 data.test=0.")
     mean, square = np.array(index["sums"], dtype=np.float64)[b:].sum(0) / data.x[b:].numel()
     std = math.sqrt(max(0.0, square - mean**2)) / 127.5
     spec = DataSpec(tuple(data.x.shape[1:]), (-1.0, 1.0), mean / 127.5 - 1, std, classes)
@@ -260,11 +260,11 @@ def _dataset(entry: Path, valid: float, test: float, base: Path) -> Dataset:
 
 
 def _labels(names: list[str]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    """The index of each image's first-level sub-folder among them, where every image lies in one, and their names."""
+    """Labels and class names: the first-level sub-folders, if every image is in one; else None and no names."""
     folders = [name.partition("/")[0] if "/" in name else None for name in names]
     if None in folders:
         return None, ()
     found = sorted({str(folder) for folder in folders})
     label = {folder: i for i, folder in enumerate(found)}
-    shown = tuple(os.fsencode(folder).decode(errors="replace") for folder in found)  # a checkpoint holds UTF-8 only
-    return torch.tensor([label[str(folder)] for folder in folders]), shown
+    classes = tuple(os.fsencode(folder).decode(errors="replace") for folder in found)  # checkpoints need valid UTF-8
+    return torch.tensor([label[str(folder)] for folder in folders]), classes

@@ -1,4 +1,4 @@
-"""Mixtures of Gaussians whose density is exact, in any dimension."""
+"""Mixtures of Gaussians with an exact density, in any dimension."""
 
 import math
 from collections.abc import Sequence
@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
-CHUNK = 1 << 22  # distances between points and modes at a time: bounds the memory
+CHUNK = 1 << 22  # number of distances between points and modes computed at a time, which bounds the memory
 
 
 class Mixture(Distribution):
     """p(x) = sum_k weights_k N(x; modes_k, mode_std_k^2 I), computed in float64.
 
     modes (K, d): the means of the K Gaussians. mode_std (K,): their standard deviations, the same in every direction.
-    weights (K,): relative, divided by their sum; equal where None. Samples and arguments have shape (..., d), and (...)
-    where d is 1, as torch's Normal has it. `cdf` raises NotImplementedError where d is more than 1.
+    weights (K,): relative, divided by their sum; None: all equal. Samples and arguments have shape (..., d), or (...)
+    if d is 1, as in torch's Normal. `cdf` raises NotImplementedError if d is greater than 1.
 
     >>> two = Mixture(torch.tensor([[-1.0], [1.0]]), torch.tensor([2.0, 2.0]))
     >>> two.mean.item(), two.variance.item(), two.cdf(torch.tensor(0.0)).item()
@@ -59,7 +59,7 @@ class Mixture(Distribution):
 
     def cdf(self, x: Tensor) -> Tensor:
         if self.dim != 1:
-            raise NotImplementedError(f"a mixture in {self.dim} dimensions has no distribution function of one number.")
+            raise NotImplementedError(f"cdf: needs a one-dimensional mixture; this one has {self.dim} dimensions.")
         of_modes: Tensor = torch.special.ndtr((x.double()[..., None] - self.modes[:, 0]) / self.mode_std)
         return of_modes @ self.weights
 

@@ -1,4 +1,4 @@
-"""The Olivetti faces, as scikit-learn keeps them."""
+"""The Olivetti faces, read by scikit-learn."""
 
 import hashlib
 import logging
@@ -17,7 +17,7 @@ log = logging.getLogger("ganrun")
 
 FILE = "olivetti_py3.pkz"
 PEOPLE, EACH = 40, 10
-BRIGHTEST = 242  # of the stored bytes, which scikit-learn scales to [0, 1]
+BRIGHTEST = 242  # highest of the stored bytes, which scikit-learn scales to [0, 1]
 PIXELS_MD5 = "fdb1ed558795305585a78fe74924e0aa"  # of the bytes (400, 64, 64); the file's own md5 depends on its writer
 
 
@@ -28,21 +28,21 @@ def olivetti(
     held_out: Literal["people", "images"] = "people",
     fold: int = 0,
 ) -> Dataset:
-    """400 gray faces, ten of each of 40 people, 64x64 brought to 48x48 by Lanczos. Samaria and Harter 1994.
+    """400 gray faces, ten of each of 40 people, resized from 64x64 to 48x48 (Lanczos). Samaria and Harter 1994.
 
-    `fold` in 0..4 is one of five divisions into 280, 40 and 80 (`by_fold`). Of held-out people no image is trained on,
-    as a person's ten are nearly alike: without that a memory of them would be rewarded. With held_out=images each
-    person has seven images to train, one for validation and two to test; then the people are the classes.
+    `fold` in 0..4 selects one of five splits into 280, 40 and 80 images (`by_fold`). held_out=people: no person is in
+    two splits. The ten images of a person are nearly alike, so memorized ones would otherwise score well.
+    held_out=images: each person has seven training, one validation and two test images, and the people are the classes.
 
-    Read by scikit-learn from `root` or root/olivetti, where it is downloaded to. The file is a pickle: take it from
-    where you trust. Raises ValueError where it is missing and cannot be downloaded, where it is damaged, and where its
-    pixels are others and `verify` is set.
+    scikit-learn reads the file from `root` or root/olivetti, and downloads it to root/olivetti. It is a pickle: use one
+    from a source that you trust. Raises ValueError if the file is missing and cannot be downloaded, if it is damaged,
+    or if its pixels are not the published ones and `verify` is set.
     """
     check_fold(fold)
     faces = _read(root, download)
     _check_pixels(root, faces, verify)
     person, image = torch.arange(len(faces)) // EACH, torch.arange(len(faces)) % EACH
-    if held_out == "people":  # their labels would be of no use: a class is either trained or tested
+    if held_out == "people":  # without labels, as each class would be in one split only
         train, valid, test = by_fold(Split(_resized(faces)), person % 10, fold)
         return Dataset(image_spec(train.x, ()), train, valid, test)
     train, valid, test = by_fold(Split(_resized(faces), person), image, fold)
@@ -50,7 +50,7 @@ def olivetti(
 
 
 def _read(root: str, download: bool) -> np.ndarray:
-    """The stored bytes (400, 64, 64), upright, ten of one person in a row."""
+    """The stored bytes (400, 64, 64), upright, the ten images of a person in a row."""
     from sklearn.datasets import fetch_olivetti_faces
 
     home = next((folder for folder in (Path(root, "olivetti"), Path(root)) if (folder / FILE).is_file()), None)
@@ -61,12 +61,12 @@ def _read(root: str, download: bool) -> np.ndarray:
         )
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # each new attempt at the download is one
+            warnings.simplefilter("ignore")  # one for each retry of the download
             bunch = fetch_olivetti_faces(data_home=home or Path(root, "olivetti"), download_if_missing=home is None)
-    except Exception as error:  # a damaged pickle raises anything
+    except Exception as error:  # a damaged pickle may raise any type
         reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
         raise ValueError(
-            f"data.root={root}: {home / FILE} cannot be read ({reason}); remove it, or use a copy."
+            f"data.root={root}: {home / FILE} cannot be read ({reason}); remove it, or use another copy."
             if home
             else f"data.root={root}: no Olivetti faces there, and the download failed ({reason}). "
             f"Put scikit-learn's {FILE} into {Path(root, 'olivetti')}."
@@ -77,7 +77,7 @@ def _read(root: str, download: bool) -> np.ndarray:
 
 def _check_pixels(root: str, faces: np.ndarray, verify: bool) -> None:
     if not verify:
-        log.warning("data.verify=false: the pixels of Olivetti are not checked; name the copy beside its numbers.")
+        log.warning("data.verify=false: the pixels of Olivetti are not checked; say so where you report results.")
     elif hashlib.md5(faces.tobytes(), usedforsecurity=False).hexdigest() != PIXELS_MD5:
         raise ValueError(
             f"data.root={root}: the faces there are not the published ones (the md5 of their pixels differs). "

@@ -15,7 +15,7 @@ log = logging.getLogger("ganrun")
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
-# Of the unpacked files, under MNIST/raw; torchvision itself checks only the archives that it downloads.
+# md5s of the unpacked files in MNIST/raw; torchvision only checks the archives that it downloads.
 MNIST_MD5 = {
     "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
     "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
@@ -27,8 +27,8 @@ MNIST_MD5 = {
 def mnist(root: str, download: bool = True, verify: bool = True, num_valid: int = 10000) -> Dataset:
     """MNIST, 28x28 gray, ten classes. LeCun et al. 1998. The last `num_valid` training images are for validation.
 
-    Raises ValueError where `root` does not hold it and it cannot be downloaded, or its md5s are not the
-    published ones and `verify` is set.
+    Raises ValueError if it is not in `root` and cannot be downloaded, or if its md5s are not the published ones and
+    `verify` is set.
     """
     from torchvision.datasets import MNIST
 
@@ -49,10 +49,10 @@ def cifar10(root: str, download: bool = True, verify: bool = True, num_valid: in
     from torchvision.datasets import CIFAR10
 
     class Reader(CIFAR10):  # type: ignore[misc]
-        def _check_integrity(self) -> bool:  # `_obtain` has checked, as far as asked
+        def _check_integrity(self) -> bool:  # `_obtain` has checked the files
             return True
 
-        def _load_meta(self) -> None:  # class names are known
+        def _load_meta(self) -> None:  # the class names are above
             pass
 
     def read(train: bool) -> Split:
@@ -71,7 +71,7 @@ def cifar10(root: str, download: bool = True, verify: bool = True, num_valid: in
 def _obtain(
     name: str, root: str, files: dict[Path, str], fetch: Callable[[], Any], download: bool, verify: bool
 ) -> None:
-    """See that all `files` are there, and are the published ones. Never overwrites a file that is there."""
+    """Download `files` if they are missing, and check their md5s. Never overwrites an existing file."""
     missing = [path for path in files if not path.exists()]
     if missing and len(missing) < len(files):
         raise ValueError(
@@ -96,9 +96,9 @@ def _obtain(
 
 
 def check_md5s(name: str, root: str, files: dict[Path, str], verify: bool) -> None:
-    """Raise ValueError for a file that has another md5 than it should. Without `verify`, only warn."""
+    """Raise ValueError for a file with a wrong md5. Without `verify`, check nothing and warn."""
     if not verify:
-        log.warning("data.verify=false: the md5s of %s are not checked; name the copy beside its numbers.", name)
+        log.warning("data.verify=false: the md5s of %s are not checked; say so where you report results.", name)
         return
     for path, md5 in files.items():
         with path.open("rb") as file:
@@ -113,9 +113,9 @@ def check_md5s(name: str, root: str, files: dict[Path, str], verify: bool) -> No
 def _split(name: str, root: str, read: Callable[[bool], Split], num_valid: int, classes: Sequence[str]) -> Dataset:
     try:
         train, test = read(True), read(False)
-    except Exception as error:  # a damaged file: torchvision's readers raise what they meet, of any type
+    except Exception as error:  # torchvision's readers may raise any type for a damaged file
         raise ValueError(
-            f"data.root={root}: {name} there cannot be read ({error}); remove it, or use a copy."
+            f"data.root={root}: {name} there cannot be read ({error}); remove it, or use another copy."
         ) from error
     train, valid = split_last(train, [num_valid])
     return Dataset(image_spec(train.x, classes), train, valid, test)

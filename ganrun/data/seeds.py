@@ -1,4 +1,4 @@
-"""A seed for each purpose and position, independent of every other."""
+"""Independent seeds for each purpose and position."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""The Toronto Face Database, from its authors' MATLAB file."""
+"""The Toronto Face Database, read from its authors' MATLAB file."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,19 +10,20 @@ from ganrun.data.dataset import Dataset, Split, image_spec
 from ganrun.data.faces import EXPRESSIONS, FOLDS, SIDE, check_fold
 
 FILE = "TFD_48x48.mat"
-UNLABELED, TRAIN, VALID, TEST = range(4)  # in the field `folds`
+UNLABELED, TRAIN, VALID, TEST = range(4)  # values in the field `folds`
 FIELDS = ("images", "folds", "labs_ex")
 
 
 def tfd(root: str, fold: int = 0, train: Literal["unlabeled", "labeled"] = "unlabeled") -> Dataset:
     """The Toronto Face Database, registered faces of 48x48 gray. Susskind, Anderson and Hinton 2010.
 
-    102,236 images, of which 4,178 have one of seven expressions; `fold` in 0..4 is one of the published divisions of
-    these. Validation and test are the fold's. train: unlabeled, the other 98,058 images, the same in every fold and
-    without classes, as in Goodfellow et al. 2014; or labeled, the fold's own training images, with classes.
+    102,236 images, of which 4,178 are labeled with one of seven expressions. `fold` in 0..4 selects one of the
+    published splits of the labeled images; its validation and test images are used. train: "unlabeled", the other
+    98,058 images, the same in every fold and without classes, as in Goodfellow et al. 2014; or "labeled", the training
+    images of the fold, with classes.
 
-    Read from TFD_48x48.mat in `root` or root/TFD. It is not public, and has no published md5. Raises ValueError where
-    it is missing, is no MATLAB file of version 5 to 7, or holds something else.
+    Reads TFD_48x48.mat in `root` or root/TFD, which is not public and has no published md5. Raises ValueError if it is
+    missing, is not a MATLAB file of version 5 to 7, or has other contents.
     """
     check_fold(fold)
     images, folds, expressions = _read(root, _find(root))
@@ -30,7 +31,7 @@ def tfd(root: str, fold: int = 0, train: Literal["unlabeled", "labeled"] = "unla
     def split(number: int) -> Split:
         rows = np.flatnonzero(folds[:, fold] == number)
         if not len(rows):
-            raise _wrong(root, f"has no {number} in column {fold} of folds, so that a split would be empty")
+            raise _wrong(root, f"has no {number} in column {fold} of folds, so a split would be empty")
         x = torch.from_numpy(np.ascontiguousarray(images[rows]))[:, None]  # (N, 1, 48, 48)
         return Split(x, None if train == "unlabeled" else _labels(root, expressions[rows]))
 
@@ -54,11 +55,11 @@ def _read(root: str, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     from scipy.io import loadmat
 
     with path.open("rb") as file:
-        if b"\x89HDF" in file.read(520):  # HDF5's signature, at 512 in a file that MATLAB wrote
+        if b"\x89HDF" in file.read(520):  # HDF5's signature, which MATLAB writes at byte 512
             raise _wrong(root, "is in MATLAB's version 7.3 (HDF5)", "save it with MATLAB's option -v7")
     try:
         found = loadmat(path, variable_names=FIELDS)
-    except Exception as error:  # a damaged file: scipy raises what it meets, of any type
+    except Exception as error:  # scipy may raise any type for a damaged file
         raise _wrong(root, f"cannot be read ({(str(error) or type(error).__name__).splitlines()[0]})") from error
     for name in FIELDS:
         if name not in found:
@@ -76,7 +77,7 @@ def _read(root: str, path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _labels(root: str, expressions: np.ndarray) -> torch.Tensor:
-    """Stored are 1..7, and -1 for unlabeled images."""
+    """Labels in 0..6. The file has 1..7, and -1 for unlabeled images."""
     if not np.isin(expressions, range(1, len(EXPRESSIONS) + 1)).all():
         raise _wrong(root, f"has a labeled image whose labs_ex is not in 1..{len(EXPRESSIONS)}")
     return torch.from_numpy(expressions.astype(np.int64) - 1)

@@ -1,4 +1,4 @@
-"""Data whose density is known exactly."""
+"""Synthetic data with known distributions."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -13,9 +13,9 @@ from ganrun.data.seeds import generator
 
 
 def gaussian(mean: float, std: float, num: int, unit: str = "") -> Dataset:
-    """`num` training samples of N(mean, std), and num / 10 each for validation and test, always the same ones.
+    """`num` training samples of N(mean, std), and num / 10 each for validation and test, drawn with a fixed seed.
 
-    Samples have shape (1,) and the unit that `unit` names. Raises ValueError unless std > 0 and num >= 1.
+    Samples have shape (1,). unit: unit of the values. Raises ValueError unless std > 0 and num >= 1.
     """
     _check_positive("std", std)
     source = generator(0, "gaussian")
@@ -27,9 +27,9 @@ def gaussian(mean: float, std: float, num: int, unit: str = "") -> Dataset:
 def mixture1d(
     means: Sequence[float], stds: Sequence[float], weights: Sequence[float] | None, num: int, unit: str = ""
 ) -> Dataset:
-    """Samples of shape (1,) from sum_k weights_k N(means_k, stds_k). Weights are relative; null: all the same.
+    """Samples of shape (1,) from sum_k weights_k N(means_k, stds_k). Weights are relative; null: all equal.
 
-    Raises ValueError unless there are as many means as standard deviations and weights, and both are positive.
+    Raises ValueError unless all lists have the same length, and stds and weights are positive.
     """
     if not means:
         raise ValueError("data.means=[]: must name at least one mean.")
@@ -46,8 +46,8 @@ def mixture1d(
 def ring(num_modes: int, radius: float, std: float, num: int) -> Dataset:
     """`num_modes` equal Gaussians in the plane, evenly spaced on a circle around 0; samples of shape (2,).
 
-    8 of them, of standard deviation .02 at radius 2, are the ring of Gulrajani et al. 2017 in the authors' code, which
-    then divides by 1.414, and have the proportions of Lin et al. 2018 (PacGAN: .01 at radius 1, in the authors' code).
+    With 8 modes, std .02 and radius 2 this is the ring in the authors' code of Gulrajani et al. 2017, before it divides
+    by 1.414. The ring in the authors' code of Lin et al. 2018 (PacGAN) has the same proportions: std .01 and radius 1.
     """
     _check_positive("radius", radius)
     _check_count("num_modes", num_modes)
@@ -58,8 +58,8 @@ def ring(num_modes: int, radius: float, std: float, num: int) -> Dataset:
 def grid(side: int, spacing: float, std: float, num: int) -> Dataset:
     """side x side equal Gaussians in the plane, `spacing` apart, around 0; samples of shape (2,).
 
-    5 x 5 of standard deviation .05 and 2 apart are the grid of Lin et al. 2018 (PacGAN) and, before they divide by
-    2.828, of Gulrajani et al. 2017, in the authors' code.
+    With side 5, spacing 2 and std .05 this is the grid in the authors' code of Lin et al. 2018 (PacGAN), and in that of
+    Gulrajani et al. 2017 before it divides by 2.828.
     """
     _check_positive("spacing", spacing)
     _check_count("side", side)
@@ -70,9 +70,9 @@ def grid(side: int, spacing: float, std: float, num: int) -> Dataset:
 def spiral(turns: float, radius: float, std: float, num_modes: int, num: int) -> Dataset:
     """A curve r = radius * angle / (2 pi turns) in the plane, thickened by a Gaussian; samples of shape (2,).
 
-    So that its density is exact it *is* a mixture: `num_modes` equal Gaussians on an Archimedean spiral, at angles that
-    grow as the square root of their number, which spaces them almost evenly. While neighbours stand no farther apart
-    than `std` or so, the curve has no visible beads.
+    The density is exact, because the curve is a mixture of `num_modes` equal Gaussians on an Archimedean spiral. Their
+    angles grow with the square root of the index, which spaces them almost evenly. The curve looks smooth if neighbours
+    are at most about `std` apart.
     """
     _check_positive("turns", turns)
     _check_positive("radius", radius)
@@ -84,18 +84,18 @@ def spiral(turns: float, radius: float, std: float, num_modes: int, num: int) ->
 def dirac(at: float, num: int) -> Dataset:
     """A point mass: every sample of shape (1,) is `at`. The data of the Dirac-GAN, with at = 0.
 
-    Mescheder, Geiger and Nowozin 2018, Definition 2.1. A point mass has no density, so `distribution` is None, and the
-    metrics that need one refuse. The true standard deviation is 0; `spec.std` is 1 because networks divide by it.
+    Mescheder, Geiger and Nowozin 2018, Definition 2.1. A point mass has no density, so `distribution` is None, and
+    metrics that need a density raise ValueError. The true std is 0; `spec.std` is 1 because networks divide by it.
     """
     splits = _splits(num, lambda n: torch.full((n, 1), float(at)))
     return Dataset(DataSpec((1,), mean=float(at), std=1.0), *splits)
 
 
 def _mixture(name: str, distribution: Mixture, num: int, unit: str = "") -> Dataset:
-    """Samples of `distribution`, and facts that are its own and not the samples'."""
+    """Samples of `distribution`, and its exact mean and standard deviation as the spec."""
     source = generator(0, name)
     splits = _splits(num, lambda n: distribution.draw(n, source).float())
-    mean = distribution.mean.mean()  # of all values: those of every coordinate together
+    mean = distribution.mean.mean()  # over all coordinates
     std = (distribution.variance + (distribution.mean - mean) ** 2).mean().sqrt()
     exact = [round(x.item(), 12) + 0.0 for x in (mean, std)]  # the same on every machine, and no -0
     spec = DataSpec((distribution.dim,), mean=exact[0], std=exact[1], unit=unit)

@@ -17,19 +17,19 @@ from ganrun.figures.plane import critic_levels, plane_figure
 from ganrun.protocols import MetricKey
 from ganrun.records.frames import Frame
 
-DURING = (0.05, 0.25)  # of the run: the panels between the first one and the last; early on, most changes
-MOST = 300  # images in an animation
-HIGHEST = 6.0  # of the highest true density: where the axis of a single moment ends at most
+DURING = (0.05, 0.25)  # of the run: where the middle panels are taken, since most changes happen early
+MOST = 300  # the largest number of images in an animation
+HIGHEST = 6.0  # highest end of the density axis of a single frame, in multiples of the highest true density
 RESOLUTION = 160  # of stills, in dots per inch
 
 
 @dataclass(frozen=True)
 class Album:
-    """What a run directory holds that can be drawn.
+    """The contents of a run directory that can be drawn.
 
-    frames: in order, of the data `dataset`, which may be None where there are no frames. rows: of metrics.jsonl.
-    pictures: of samples, in order. steps, pretrain_d: from the config. chance_losses: both players' losses where D is
-    at chance level, of a logistic loss. keys: what is known of the metrics' keys.
+    frames: in order; dataset: their data, which may be None without frames. rows: the rows of metrics.jsonl.
+    pictures: the sample grids, in order. steps, pretrain_d: from the config. chance_losses: the losses of D and G with
+    a D at chance level, if the loss is logistic. keys: the declared keys of the metrics.
     """
 
     frames: Sequence[Frame]
@@ -42,7 +42,7 @@ class Album:
     keys: Mapping[str, MetricKey] = field(default_factory=dict)
 
     def stills(self) -> Iterator[tuple[str, Figure]]:
-        """Each figure that can be drawn, with the name of its file."""
+        """All figures that can be drawn, with their file names."""
         for name, frame in self.moments().items():
             yield f"density_{name}", self.moment_figure(frame)
         if self.frames and self.dataset:
@@ -58,21 +58,21 @@ class Album:
             yield "metrics", metric_figure(self.rows, self.metric_keys, self.keys, unit)
 
     def images(self) -> list[np.ndarray]:
-        """Those of the animation, (H, W, 3) of uint8: drawn from the frames, or the pictures of samples."""
+        """The images of the animation, (H, W, 3) of uint8: drawn from the frames, or else the sample grids."""
         if self.frames and self.dataset:
             return self._drawn(self.dataset, thinned(self.frames))
         return same_size([image for path in thinned(self.pictures) if (image := opened(path)) is not None])
 
     @property
     def metric_keys(self) -> list[str]:
-        """Those of the metrics that were taken more than once."""
+        """The metrics that were computed more than once."""
         return repeated_keys(self.rows, self.keys)
 
     def has(self, key: str) -> bool:
         return len(curve(self.rows, key)[0]) > 0
 
     def moments(self) -> dict[str, Frame]:
-        """The start, D trained alone, the middle and the end, as far as the run came."""
+        """The frames at the start, after training D alone, in the middle and at the end, if they exist."""
         if not self.frames or not self.dataset:
             return {}
         first, last = self.frames[0], self.frames[-1]
@@ -84,7 +84,7 @@ class Album:
         return found | ({"end": last} if last.step > 0 else {})
 
     def panels(self) -> list[Frame]:
-        """Four frames of the game, or those that there are."""
+        """Four frames of the training of both players, or fewer if there are fewer."""
         game = [frame for frame in self.frames if frame.step >= 0] or list(self.frames)
         chosen = [game[0], game[-1]]
         for share in DURING:
@@ -105,7 +105,7 @@ class Album:
         return f"step {frame.step:,} of {self.steps:,}{after}"
 
     def _drawn(self, dataset: Dataset, frames: Sequence[Frame]) -> list[np.ndarray]:
-        """All with the same axes."""
+        """Draw all frames with the same axes."""
         first, logistic = frames[0], frames[0].logistic
         if len(first.low) == 2:
             levels = None if logistic else critic_levels(frames)
@@ -122,14 +122,14 @@ def nearest(frames: Sequence[Frame], step: float) -> Frame:
 
 
 def thinned(items: Sequence[Any]) -> list[Any]:
-    """At most MOST of them, the first and the last included, evenly spaced."""
+    """At most MOST evenly spaced items, including the first and the last."""
     if len(items) <= MOST:
         return list(items)
     return [items[round(i * (len(items) - 1) / (MOST - 1))] for i in range(MOST)]
 
 
 def opened(path: Path) -> np.ndarray | None:
-    """The image (H, W, 3), or None where the file is damaged."""
+    """The image (H, W, 3), or None if the file is damaged."""
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB"))
@@ -138,10 +138,10 @@ def opened(path: Path) -> np.ndarray | None:
 
 
 def same_size(images: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Those that are as large as the last one."""
+    """The images that have the size of the last one."""
     return [image for image in images if image.shape == images[-1].shape]
 
 
 def save_still(figure: Figure, path: Path) -> None:
-    """The format is that of the name."""
+    """The file name determines the format."""
     figure.savefig(path, dpi=RESOLUTION)

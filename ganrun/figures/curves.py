@@ -1,4 +1,4 @@
-"""What a run logged, over its steps."""
+"""Curves of the values that a run logged."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ from ganrun.protocols import MetricKey
 Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl
 METRIC = "metric/"  # before a metric's key
 STEP = "step (updates of G)"
-MANY = 200  # values of which the running mean is shown, over a 40th of them
+MANY = 200  # above this number of values, the running mean over a 40th of them is drawn
 DASHED, DOTTED = (0, (5, 2)), ":"
 
 
 def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
-    """The steps and the values of one key, where it was logged."""
+    """The steps at which a key was logged, and its values."""
     found = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
     steps, values = np.array(found, float).reshape(-1, 2).T
     return steps, values
 
 
 def loss_figure(rows: Rows, chance_losses: tuple[float, float] | None, nats: bool) -> Figure:
-    """Both players' losses, and for comparison what they are where D is at chance level (`chance_losses`: D's, G's)."""
+    """Both players' losses. chance_losses: D's and G's losses with D at chance level, drawn for comparison."""
     figure, axes = _over_steps(rows)
     for key, name, color, style in (("loss/d", "D", ORANGE, DASHED), ("loss/g", "G", BLUE, "-")):
         steps, values = curve(rows, key)
@@ -42,7 +42,7 @@ def loss_figure(rows: Rows, chance_losses: tuple[float, float] | None, nats: boo
 
 
 def accuracy_figure(rows: Rows) -> Figure:
-    """The shares of real and of generated examples that D classifies right, with the line of chance level."""
+    """D's accuracy on real and on generated examples, with a line at chance level."""
     figure, axes = _over_steps(rows)
     for key, name, color, style in (
         ("accuracy/real", "of real examples", BLACK, "-"),
@@ -57,7 +57,7 @@ def accuracy_figure(rows: Rows) -> Figure:
 
 
 def metric_figure(rows: Rows, names: Sequence[str], keys: Mapping[str, MetricKey], data_unit: str = "") -> Figure:
-    """A small curve for each metric `metric/KEY`, and where it is known a dotted line at the data's own value."""
+    """A small plot for each metric `metric/KEY`, with a dotted line at the true value of the data, if it is known."""
     columns = min(3, len(names))
     lines = math.ceil(len(names) / columns)
     figure = Figure(figsize=(3.6 * columns + 0.4, 2.5 * lines + 0.6), dpi=100, layout="constrained")
@@ -77,15 +77,15 @@ def metric_figure(rows: Rows, names: Sequence[str], keys: Mapping[str, MetricKey
         axes.margins(y=0.15)
     for axes in grid[len(names) :]:
         axes.remove()
-    for axes in grid[max(0, len(names) - columns) : len(names)]:  # those with nothing below them
+    for axes in grid[max(0, len(names) - columns) : len(names)]:  # those without a plot below them
         axes.tick_params(labelbottom=True)
     figure.supxlabel(STEP, fontsize="medium")
-    figure.suptitle("metrics; dotted: of the data" if dotted else "metrics")
+    figure.suptitle("metrics (dotted: value of the data)" if dotted else "metrics")
     return figure
 
 
 def repeated_keys(rows: Rows, keys: Mapping[str, MetricKey]) -> list[str]:
-    """The metrics that were taken more than once, `metric/KEY`, without those that belong to another one."""
+    """The metrics `metric/KEY` that were computed more than once, without those that belong to another one."""
     names = dict.fromkeys(name for row in rows for name in row if name.startswith(METRIC))
     apart = {key.true for key in keys.values()} | {name for name, key in keys.items() if key.about and not key.better}
     return [name for name in names if name.removeprefix(METRIC) not in apart and len(curve(rows, name)[0]) > 1]
@@ -105,7 +105,7 @@ def _over_steps(rows: Rows) -> tuple[Figure, Axes]:
 
 
 def _smooth_line(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, style: Any, label: str) -> None:
-    """The values in pale, and their running mean."""
+    """Draw the values in a pale color, and their running mean."""
     width = len(values) // 40 if len(values) > MANY else 1
     if width > 1:
         axes.plot(steps, values, color=color, lw=0.7, alpha=0.35)
@@ -113,7 +113,7 @@ def _smooth_line(axes: Axes, steps: np.ndarray, values: np.ndarray, color: str, 
 
 
 def visible_range(values: Sequence[float]) -> tuple[float, float]:
-    """All values, or, where a few lie far off, the middle 98% of them and as much again on either side."""
+    """The range of all values or, if there are outliers, of the middle 98%, extended by its own width on both sides."""
     finite = np.array(values)[np.isfinite(values)]
     low, high = finite.min(), finite.max()
     inner = np.quantile(finite, [0.01, 0.99])
@@ -124,7 +124,7 @@ def visible_range(values: Sequence[float]) -> tuple[float, float]:
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """The mean over `width` values, of which the value itself is the middle one; fewer at both ends.
+    """The mean over `width` values centered at each value; over fewer at both ends.
 
     >>> running_mean(np.array([0.0, 3.0, 6.0, 0.0]), 3).tolist()
     [1.5, 3.0, 3.0, 3.0]

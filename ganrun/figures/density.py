@@ -1,4 +1,4 @@
-"""The density of one-dimensional data and of the generator, with the discriminator over them."""
+"""Plots of one-dimensional data: the true density, the generator's density, and the discriminator."""
 
 import io
 from collections.abc import Sequence
@@ -14,20 +14,16 @@ from ganrun.data.dataset import Dataset
 from ganrun.metric.densities import Cells, optimal_discriminator
 from ganrun.records.frames import Frame
 
-BLACK, BLUE, ORANGE = (
-    "#222222",
-    "#0072b2",
-    "#d55e00",
-)  # told apart by the colour-blind, and in gray by their lines
+BLACK, BLUE, ORANGE = "#222222", "#0072b2", "#d55e00"  # safe for color blindness; in gray the line styles differ
 SHADE = "#dddddd"
 TIGHT: Any = {"columnspacing": 1.4, "handlelength": 1.9, "handletextpad": 0.5}  # of legends
-FEWEST = 100  # samples, real and generated, in a cell where D* is shown
+FEWEST = 100  # fewest samples, real and generated, in a cell for which D* is drawn
 
 Limits = tuple[float, float]
 
 
 def density_figure(dataset: Dataset, frame: Frame, title: str, top: float = 1.35) -> Figure:
-    """The true density, that of the generator, and D on a right-hand axis with the best that a D could say.
+    """The true density, that of the generator and, on an axis at the right, D and the optimal D*.
 
     top: where the left axis ends, in multiples of the highest true density.
     """
@@ -43,7 +39,7 @@ def density_figure(dataset: Dataset, frame: Frame, title: str, top: float = 1.35
 
 
 def draw_density(axes: Axes, dataset: Dataset, frame: Frame, top: float) -> None:
-    """The data's density as an area, the generator's as a line of steps; what is cut off is said."""
+    """The data's density as an area, the generator's as a histogram. Notes mention what is outside of the axes."""
     x, truth = true_density(dataset, frame)
     edges, made = made_density(frame)
     axes.fill_between(x, truth, color=SHADE)
@@ -60,7 +56,7 @@ def draw_density(axes: Axes, dataset: Dataset, frame: Frame, top: float) -> None
 
 
 def note(axes: Axes, x: float, text: str) -> None:
-    """A remark on the generator in a corner at the top, left or right as x says."""
+    """Write a note on the generator at the top, in the left corner if x < 0.5, else in the right one."""
     axes.text(
         x, 0.94, text, transform=axes.transAxes, ha="left" if x < 0.5 else "right", va="top", fontsize="small",
         color=BLUE, bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 1},
@@ -68,7 +64,7 @@ def note(axes: Axes, x: float, text: str) -> None:
 
 
 def true_density(dataset: Dataset, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Positions, and there the data's density: exact where it is known, else a histogram."""
+    """Positions, and the data's density there: exact if it is known, else from a histogram."""
     x = np.linspace(frame.low[0], frame.high[0], 500)
     if dataset.distribution is not None:
         return x, dataset.distribution.log_prob(torch.from_numpy(x)).exp().numpy()
@@ -78,21 +74,21 @@ def true_density(dataset: Dataset, frame: Frame) -> tuple[np.ndarray, np.ndarray
 
 
 def made_density(frame: Frame, counts: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The edges of cells, and between them the generator's density. counts: None: those of the frame's samples."""
+    """The edges of the cells, and the generator's density in them. counts: by default those of the frame's samples."""
     counts = coarse(frame.counts if counts is None else counts, frame.num)
     edges = np.linspace(frame.low[0], frame.high[0], len(counts) + 1)
     return edges, counts / frame.num / np.diff(edges)
 
 
 def top_for(dataset: Dataset, frames: Sequence[Frame], most: float) -> float:
-    """The end of a density axis, in multiples of the highest true density: room for every peak, but not beyond most."""
+    """The end of a density axis, in multiples of the highest true density: above all peaks, but at most `most`."""
     truth = true_density(dataset, frames[0])[1].max()
     peak = max(made_density(frame)[1].max() for frame in frames) / truth
     return float(min(max(1.35, 1.05 * peak), most))
 
 
 def draw_discriminator(axes: Axes, dataset: Dataset, frame: Frame, limits: Limits | None = None) -> None:
-    """D over its axis, or the critic; of a logistic D the line of indifference and, where it is known, the optimum."""
+    """D, or the critic. A logistic D gets a line at chance level and, if the density is known, the optimal D*."""
     axes.plot(frame.positions(), frame.d_values, color=ORANGE, lw=1.8, ls=(0, (5, 2)), label=d_name(frame))
     if not frame.logistic:
         axes.set_ylim(limits or critic_limits([frame]))
@@ -105,24 +101,24 @@ def draw_discriminator(axes: Axes, dataset: Dataset, frame: Frame, limits: Limit
 
 
 def optimum(dataset: Dataset, frame: Frame) -> tuple[np.ndarray, np.ndarray]:
-    """Positions, and there D*(x) = p_data / (p_data + p_g) for the G that plays; not a number where both are rare."""
+    """Positions, and D*(x) = p_data / (p_data + p_g) there, for G, not G_ema; NaN where there are too few samples."""
     assert dataset.distribution is not None
     counts = frame.counts_g if len(frame.counts_g) else frame.counts
     share = torch.from_numpy(coarse(counts, frame.num)) / frame.num
     cells = Cells(tuple(frame.low), tuple(frame.high), len(share))
     mass = cells.mass(dataset.distribution)
-    seen = (mass + share) * frame.num >= FEWEST
-    return cells.centers().numpy(), torch.where(seen, optimal_discriminator(mass, share), torch.nan).numpy()
+    enough = (mass + share) * frame.num >= FEWEST
+    return cells.centers().numpy(), torch.where(enough, optimal_discriminator(mass, share), torch.nan).numpy()
 
 
 def coarse(counts: np.ndarray, num: int) -> np.ndarray:
-    """A histogram of `num` samples in 100 cells, or in 50 where the samples are few: fewer cells, less noise."""
+    """Merge the cells of a histogram into 100, or into 50 below 20,000 samples, which reduces noise."""
     coarser: np.ndarray = counts.reshape(100 if num >= 20_000 else 50, -1).sum(1)
     return coarser
 
 
 def critic_limits(frames: Sequence[Frame]) -> Limits:
-    """A range of D's values that fits all frames."""
+    """A range for the critic's outputs in all frames."""
     values = np.concatenate([frame.d_values.ravel() for frame in frames])
     values = values[np.isfinite(values)]
     low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
@@ -143,7 +139,7 @@ def density_label(dataset: Dataset) -> str:
 
 
 def legend_below(figure: Figure, *axes: Axes) -> None:
-    """One row under everything, where no line is hidden by it."""
+    """A legend in one row below the axes, where it hides no line."""
     handles = [handle for ax in axes for handle in ax.get_legend_handles_labels()[0]]
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False, **TIGHT)
 

@@ -12,10 +12,10 @@ WHITE = 255
 
 
 def grid(images: Tensor, columns: int | None = None, apart: int = 0, padding: int = 2, gap: int = 8) -> np.ndarray:
-    """uint8 images (N, C, H, W) side by side, in a square or in so many columns: an image (H', W', 3) of uint8.
+    """Arrange uint8 images (N, C, H, W) in a square, or in `columns` columns: an image (H', W', 3) of uint8.
 
-    The last `apart` columns stand `gap` pixels apart from the others. C is 1 or 3. As torchvision's make_grid, whose
-    import takes as long as all other imports of a job together.
+    The last `apart` columns are `gap` pixels apart from the others. C is 1 or 3. Similar to torchvision's make_grid,
+    whose import takes as long as all other imports of a job together.
     """
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     empty = -len(images) % columns

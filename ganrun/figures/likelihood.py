@@ -1,4 +1,4 @@
-"""Parzen log-likelihoods of several runs over their training, beside the published one."""
+"""Parzen log-likelihoods of several runs during training, and the published one."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from ganrun.figures.curves import DASHED, DOTTED, STEP
 from ganrun.figures.density import BLACK, BLUE, ORANGE, SHADE
 
-MARKERS = "osD^vP*Xpd"  # by which runs are told apart
+MARKERS = "osD^vP*Xpd"  # one for each run
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Panel:
-    """What is drawn on one pair of axes. published: (nats, error), and anchor: that of training images, in nats."""
+    """The contents of one plot. published: (nats, error). anchor: the score of training images, in nats."""
 
     title: str
     lines: Sequence[Line]
@@ -33,7 +33,7 @@ class Panel:
 
 
 def likelihood_figure(panels: Sequence[Panel]) -> Figure:
-    """The panels below each other; those of G_ema are solid lines, others dashed ones."""
+    """The panels below each other. Lines of G_ema are solid, others dashed."""
     figure = Figure(figsize=(9, 4.2 * len(panels)), dpi=100, layout="constrained")
     for axes, panel in zip(figure.subplots(len(panels), squeeze=False).flatten(), panels, strict=True):
         _draw(axes, panel)

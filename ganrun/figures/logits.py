@@ -11,8 +11,8 @@ from ganrun.figures.density import BLACK, BLUE, ORANGE
 def logits_figure(real_logits: Tensor, fake_logits: Tensor, logistic: bool, title: str) -> Figure:
     """Histograms of D on real and on generated examples; logits are (B,).
 
-    Of a logistic loss D is drawn as a probability, with a line at .50, and D's accuracy stands in the legend. Of any
-    other it is drawn as it is.
+    For a logistic loss, D is drawn as a probability, with a line at .50 and D's accuracy in the legend. For other
+    losses, the logits are drawn.
     """
     values = [(torch.sigmoid(x) if logistic else x).numpy() for x in (real_logits, fake_logits)]
     low, high = (0.0, 1.0) if logistic else (float(np.concatenate(values).min()), float(np.concatenate(values).max()))

@@ -1,4 +1,4 @@
-"""Moments of a run side by side, as in Figure 1 of Goodfellow et al. 2014, "Generative Adversarial Nets"."""
+"""Several frames of a run side by side, as in Figure 1 of Goodfellow et al. 2014, "Generative Adversarial Nets"."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -34,7 +34,7 @@ from ganrun.figures.plane import (
 from ganrun.records.frames import Frame
 
 ARROWS = 25  # from z to x
-MOST_SHARED = 2.0  # of the highest true density: where the axis of several moments ends
+MOST_SHARED = 2.0  # highest end of the density axis of several frames, in multiples of the highest true density
 
 
 def density_panels(
@@ -47,9 +47,9 @@ def density_panels(
 ) -> Figure:
     """For each frame the data (dotted), the generator (solid) and D (dashed), and below them how G maps z to x.
 
-    As the paper draws it: the lower line is where z comes from, the upper one is x. Between two neighbouring arrows
-    there are always equally many samples, so that they crowd where the generator's density is high. limits, top: of
-    a critic's axis and of the density's, where other frames than these are to be compared.
+    As in the paper, the lower line is z and the upper one x. There are equally many samples between all neighbouring
+    arrows, so the arrows are dense where the generator's density is high. limits, top: ends of the critic's axis and of
+    the density axis, for comparison with other figures.
     """
     limits = limits or (None if frames[0].logistic else critic_limits(frames))
     top = top or top_for(dataset, frames, MOST_SHARED)
@@ -113,7 +113,7 @@ def round_ticks(reach: float) -> list[float]:
 
 
 def plane_panels(dataset: Dataset, frames: Sequence[Frame], titles: Sequence[str]) -> Figure:
-    """For each frame of the plane the samples over the data, below them D's surface, and the best D's."""
+    """For each two-dimensional frame the samples over the data, and below them D and the optimal D*."""
     levels: Levels | None = None if frames[0].logistic else critic_levels(frames)
     n, rows = len(frames), 3 if all(has_best(dataset, frame) for frame in frames) else 2
     figure = Figure(figsize=(0.8 + 3.1 * n, 0.7 + 3.1 * rows), dpi=100, layout="constrained")

@@ -1,4 +1,4 @@
-"""Two-dimensional data: samples over the true density, the surface of the discriminator, and that of the best one."""
+"""Plots of two-dimensional data: samples over the true density, the discriminator, and the optimal one."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -19,23 +19,23 @@ from ganrun.records.frames import Frame
 
 CELLS = 300  # along each axis, for the true density
 HELD = (0.99, 0.5)  # shares of the data inside the contours
-ARROWS = 4  # D is asked at so many positions from one arrow to the next
-BELL = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)  # over cells, of a deviation of 1.5, along each axis
+ARROWS = 4  # grid positions of D from one arrow to the next
+BELL = np.exp(-0.5 * (np.arange(-5, 6) / 1.5) ** 2)  # Gaussian kernel with a standard deviation of 1.5 cells
 BELL /= BELL.sum()
-FEWEST = 50  # samples, real and generated, that speak for D* at a place
-CLEAR = 0.3  # from 1/2: so far D* has to go on both sides, or its boundary is one between equals, drawn by chance
+FEWEST = 50  # fewest samples, real and generated, for which D* is drawn
+CLEAR = 0.3  # the boundary of D* is drawn only if D* reaches this far above and below 1/2; else it is noise
 LEVELS = tuple(k / 10 for k in range(11))  # of a probability
 BEST = "best, D*(x)"
 RARE: Any = {"fc": "white", "ec": "#bbbbbb", "hatch": "...."}
-PALE = LinearSegmentedColormap.from_list("pale", ["#ffffff", "#f3b27a"])  # lines of black are seen on all of it
+PALE = LinearSegmentedColormap.from_list("pale", ["#ffffff", "#f3b27a"])  # black lines are visible on all of it
 
 Levels = list[float]
 
 
 def plane_figure(dataset: Dataset, frame: Frame, title: str, levels: Levels | None = None) -> Figure:
-    """Samples over the data; D's surface, and the way in which it pulls samples; and the best D, where it is known.
+    """Samples over the data; D with arrows along its gradient; and the optimal D*, if it is known.
 
-    levels: of a critic whose figures are to be compared.
+    levels: contour levels of a critic, for comparison with other figures.
     """
     known = has_best(dataset, frame)
     figure = Figure(figsize=(13.2, 5.3) if known else (9.6, 5.3), dpi=100, layout="constrained")
@@ -56,10 +56,10 @@ def plane_figure(dataset: Dataset, frame: Frame, title: str, levels: Levels | No
 
 
 def draw_samples(axes: Axes, dataset: Dataset, frame: Frame) -> None:
-    """Generated samples as points over the regions that hold 50% and 99% of the data, with D's boundary."""
+    """Generated samples as points over the regions that contain 50% and 99% of the data, with D's boundary."""
     if dataset.distribution is not None:
         mass, x, y = true_mass(dataset, frame)
-        levels = sorted({held_level(mass, share) for share in HELD})  # one, of modes that are narrower than a cell
+        levels = sorted({held_level(mass, share) for share in HELD})  # one if modes are narrower than a cell
         axes.contourf(x, y, mass.T, [*levels, mass.max() * 1.01], colors=[SHADE, "#a8a8a8"][-len(levels) :])
         axes.contour(x, y, mass.T, levels[:1], colors=BLACK, linewidths=0.7, zorder=3)
     else:
@@ -76,7 +76,7 @@ def draw_samples(axes: Axes, dataset: Dataset, frame: Frame) -> None:
 
 
 def draw_surface(axes: Axes, frame: Frame, levels: Levels | None = None) -> None:
-    """D in shaded, labelled levels, darker where it believes; its boundary; and arrows along its gradient."""
+    """D as filled contours, darker for higher values, with its boundary and arrows along its gradient."""
     x, y, values = frame.positions(0), frame.positions(1), frame.d_values.T
     if not np.isfinite(values).all():
         axes.text(0.5, 0.5, "D gives no finite numbers", transform=axes.transAxes, ha="center")
@@ -94,35 +94,35 @@ def draw_surface(axes: Axes, frame: Frame, levels: Levels | None = None) -> None
 
 
 def has_best(dataset: Dataset, frame: Frame) -> bool:
-    """Whether D* can be told: of a logistic D, known data, and samples that were counted when the frame was made."""
+    """Whether D* can be computed: D is logistic, the data's density is known, and the frame has counts of samples."""
     return frame.logistic and dataset.distribution is not None and frame.counts.ndim == 2
 
 
 def best_surface(dataset: Dataset, frame: Frame) -> np.ndarray:
-    """D*(x) = p_data / (p_data + p_g) in the middle of each counted cell, (64, 64), for the G that plays.
+    """D*(x) = p_data / (p_data + p_g) at the center of each cell, (64, 64), for G, not G_ema.
 
-    Both are smoothed alike, since 10,000 samples are too few to go by a cell alone: it is the best D of those that
-    see x through noise of 1.5 cells. Not a number where both are rare.
+    Both densities are smoothed with the same kernel, since 10,000 samples are too few for single cells. So this is the
+    optimal D for inputs with Gaussian noise of 1.5 cells. NaN where there are too few samples.
     """
     assert dataset.distribution is not None
     counts = frame.counts_g if len(frame.counts_g) else frame.counts
     cells = Cells(tuple(frame.low), tuple(frame.high), len(counts))
     mass = smooth(cells.mass(dataset.distribution).reshape(counts.shape).numpy())
     share = smooth(counts / frame.num)
-    seen = (mass + share) * frame.num / (BELL**2).sum() ** 2 >= FEWEST
+    enough = (mass + share) * frame.num / (BELL**2).sum() ** 2 >= FEWEST
     best = optimal_discriminator(torch.from_numpy(mass), torch.from_numpy(share)).numpy()
-    return np.where(seen, best, np.nan)
+    return np.where(enough, best, np.nan)
 
 
 def smooth(mass: np.ndarray) -> np.ndarray:
-    """Each cell's mass (n, n) spread over it and its neighbours; what leaves the box is lost."""
+    """Spread the mass (n, n) of each cell over its neighbours. Mass that leaves the box is lost."""
     for axis in range(2):
         mass = np.apply_along_axis(np.convolve, axis, mass, BELL, "same")
     return mass
 
 
 def draw_best(axes: Axes, dataset: Dataset, frame: Frame) -> None:
-    """The best D in the shades of D's surface, with its boundary; hatched where there is too little to tell."""
+    """The optimal D* in the colors of D, with its boundary; hatched where there are too few samples."""
     cells = Cells(tuple(frame.low), tuple(frame.high), len(frame.counts))
     x, y = ((e[1:] + e[:-1]).numpy() / 2 for e in map(cells.edges, range(2)))
     best = best_surface(dataset, frame).T
@@ -143,7 +143,7 @@ def level_label(value: float, logistic: bool) -> str:
 
 
 def draw_arrows(axes: Axes, frame: Frame) -> None:
-    """Along the gradient of D's logit; lengths go with the square root, so that small ones are seen too."""
+    """Arrows along the gradient of D's logit. Lengths grow with its square root, so that small ones are visible."""
     x, y = frame.positions(0), frame.positions(1)
     gx, gy = np.gradient(frame.logits.astype(float), x, y)
     pick = slice(ARROWS // 2, None, ARROWS)
@@ -159,14 +159,14 @@ def draw_arrows(axes: Axes, frame: Frame) -> None:
 
 
 def boundary(axes: Axes, frame: Frame) -> None:
-    """The line on which a logistic D cannot tell, where there is one."""
+    """The line D(x) = .5 of a logistic D, if there is one."""
     if frame.logits.min() < 0 < frame.logits.max():
         x, y = frame.positions(0), frame.positions(1)
         axes.contour(x, y, frame.logits.T, [0.0], colors=ORANGE, linewidths=1.8, linestyles=[(0, (3, 1))], zorder=4)
 
 
 def true_mass(dataset: Dataset, frame: Frame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The data's probability of small cells, (CELLS, CELLS), and their middles along each axis."""
+    """The data's probability of each cell, (CELLS, CELLS), and the centers of the cells along each axis."""
     assert dataset.distribution is not None
     cells = Cells(tuple(frame.low), tuple(frame.high), CELLS)
     x, y = ((e[1:] + e[:-1]).numpy() / 2 for e in map(cells.edges, range(2)))
@@ -174,7 +174,7 @@ def true_mass(dataset: Dataset, frame: Frame) -> tuple[np.ndarray, np.ndarray, n
 
 
 def held_level(mass: np.ndarray, share: float) -> float:
-    """The level above which lies so much of the probability.
+    """The level above which the cells contain this share of the probability.
 
     >>> held_level(np.array([0.1, 0.5, 0.2, 0.2]), 0.6)
     0.2
@@ -184,12 +184,12 @@ def held_level(mass: np.ndarray, share: float) -> float:
 
 
 def critic_levels(frames: Sequence[Frame]) -> Levels:
-    """Seven or so round values that fit all frames."""
+    """About seven round values that fit all frames."""
     return [float(level) for level in MaxNLocator(8).tick_values(*critic_limits(frames))]
 
 
 def handles(dataset: Dataset, frame: Frame) -> list[Line2D | Patch]:
-    """What stands in the legend."""
+    """The entries of the legend."""
     arrow = Line2D(
         [],
         [],

@@ -1,7 +1,7 @@
-"""What Goodfellow et al. 2014 prove of the game, in numbers: for data of known density, in one or two dimensions.
+"""The quantities in the theory of Goodfellow et al. 2014, for data of known density in one or two dimensions.
 
-p is p_data, q is p_g. Both are looked at as the masses of equal cells; a mass is an integral, so nothing here depends
-on a density being estimated at a point. All in float64 on the CPU, and in nats. References, by where they are used:
+p is p_data, q is p_g. Both are given as the masses (probabilities) of equal cells, so no density has to be estimated at
+a point. Everything is computed in float64 on the CPU, in nats. References:
 Goodfellow et al. 2014, "Generative Adversarial Nets": Equation 1, Proposition 1, Theorem 1.
 Endres and Schindelin 2003, "A New Metric for Probability Distributions", IEEE Trans. Information Theory 49(7).
 """
@@ -18,12 +18,12 @@ from torch.nn.functional import logsigmoid
 from ganrun.data.mixture import Mixture
 
 LOG4 = math.log(4)
-QUADRATURE = 20000  # regular nodes of the integrals over one dimension
+QUADRATURE = 20000  # equally spaced nodes of one-dimensional integrals
 
 
 @dataclass(frozen=True)
 class Cells:
-    """A box [low, high), cut into `num` equal cells along each of its 1 or 2 dimensions, num**d in all, in row order.
+    """A box [low, high), divided into `num` equal cells along each of its d = 1 or 2 dimensions: num**d in row order.
 
     >>> cells = Cells((0.0,), (4.0,), num=4)
     >>> cells.share(torch.tensor([0.5, 0.7, 3.0, 9.0])).tolist()
@@ -36,7 +36,7 @@ class Cells:
 
     @classmethod
     def around(cls, distribution: Distribution, num: int, sigmas: float = 5.0) -> "Cells":
-        """The box of `sigmas` standard deviations about the mean, or, of a mixture, about all of its modes."""
+        """The box that covers `sigmas` standard deviations around the mean, or around all modes of a mixture."""
         if isinstance(distribution, Mixture):
             centers, std = distribution.modes, distribution.mode_std[:, None]  # (K, d), (K, 1)
         else:
@@ -60,14 +60,14 @@ class Cells:
         return torch.linspace(self.low[axis], self.high[axis], self.num + 1, dtype=torch.float64)
 
     def centers(self) -> Tensor:
-        """The cells' middles: (num,) in one dimension, (num**2, 2) in two, as distributions take them."""
+        """The centers of the cells, in the shape that distributions take: (num,) or (num**2, 2)."""
         return torch.cartesian_prod(*[(e[1:] + e[:-1]) / 2 for e in map(self.edges, range(self.dim))])
 
     def mass(self, distribution: Distribution) -> Tensor:
-        """The probability of each cell, (num**d,): exact in one dimension, by its cdf, and for mixtures.
+        """The probability of each cell, (num**d,): exact in one dimension, from the cdf, and for mixtures.
 
-        Of any other distribution over the plane by Gauss-Legendre quadrature with 2 x 2 points a cell, from `log_prob`
-        alone: good to a part in a thousand where a cell is no wider than the distribution's narrowest part.
+        For other two-dimensional distributions, Gauss-Legendre quadrature of `log_prob` with 2 x 2 points per cell. Its
+        error is 0.1% if a cell is no wider than the distribution's narrowest part.
         """
         if self.dim == 1:
             return distribution.cdf(self.edges()).double().diff()
@@ -78,7 +78,7 @@ class Cells:
         return torch.stack([distribution.log_prob(x).double().exp() for x in points]).mean(0) * self.volume
 
     def _mass_of_mixture(self, mixture: Mixture) -> Tensor:
-        """Each Gaussian is the same in all directions, so its mass in a cell is a product over the axes."""
+        """Each Gaussian is isotropic, so its mass in a cell is a product over the axes."""
         x, y = (
             torch.special.ndtr((self.edges(axis) - mixture.modes[:, axis, None]) / mixture.mode_std[:, None]).diff()
             for axis in range(2)
@@ -89,9 +89,9 @@ class Cells:
     def share(self, x: Tensor) -> Tensor:
         """The share of the samples x, (n, d) or (n,), in each cell, (num**d,): an estimate of p_g's mass.
 
-        Divided by `volume` it is the histogram estimate of the density p_g. It is unbiased for the mean of p_g over
-        the cell, and so off by (side^2 / 24) p_g'' at its centre; its standard error is sqrt(mass / n). It is
-        preferred to a kernel estimate because it neither widens p_g nor smears narrow modes by a global bandwidth.
+        Divided by `volume` it is the histogram estimate of p_g. It is unbiased for the mean of p_g over the cell, which
+        differs from p_g at the center by (side^2 / 24) p_g''; its standard error is sqrt(mass / n). Unlike a kernel
+        density estimate, it does not widen p_g or smear narrow modes with a global bandwidth.
         """
         points = x.double().reshape(-1, self.dim)
         low, high = torch.tensor(self.low).double(), torch.tensor(self.high).double()
@@ -104,7 +104,7 @@ class Cells:
 def optimal_discriminator(p: Tensor, q: Tensor) -> Tensor:
     """D*(x) = p_data(x) / (p_data(x) + p_g(x)), Proposition 1; from densities or masses of any shape.
 
-    1/2, the answer of one who has seen nothing, where both are 0.
+    1/2, chance level, where both are 0.
 
     >>> optimal_discriminator(torch.tensor([3.0, 1.0, 0.0]), torch.tensor([1.0, 1.0, 0.0])).tolist()
     [0.75, 0.5, 0.5]
@@ -118,8 +118,8 @@ def value(
 ) -> float:
     """V(D, G) = E_data[log D(x)] + E_g[log(1 - D(x))], Equation 1, from D's logits, where D = sigmoid(logit).
 
-    real_logits (n,), fake_logits (m,): at samples, or at the cells of which real_mass (n,) or fake_mass (m,) are the
-    probabilities. Cells without mass count for nothing, whatever D says there. Finite for logits of any finite size.
+    real_logits (n,), fake_logits (m,): at samples, or at cells with the masses real_mass (n,) or fake_mass (m,). Cells
+    without mass are ignored. The value is finite for all finite logits.
 
     >>> value(torch.zeros(3), torch.zeros(5)) == -LOG4
     True
@@ -138,9 +138,9 @@ def _mean(values: Tensor, mass: Tensor | None) -> Tensor:
 def jensen_shannon(p: Tensor, q: Tensor) -> float:
     """JSD = KL(p || m) / 2 + KL(q || m) / 2 with m = (p + q) / 2, in nats: from 0 to log 2.
 
-    p, q: probabilities of the same cells, of any shape. What either lacks of 1 lies elsewhere, and is one cell more.
-    For densities it is a lower bound, which finer cells raise: averaging over a cell loses information. For `share`
-    of n samples it is biased upwards: by (K - 1) / 8n for K cells that hold several samples each, where p = q.
+    p, q: probabilities of the same cells, of any shape. If they sum to less than 1, the rest counts as one more cell.
+    The result is a lower bound of the JSD of the densities, and finer cells raise it. For `share` of n samples it is
+    biased upwards: if p = q, by (K - 1) / 8n for K cells with several samples each.
 
     >>> half = torch.tensor([0.5, 0.5, 0.0, 0.0])
     >>> jensen_shannon(half, half), jensen_shannon(half, half.flip(0)) == LOG4 / 2
@@ -165,8 +165,8 @@ def optimal_value(p: Tensor, q: Tensor) -> float:
 def wasserstein(x: Tensor, distribution: Distribution) -> float:
     """W1 between samples x (n,) and a one-dimensional distribution: the integral of |F_n - F|, in the units of x.
 
-    F_n is taken as it is; F is integrated by the trapezoidal rule between the samples and 20,000 nodes over 10
-    standard deviations. For n samples of the distribution itself it is not 0 but of the order of std / sqrt(n).
+    F_n is exact; F is integrated by the trapezoidal rule. The nodes are the samples and 20,000 points over 10 standard
+    deviations. For n samples of the distribution itself the result is not 0 but of the order of std / sqrt(n).
 
     >>> round(wasserstein(torch.tensor([0.0]), torch.distributions.Normal(0.0, 1.0)), 6)  # E|x| = sqrt(2 / pi)
     0.797885

@@ -13,16 +13,16 @@ from ganrun.protocols import DFunction, Metric, MetricKey
 
 
 class Distribution(Metric):
-    """Moments, tails and distances of `num` samples. Keys carry the number of samples, as in `ks_100k`.
+    """Moments, tails and distances of `num` samples. Keys end in the number of samples, as in `ks_100k`.
 
-    - mean, std, in the data's units, and skew, E[((x - mean) / std)^3], 0 where all samples are the same;
+    - mean, std, in the data's units, and skew, E[((x - mean) / std)^3], 0 if all samples are equal;
     - ks: sup |F_n(x) - F(x)|, the Kolmogorov-Smirnov distance to the true distribution function (Kolmogorov 1933);
     - w1: the integral of |F_n(x) - F(x)| over x, the Wasserstein-1 distance, in the data's units;
-    - jsd: the Jensen-Shannon divergence in nats, of `bins` cells over 5 standard deviations about the mean or the
-      modes; a perfect generator has about bins / 8n, and less where cells are empty;
-    - tail_mass_2sigma, _3sigma: the share farther than 2 and 3 true standard deviations from the true mean.
-    What is no distance comes with its exact value for the data, as in `tail_mass_2sigma_true`.
-    `check` raises ValueError for data that are not one-dimensional with a known density.
+    - jsd: the Jensen-Shannon divergence in nats, for `bins` cells over 5 standard deviations around the mean or the
+      modes; for a perfect generator it is about bins / 8n, or less if cells are empty;
+    - tail_mass_2sigma, _3sigma: the share of samples more than 2 or 3 true standard deviations from the true mean.
+    Moments and tails come with the exact value for the data, as in `tail_mass_2sigma_true`.
+    `check` raises ValueError unless the data are one-dimensional with a known density.
     """
 
     def __init__(self, num: int = 100000, bins: int = 200) -> None:
@@ -72,7 +72,7 @@ class Distribution(Metric):
 
 
 def kolmogorov_smirnov(x: Tensor, distribution: Known) -> float:
-    """sup |F_n - F| over x (n,): at each sample the empirical function jumps from (i - 1) / n to i / n.
+    """sup |F_n - F| over x (n,): at sample i the empirical cdf jumps from (i - 1) / n to i / n.
 
     >>> kolmogorov_smirnov(torch.tensor([0.0]), torch.distributions.Normal(0.0, 1.0))
     0.5

@@ -1,4 +1,4 @@
-"""How far the density of a generator is from a known one, in one or two dimensions."""
+"""The Jensen-Shannon divergence from data of known density, in one or two dimensions."""
 
 from collections.abc import Mapping
 
@@ -13,12 +13,12 @@ from ganrun.protocols import DFunction, Metric, MetricKey
 class Divergence(Metric):
     """The Jensen-Shannon divergence of `num` samples from the data, in nats: from 0 to log 2 = 0.693.
 
-    It is what the generator of Goodfellow et al. 2014 minimizes, up to V(D*, G) = -log 4 + 2 JSD (Theorem 1). Taken
-    over `bins` cells along each dimension, which cover 5 standard deviations about the mean, or about all modes; what
-    falls outside counts as one cell more. With the standard settings a perfect generator has .0003 on the ring, .0012
-    on the grid and .0074 on the spiral, and not 0: see `densities.jensen_shannon`.
-    The Kullback-Leibler divergences are left out: a histogram has empty cells, where one is infinite, and a stray
-    sample far from the data rules the other. `check` raises ValueError for data without a known density.
+    The generator of Goodfellow et al. 2014 minimizes it, since V(D*, G) = -log 4 + 2 JSD (Theorem 1). It is computed
+    for `bins` cells along each dimension, which cover 5 standard deviations around the mean, or around all modes;
+    everything outside is one more cell. With the default settings a perfect generator has .0003 on the ring, .0012 on
+    the grid and .0074 on the spiral, not 0: see `densities.jensen_shannon`.
+    Kullback-Leibler divergences are not computed: empty cells make one of them infinite, and a single sample far from
+    the data dominates the other. `check` raises ValueError for data without a known density.
     """
 
     def __init__(self, num: int = 100000, bins: int = 128) -> None:

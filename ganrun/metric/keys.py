@@ -1,4 +1,4 @@
-"""How a metric's key names its protocol."""
+"""The number of samples in a metric's key."""
 
 
 def count(num: int) -> str:

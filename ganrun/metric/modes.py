@@ -1,4 +1,4 @@
-"""Which modes of a mixture a generator covers, how well, and how evenly."""
+"""Mode coverage: which modes of a mixture a generator covers, how well, and how evenly."""
 
 from collections.abc import Mapping
 
@@ -16,14 +16,14 @@ class Modes(Metric):
 
     Srivastava et al. 2017, "VEEGAN", on synthetic data, and Lin et al. 2018, "PacGAN", with 2,500 samples:
     - high_quality: the share of samples within `sigmas` (3) standard deviations of their nearest mode;
-    - modes_covered: the number of modes that are nearest to at least `min_samples` (1) samples of high quality;
-    - reverse_kl: KL(g || w) = sum_k g_k log(g_k / w_k) in nats, of the share g of all samples that is nearest to each
-      mode, and its true weight w: 0 where they agree, log K where one of K equal modes has everything.
-    Distances are counted in standard deviations of the mode. Samples of low quality count in reverse_kl, so that it is
-    defined for every generator (PacGAN's code compares the shares of high quality alone, by their JSD). A perfect
-    generator's share of high quality is below 1, and given as `high_quality_3sigma_true`: 0.9889 in two dimensions.
-    Keys carry sigmas and the number of samples.
-    `check` raises ValueError for data that are no mixture, and for modes that overlap.
+    - modes_covered: the number of modes with at least `min_samples` (1) high-quality samples;
+    - reverse_kl: KL(g || w) = sum_k g_k log(g_k / w_k) in nats, with g_k the share of all samples nearest to mode k,
+      and w_k its true weight: 0 if they agree, log K if one of K equal modes gets all samples.
+    Distances are in standard deviations of the mode. reverse_kl includes low-quality samples, so that it is defined for
+    every generator (PacGAN's code computes a JSD from the high-quality samples only). For a perfect generator,
+    high_quality is below 1: its value is `high_quality_3sigma_true`, 0.9889 in two dimensions.
+    Keys contain sigmas and the number of samples.
+    `check` raises ValueError for data that are not a mixture, and for modes that overlap.
     """
 
     def __init__(self, num: int = 2500, sigmas: float = 3.0, min_samples: int = 1) -> None:
@@ -39,8 +39,8 @@ class Modes(Metric):
             raise ValueError("metric=modes: needs data whose modes are known, such as data=ring; use metric=none.")
         if closest_modes(dataset.distribution) < self.sigmas:
             raise ValueError(
-                f"metric.modes.sigmas={self.sigmas:g}: so many standard deviations around two modes overlap in this "
-                "data, so modes cannot be told apart; use a smaller number, or metric=divergence."
+                f"metric.modes.sigmas={self.sigmas:g}: some modes of these data overlap at this radius, and cannot be "
+                "told apart; use a smaller number, or metric=divergence."
             )
 
     def keys(self, spec: DataSpec, logistic: bool) -> Mapping[str, MetricKey]:
@@ -76,7 +76,7 @@ class Modes(Metric):
 
 
 def closest_modes(mixture: Mixture) -> float:
-    """The number of standard deviations at which the balls around some two modes begin to touch; inf for one mode."""
+    """The radius, in standard deviations, at which balls around the modes begin to touch; inf for a single mode."""
     touch = mixture.distances(mixture.modes) / (mixture.mode_std[:, None] + mixture.mode_std)
     return touch.fill_diagonal_(torch.inf).min().item()
 
@@ -92,7 +92,7 @@ def mass_within(sigmas: float, dim: int) -> float:
 
 
 def kullback_leibler(p: Tensor, q: Tensor) -> float:
-    """sum p log(p / q) in nats, of probabilities (K,); q is nowhere 0.
+    """sum p log(p / q) in nats, for probabilities (K,). All q must be greater than 0.
 
     >>> round(kullback_leibler(torch.tensor([1.0, 0.0]), torch.tensor([0.5, 0.5])), 4)  # log 2
     0.6931

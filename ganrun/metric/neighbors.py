@@ -1,4 +1,4 @@
-"""Does G remember? Its samples beside the training examples that are nearest to them."""
+"""A test for memorization: samples and their nearest training examples."""
 
 from collections.abc import Mapping
 
@@ -12,20 +12,19 @@ from ganrun.protocols import DFunction, Gallery, Metric, MetricKey
 
 
 class Neighbors(Metric):
-    """Samples and their nearest training examples, in numbers and as in Figure 2 of Goodfellow et al. 2014.
+    """Samples and their nearest training examples: distances, and a picture as in Figure 2 of Goodfellow et al. 2014.
 
-    The picture: the first rows x columns samples, none picked, and in a column of its own at the right the training
-    example nearest to its left neighbour. All of the training split is searched, for the least sum of squared
-    differences of pixels. It shows copies; that it shows none is no proof of their absence, as a shift by one pixel
-    hides them.
+    The picture has the first rows x columns samples, which are not selected, and in a separate column at the right the
+    training example nearest to its left neighbour: the one with the smallest sum of squared pixel differences in the
+    whole training split. It reveals copies but cannot prove that there are none, since a shift by one pixel hides them.
 
-    The numbers, of `num` samples, in units of images in [0, 1]:
-    - nearest_1k: the median distance of a sample to its nearest training example; nearest_1k_real: of a real example
-      for validation (of nearest_1k_num_real, or, where there are none, of a training example to all others);
-    - nearest_1k_ratio: the first over the second: far below 1 where samples are copies, above 1 where they are poor;
-    - copies_1k: the share nearer than a tenth of nearest_1k_real, and copies_1k_real of the real examples.
-    After the three-sample test of Meehan, Chaudhuri and Dasgupta 2020. Test data are not looked at.
-    `check` raises ValueError for data that are no images.
+    The numbers, for `num` samples, in units of images in [0, 1]:
+    - nearest_1k: the median distance of a sample to its nearest training example; nearest_1k_real: the same for
+      nearest_1k_num_real validation examples (without any, for training examples and all other ones);
+    - nearest_1k_ratio: the first divided by the second; far below 1 if samples are copies, above 1 if they are poor;
+    - copies_1k: the share of samples nearer than a tenth of nearest_1k_real; copies_1k_real: of the real examples.
+    Based on the three-sample test of Meehan, Chaudhuri and Dasgupta 2020. Test data are not used.
+    `check` raises ValueError for data that are not images.
     """
 
     def __init__(self, num: int = 1000, rows: int = 8, columns: int = 8) -> None:
@@ -63,7 +62,7 @@ class Neighbors(Metric):
         }
 
     def gallery(self, samples: Tensor, dataset: Dataset) -> Gallery:
-        """rows x columns of samples, and a column of training examples apart. Fewer samples give fewer rows."""
+        """rows x columns samples, and a separate column of training examples. Too few samples give fewer rows."""
         rows = max(1, min(self.rows, len(samples) // self.columns))
         own = samples[: rows * self.columns].unflatten(0, (rows, -1))  # (rows, columns, C, H, W)
         _, index = nearest(unit(own[:, -1], dataset.spec), unit_parts(dataset.train, dataset.spec))
@@ -72,7 +71,7 @@ class Neighbors(Metric):
 
 
 def unseen_distances(dataset: Dataset, most: int) -> Tensor:
-    """How near real examples (n,), of which G has seen none, come to the training examples."""
+    """Distances (n,) of validation examples, or else of training examples, to the nearest (other) training example."""
     train, valid = dataset.train, dataset.valid
     if len(valid):
         return nearest(first(valid, most, dataset), unit_parts(train, dataset.spec))[0]

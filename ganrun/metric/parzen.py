@@ -1,4 +1,4 @@
-"""The Parzen-window log-likelihood, by which Table 1 of Goodfellow et al. 2014 compares generators."""
+"""The Parzen-window log-likelihood, as in Table 1 of Goodfellow et al. 2014."""
 
 import logging
 import math
@@ -17,35 +17,35 @@ from ganrun.protocols import DFunction, Metric, MetricKey
 
 log = logging.getLogger("ganrun")
 
-DISTANCES = 1 << 22  # at a time, at 4 bytes each: bounds the memory
-BLOCK = 8, 4000  # of them worked on together, in one core's cache; rows of so many are added in float32, not more
+DISTANCES = 1 << 22  # number computed at a time, 4 bytes each, which bounds the memory
+BLOCK = 8, 4000  # rows and columns of a block, which fits into a core's cache; its rows are summed in float32
 ANCHOR_PARTS = {"": "anchor", "se": "anchor_se", "sigma": "anchor_sigma", "valid": "anchor_valid"}  # ends of keys
 
 
 class Parzen(Metric):
-    """The log-likelihood, in nats, of test data under a Parzen window of `num` samples: Gaussians of one width sigma.
+    """The log-likelihood, in nats, of test data under a Parzen window: Gaussians of width sigma at `num` samples.
 
     Goodfellow et al. 2014, section 5; Breuleux, Bengio and Vincent 2011, "Quickly generating representative samples
     from an RBM-derived process". LL(x) = log 1/n sum_j exp(-|x - mu_j|^2 / 2 sigma^2) - d log(sigma sqrt(2 pi)), for
-    samples mu_j of d values. Images are compared in [0, 1], other data in their own units. sigma is the best, for the
-    mean over the first `num_valid` examples for validation (null: all), of `num_sigmas` between `sigma_min` and
-    `sigma_max`, evenly apart on a logarithmic scale: test data do not choose it. Of 10,000 samples:
+    samples mu_j of d values. Images are compared in [0, 1], other data in their own units. sigma is chosen
+    on the first `num_valid` validation examples (null: all), where it maximizes the mean, among `num_sigmas` values
+    between `sigma_min` and `sigma_max`, evenly spaced on a logarithmic scale. For 10,000 samples:
     - parzen_10k: the mean over all test examples, and parzen_10k_se, its standard error std / sqrt(n);
-    - parzen_10k_sigma, and parzen_10k_valid, the mean over the examples that chose it: flattered by that, but little,
-      for one number chosen among ten by 1,000 examples, and as is usual no others are kept back;
-    - parzen_10k_num_valid and _num_test: how many examples these are;
-    - parzen_10k_anchor, _anchor_se, _anchor_sigma, _anchor_valid: the same of as many training examples in the
-      samples' place (`_anchor_num`: fewer, where there are fewer), drawn at random, always the same ones.
-    split=valid leaves out what needs test data, which are then not touched: to choose a checkpoint by parzen_10k_valid.
+    - parzen_10k_sigma, and parzen_10k_valid, the mean over the validation examples. As these also choose sigma, it is
+      biased upwards, but little: they choose only one of ten values;
+    - parzen_10k_num_valid and _num_test: the numbers of these examples;
+    - parzen_10k_anchor, _anchor_se, _anchor_sigma, _anchor_valid: the same with training examples in place of the
+      samples, as many if there are enough (`_anchor_num`), drawn with a fixed seed.
+    split=valid does not use test data, and leaves out what needs them: to choose a checkpoint by parzen_10k_valid.
 
-    The score says little of quality. Blurred training images of MNIST score 320, and the images themselves 244, so
-    that more than the anchor is no good sign, and in many dimensions it is far from the true likelihood with any number
-    of samples (Theis, van den Oord and Bethge 2016, arXiv:1511.01844). `check` raises ValueError for missing splits.
+    The score says little about quality. Blurred training images of MNIST score 320, and the images themselves 244, so a
+    score above the anchor is not a good sign. In many dimensions it is far from the true likelihood for any number of
+    samples (Theis, van den Oord and Bethge 2016, arXiv:1511.01844). `check` raises ValueError for missing splits.
     """
 
     caveat = (
         "parzen: says little of quality: on MNIST, blurred training images score 320, above the 244 of the images "
-        "themselves (the anchor), and in many dimensions it is no estimate of the likelihood (Theis et al. 2016, "
+        "themselves (the anchor), and in many dimensions it does not estimate the likelihood (Theis et al. 2016, "
         "arXiv:1511.01844)."
     )
 
@@ -117,7 +117,7 @@ class Parzen(Metric):
         return {"": scores.mean().item(), "se": error, **found, "num_test": float(len(scores))}
 
     def _of_training_examples(self, dataset: Dataset) -> dict[str, float]:
-        """Taken once: they do not change along a run."""
+        """Computed only once, because they do not change during a run."""
         if self._known_anchor is None or self._known_anchor[0] is not dataset:
             index = anchor_index(len(dataset.train), self.num)
             x = dataset.spec.decode(dataset.train.x[index.to(dataset.train.x.device)].cpu())
@@ -128,7 +128,7 @@ class Parzen(Metric):
 
 
 def part_of(key: str) -> str | None:
-    """What a key of this metric says beside the number of samples; None for the keys of others.
+    """The part of a Parzen key after the number of samples; None for keys of other metrics.
 
     >>> part_of("parzen_10k_valid"), part_of("parzen_2500"), part_of("jsd_10k")
     ('valid', '', None)
@@ -138,21 +138,21 @@ def part_of(key: str) -> str | None:
 
 
 def anchor_index(num_train: int, num: int) -> Tensor:
-    """The numbers of `num` training examples, or of all: a fixed draw, by a generator that NumPy promises to keep."""
+    """The indices of `num` random training examples, or of all. NumPy guarantees that RandomState(0) never changes."""
     order = np.random.RandomState(0).permutation(num_train)
     return torch.from_numpy(order[:num])
 
 
 def of_split(split: Split, spec: DataSpec, centers: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """`log_likelihoods` of the examples of a split, (S, n), which are decoded a few at a time."""
+    """`log_likelihoods` of the examples of a split, (S, n), decoded in batches."""
     return torch.cat([log_likelihoods(x, centers, sigmas) for x in unit_parts(split, spec)], dim=1)
 
 
 def log_likelihoods(x: Tensor, centers: Tensor, sigmas: Sequence[float]) -> Tensor:
     """log 1/m sum_j N(x; centers_j, sigma^2 I) of x (n, d) and centers (m, d), for each sigma: (S, n), float64, nats.
 
-    |x - c|^2 = |x|^2 - 2 xc + |c|^2, with both moved so that the mean of the centers is 0, which keeps the terms small:
-    the products in float32, and |x|^2, which is the same for all centers, added in float64 after the sum.
+    |x - c|^2 = |x|^2 - 2 xc + |c|^2, after both are shifted so that the mean of the centers is 0, which keeps the terms
+    small. The products are in float32; |x|^2, which is the same for all centers, is added in float64 after the sum.
 
     >>> log_likelihoods(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0]]), [1.0]) + math.log(2 * math.pi) / 2
     tensor([[ 0.0000, -0.5000]], dtype=torch.float64)
@@ -172,9 +172,9 @@ def log_likelihoods(x: Tensor, centers: Tensor, sigmas: Sequence[float]) -> Tens
 
 
 def log_sums(distances: Tensor, sigmas: Sequence[float]) -> Tensor:
-    """log sum_j exp(-distances_ij / 2 sigma^2), for each sigma: (S, n). Distances (n, m), of which a row's least is 0.
+    """log sum_j exp(-distances_ij / 2 sigma^2), for each sigma: (S, n). Distances (n, m), with minimum 0 in each row.
 
-    By powers of 2: torch's exp takes twenty times as long where the result is as good as 0, as most are here.
+    Uses exp2, because torch's exp takes twenty times as long for results near 0, as most are here.
     """
     rows, columns = BLOCK
     sums = torch.zeros(len(sigmas), len(distances), dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Where a run stands in the theory of Goodfellow et al. 2014: the value of the game, and what it would be at best."""
+"""The value function of Goodfellow et al. 2014, for the trained D and for the optimal one."""
 
 from collections.abc import Mapping
 
@@ -13,16 +13,16 @@ BINS = {1: 200, 2: 128}  # along each dimension
 
 
 class Theory(Metric):
-    """The game's value beside its optimum, from D and `num` samples of G, where the density of the data is known.
+    """The value V(D, G) and its optimum, from D and `num` samples of G, for data of known density.
 
-    Of a logistic loss, in nats (Equation 1, Proposition 1, Theorem 1; see `ganrun.metric.densities`):
-    - value: V(D, G) of the learned D, the expectation over the data by integration;
-    - value_of_optimal_d: V(D*, G) = -log 4 + 2 JSD, which it cannot pass, but for the estimate's error;
-    - value_true: -log 4, of both where G has the density of the data;
+    With a logistic loss, in nats (Equation 1, Proposition 1, Theorem 1; see `ganrun.metric.densities`):
+    - value: V(D, G) of the trained D, with the expectation over the data as an integral;
+    - value_of_optimal_d: V(D*, G) = -log 4 + 2 JSD, the maximum of value, up to the error of this estimate;
+    - value_true: -log 4, the value of both if G has the density of the data;
     - js_distance: sqrt(JSD), from 0 to .8326.
-    The samples are those of G_ema where there is one, which D is not trained against.
-    Of any other, in one dimension: w1, the true Wasserstein-1 distance in the data's units, and critic_w1, the critic's
-    estimate E_data[f] - E_g[f], which for a critic of Lipschitz constant K is at most K times that.
+    The samples are those of G_ema, if there is one, although D is trained against G.
+    With any other loss, in one dimension: w1, the true Wasserstein-1 distance in the data's units, and critic_w1, the
+    critic's estimate E_data[f] - E_g[f], which is at most K * w1 for a critic with Lipschitz constant K.
     `check` raises ValueError for data without a known density in one or two dimensions.
     """
 

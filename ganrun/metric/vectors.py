@@ -1,4 +1,4 @@
-"""Examples as vectors, in units that can be compared, and the search for the nearest ones."""
+"""Examples as vectors in comparable units, and the search for nearest neighbours."""
 
 from collections.abc import Iterable, Iterator
 
@@ -8,32 +8,32 @@ from torch import Tensor
 from ganrun.data.dataset import DataSpec, Split
 
 ROWS = 1000  # examples decoded at a time
-CHUNK = 1 << 22  # distances at a time: bounds the memory
-COPY = 0.1  # of the median distance between real neighbours: what is nearer is a duplicate, or a copy
+CHUNK = 1 << 22  # number of distances computed at a time, which bounds the memory
+COPY = 0.1  # a sample nearer than this share of the median real distance counts as a copy
 
 
 def unit(x: Tensor, spec: DataSpec) -> Tensor:
-    """Values in the data's range (n, *shape) as vectors in [0, 1], (n, d); in their own units where there is none."""
+    """Flatten x (n, *shape) to (n, d), and scale the data's range to [0, 1]. Unbounded data keep their units."""
     low, high = spec.value_range or (0.0, 1.0)
     return x.flatten(1).float().sub(low).div_(high - low)
 
 
 def unit_parts(split: Split, spec: DataSpec) -> Iterator[Tensor]:
-    """All examples of a split as `unit` gives them, on the CPU, a few at a time, (k, d) each."""
+    """All examples of a split as vectors, by `unit`, on the CPU, in batches (k, d)."""
     for x in split.x.split(ROWS):
         yield unit(spec.decode(x.cpu()), spec)
 
 
 def nearest(x: Tensor, parts: Iterable[Tensor], own: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The Euclidean distance of each x (n, d) to the nearest of all examples, and the number of that one, (n,) each.
+    """The Euclidean distance of each x (n, d) to the nearest example, and the index of that example, (n,) each.
 
-    parts: the examples in their order, (k, d) each. Every one is looked at. own (n,): numbers that are left out.
+    parts: all examples in order, in batches (k, d). own (n,): an index that is excluded for each x.
 
     >>> examples = [torch.tensor([[0.0], [5.0]]), torch.tensor([[9.0]])]
     >>> nearest(torch.tensor([[6.0], [8.0]]), examples)
     (tensor([1., 1.]), tensor([1, 2]))
     """
-    center = x.mean(0)  # small numbers lose less in the products that distances are made of
+    center = x.mean(0)  # centering reduces the rounding errors of `distances`
     x = x - center
     best = torch.full((len(x),), torch.inf, dtype=x.dtype)
     index = torch.zeros(len(x), dtype=torch.long)
@@ -54,16 +54,16 @@ def nearest(x: Tensor, parts: Iterable[Tensor], own: Tensor | None = None) -> tu
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """(n, m); by way of products, which are inexact for neighbours, only where there are many dimensions."""
+    """Pairwise distances (n, m). Matrix products, inexact for near neighbours, are used only in many dimensions."""
     mode = "donot_use_mm_for_euclid_dist" if x.shape[1] <= 16 else "use_mm_for_euclid_dist"
     return torch.cdist(x, y, compute_mode=mode)
 
 
 def closeness(distance: Tensor, unseen: Tensor) -> dict[str, float]:
-    """What the distances of samples (n,) to their nearest training examples say beside those of unseen real ones (m,).
+    """Compare the distances of samples (n,) to their nearest training examples with those of unseen real ones (m,).
 
-    - ratio: of their medians; 1 where both are 0;
-    - copies: the share of samples nearer than COPY times the median of `unseen`, and copies_real of the unseen.
+    - ratio: of their medians; 1 if that of `unseen` is 0;
+    - copies: the share of samples nearer than COPY times the median of `unseen`; copies_real: that of the unseen ones.
     """
     usual = unseen.median().item()
     return {

@@ -1,4 +1,4 @@
-"""What most penalties share, and what applying one lazily asks of the optimizer."""
+"""The base class of most penalties, and the learning rates for lazy regularization."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from ganrun.protocols import Penalty
 class WeightedPenalty(Penalty):
     """A term of D's loss with a weight, computed in float32.
 
-    weight: at 0 there is no term, and nothing is computed. every: see `ganrun.protocols.Penalty`.
+    weight: 0 switches the term off, and nothing is computed. every: see `ganrun.protocols.Penalty`.
     Raises ValueError for a negative weight, and for `every` below 1.
     """
 
@@ -18,23 +18,23 @@ class WeightedPenalty(Penalty):
         self.has_term = self.weight > 0
 
     def term(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor | None:
-        """The term in float32 or float64, whatever autocast says. real, fake: (B, *shape)."""
+        """The term in float32 or float64, also under autocast. real, fake: (B, *shape)."""
         if not self.has_term:
             return None
         with torch.autocast(real.device.type, enabled=False):
             return self.value(D, at_least_float32(real), at_least_float32(fake), y)
 
     def value(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
-        """The term, its weight included."""
+        """The term, including its weight."""
         raise NotImplementedError
 
 
 def lazy_rates(lr: float, betas: tuple[float, float] | None, every: int) -> tuple[float, tuple[float, float] | None]:
-    """An optimizer's rates for a lazy penalty. Karras et al. 2020 (StyleGAN2), arXiv:1912.04958.
+    """Learning rate and betas for a lazy penalty. Karras et al. 2020 (StyleGAN2), arXiv:1912.04958.
 
-    c = every / (every + 1); lr <- c * lr; beta <- beta^c. With every = 1 nothing changes: the 1/2 that the formula
-    gives there stands for the second optimizer step that StyleGAN2 makes for the penalty alone.
-    betas: None for an optimizer that has none.
+    c = every / (every + 1); lr <- c * lr; beta <- beta^c. With every = 1 nothing changes: the formula's c = 1/2
+    is for StyleGAN2, which takes a second optimizer step for the penalty alone.
+    betas: None for an optimizer without betas.
 
     >>> lazy_rates(0.002, (0.0, 0.25), every=1)
     (0.002, (0.0, 0.25))

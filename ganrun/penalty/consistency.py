@@ -1,4 +1,4 @@
-"""Consistency regularization: D gives a sample and its transform the same logit."""
+"""Consistency regularization: D should output the same logit for a sample and its transform."""
 
 import torch
 from torch import Tensor, nn
@@ -11,12 +11,12 @@ class Consistency(WeightedPenalty):
     """CR: weight * E_real[(D(x) - D(T(x)))^2]. Zhang et al. 2020 (CR-GAN), arXiv:1910.12027.
 
     bCR adds fake_weight * E_fake[(D(x) - D(T(x)))^2]. Zhao et al. 2020, arXiv:2002.04724.
-    T is drawn for each sample. Images (B, C, H, W) are moved by whole pixels, up to `translation` along either axis,
-    with `fill` (in the data's units) at the border, and with `flip` mirrored half of the time: not for digits.
-    Vectors (B, n) get Gaussian noise of `noise` times each component's deviation in the batch, none if that is one
-    sample. Differs in that D is called on x anew, and in T for vectors, which the papers do not have.
+    T is random for each sample. It shifts images (B, C, H, W) by whole pixels, up to `translation` on each axis, with
+    `fill` (in the data's units) at the border, and if `flip` is set mirrors half of them (not for digits). To vectors
+    (B, n) it adds Gaussian noise: `noise` times each component's standard deviation in the batch, 0 for a batch of one.
+    Differs in that D(x) is computed again, and in T for vectors, which the papers do not have.
 
-    >>> D = lambda x, y: x.sum((1, 2, 3)) * 0 + 3  # gives 3, whatever it sees
+    >>> D = lambda x, y: x.sum((1, 2, 3)) * 0 + 3  # always outputs 3
     >>> Consistency().term(D, torch.ones(2, 1, 8, 8), torch.ones(2, 1, 8, 8), None).item()
     0.0
     """
@@ -44,7 +44,7 @@ class Consistency(WeightedPenalty):
         return torch.stack(terms).sum()
 
     def transform(self, x: Tensor) -> Tensor:
-        """T(x), as random as the global state: (B, *shape) -> (B, *shape)."""
+        """T(x), drawn from the global random state: (B, *shape) -> (B, *shape)."""
         if x.dim() != 4:
             return x + self.noise * x.std(0, correction=0, keepdim=True) * torch.randn_like(x)
         if self.flip:
@@ -57,7 +57,7 @@ class Consistency(WeightedPenalty):
 
 
 def translate(x: Tensor, shifts: Tensor, most: int, fill: float = 0.0) -> Tensor:
-    """Each image (C, H, W) moved down and to the right by its own shifts, (B, 2), none of them beyond +-most.
+    """Shift each image of x (B, C, H, W) down and to the right by its own shifts (B, 2), from -most to most.
 
     >>> translate(torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]]), torch.tensor([[0, 1]]), most=1)
     tensor([[[[0., 1.],

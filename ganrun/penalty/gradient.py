@@ -9,13 +9,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ganrun.penalty.base import WeightedPenalty, not_negative
 from ganrun.protocols import MixesSamples
 
-TINY = 1e-12  # under the square root of a norm, whose slope at 0 would be infinite
+TINY = 1e-12  # added under the square root of a norm, which has an infinite derivative at 0
 
 
 def input_gradients(D: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
-    """The gradient of each sample's logit with respect to the sample, (B, numel), itself differentiable.
+    """The gradient of each sample's logit with respect to the sample, (B, numel), differentiable again.
 
-    One backward pass gives all of them: a sample's logit depends on no other sample (`InputGradientPenalty.check`).
+    One backward pass is enough, because a logit does not depend on other samples (`InputGradientPenalty.check`).
     """
     x = x.detach().requires_grad_()
     (gradients,) = torch.autograd.grad(
@@ -25,7 +25,7 @@ def input_gradients(D: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
 
 
 def interpolates(real: Tensor, fake: Tensor) -> Tensor:
-    """eps * real + (1 - eps) * fake, with an eps of its own for each sample, U[0, 1)."""
+    """eps * real + (1 - eps) * fake, with eps ~ U[0, 1) for each sample."""
     return torch.lerp(fake, real, per_sample_uniform(real))
 
 
@@ -37,8 +37,8 @@ def per_sample_uniform(x: Tensor) -> Tensor:
 class InputGradientPenalty(WeightedPenalty):
     """A penalty on the gradient of D with respect to its input.
 
-    `check` raises ValueError for a D with batch normalization, and where `needs_independent_samples` for any layer that
-    declares `mixes_samples = True`: the gradient of one sample's logit is then not defined.
+    `check` raises ValueError for a D with batch normalization and, if `needs_independent_samples` is set, with a layer
+    that declares `mixes_samples = True`: the gradient of a single sample's logit is then not defined.
     """
 
     name: ClassVar[str]
@@ -63,9 +63,9 @@ class GradientPenalty(InputGradientPenalty):
     """WGAN-GP: weight * E[(||grad D(x)||_2 - target)^2]. Gulrajani et al. 2017, arXiv:1704.00028, Eq. 3, Algorithm 1.
 
     x = eps * real + (1 - eps) * fake, eps ~ U[0, 1) for each sample. The norm is over all dimensions but the batch.
-    one_sided: max(0, ||grad|| - target)^2, which leaves small gradients alone (Section 4 of the paper).
+    one_sided: max(0, ||grad|| - target)^2, without a penalty on small gradients (Section 4 of the paper).
     Differs in 1e-12 under the square root, so that a zero gradient has finite derivatives.
-    real and fake share the labels y. Raises ValueError in `check` where D ties samples together.
+    real and fake have the same labels y. Raises ValueError in `check` if D mixes samples.
 
     >>> D = lambda x, y: x @ torch.tensor([3.0, 4.0])  # a gradient of norm 5 everywhere
     >>> GradientPenalty(weight=10).term(D, torch.zeros(2, 2), torch.ones(2, 2), None).item()
@@ -96,8 +96,8 @@ class Dragan(GradientPenalty):
 
     x = real + alpha * spread * std(real) * U, with U ~ U[0, 1) for each element, alpha ~ U[0, 1) for each sample, and
     std over the whole batch. This is the authors' released code (spread .5); the paper's text has N(0, c I) for the
-    noise, and others center it (compare_gan: U - .5). The fakes are not looked at.
-    Raises ValueError in `check` where D ties samples together.
+    noise, and others center it (compare_gan: U - .5). The fake samples are not used.
+    Raises ValueError in `check` if D mixes samples.
 
     >>> D = lambda x, y: x @ torch.tensor([3.0, 4.0])
     >>> Dragan(weight=1).term(D, torch.eye(2), torch.zeros(2, 2), None).item()
@@ -125,9 +125,9 @@ class Dragan(GradientPenalty):
 class ZeroCentered(InputGradientPenalty):
     """0-GP: weight * E[||grad D(x)||^2] on interpolates. Thanh-Tung, Tran and Venkatesh 2019, arXiv:1902.03984.
 
-    x = eps * real + (1 - eps) * fake, eps ~ U[0, 1) for each sample: the squared norm, so there is no root at 0.
+    x = eps * real + (1 - eps) * fake, eps ~ U[0, 1) for each sample. The norm is squared, so there is no square root.
     Differs from the paper, whose D ends in a sigmoid, in taking the gradient of the logit, as R1 does.
-    Raises ValueError in `check` where D ties samples together.
+    Raises ValueError in `check` if D mixes samples.
 
     >>> D = lambda x, y: x @ torch.tensor([3.0, 4.0])
     >>> ZeroCentered(weight=10).term(D, torch.zeros(2, 2), torch.ones(2, 2), None).item()
@@ -147,9 +147,9 @@ class ZeroCentered(InputGradientPenalty):
 class R1(InputGradientPenalty):
     """R1: gamma / 2 * E_real[||grad D(x)||^2]. Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406, Eq. 9.
 
-    `weight` is gamma / 2. Raises ValueError in `check` for batch norm in D: the sum of a batch's logits, which is what
-    is differentiated, then hardly depends on x, and the penalty fades away. Other layers that mix samples pass:
-    StyleGAN2 publishes R1 with minibatch standard deviation, differentiating that sum as is done here.
+    `weight` is gamma / 2. The gradient is that of the sum of a batch's logits. Raises ValueError in `check` for batch
+    norm in D, with which this sum hardly depends on x, so that the penalty vanishes. Other layers that mix samples are
+    allowed: StyleGAN2 uses R1 with minibatch standard deviation, and the gradient of the same sum.
 
     >>> D = lambda x, y: x @ torch.tensor([3.0, 4.0])
     >>> R1(gamma=10).term(D, torch.zeros(2, 2), torch.ones(2, 2), None).item()
@@ -167,7 +167,7 @@ class R1(InputGradientPenalty):
 
 
 class R2(R1):
-    """R2: gamma / 2 * E_fake[||grad D(x)||^2]. Mescheder et al. 2018, arXiv:1801.04406. Else as `R1`."""
+    """R2: gamma / 2 * E_fake[||grad D(x)||^2]. Mescheder et al. 2018, arXiv:1801.04406. Otherwise as `R1`."""
 
     name: ClassVar[str] = "r2"
 

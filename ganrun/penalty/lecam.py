@@ -1,4 +1,4 @@
-"""LeCam regularization, which looks at D's logits only."""
+"""LeCam regularization, a penalty on D's logits."""
 
 import torch
 from torch import Tensor, nn
@@ -10,11 +10,11 @@ from ganrun.protocols import Penalty
 class LeCam(Penalty, nn.Module):
     """LeCam: weight * (E[relu(D(x) - a_F)^2] + E[relu(a_R - D(G(z)))^2]). Tseng et al. 2021, arXiv:2104.03310.
 
-    a_R and a_F, the anchors, are moving averages of D's mean logit on real and on fake samples; they take in the
-    batch first, and pass no gradient. clipped=False leaves the relu out, as the paper's text does; the authors'
-    released code has it. Differs in that the first batch sets the anchors, where their StyleGAN2 code starts at 0
-    and corrects the bias. There is no `every`: it costs little, and the anchors have to be updated with every batch.
-    The anchors are buffers, which a state_dict has.
+    The anchors a_R and a_F are moving averages of D's mean logit on real and on fake samples. They are first updated
+    with the batch, and pass no gradient. clipped=False omits the relu, as in the paper's text; the authors' released
+    code has it. Differs in that the first batch sets the anchors; the authors' StyleGAN2 code starts at 0 and corrects
+    the bias. There is no `every`: the term is cheap, and every batch must update the anchors.
+    The anchors are buffers, so they are in the state_dict.
     Raises ValueError for a decay outside [0, 1).
 
     >>> penalty = LeCam(weight=0.5)
@@ -28,7 +28,7 @@ class LeCam(Penalty, nn.Module):
 
     def __init__(self, weight: float = 0.3, decay: float = 0.99, clipped: bool = True) -> None:
         if not 0 <= decay < 1:
-            raise ValueError(f"decay={decay}: must lie in [0, 1), as 0.99 does.")
+            raise ValueError(f"decay={decay}: must lie in [0, 1), such as 0.99.")
         nn.Module.__init__(self)
         self.weight, self.decay, self.clipped = not_negative("weight", weight), decay, clipped
         self.has_term = self.weight > 0
@@ -49,7 +49,7 @@ class LeCam(Penalty, nn.Module):
 
     @torch.no_grad()
     def _update(self, real_logits: Tensor, fake_logits: Tensor) -> None:
-        """Whether it is the first batch is decided on the device, so that the CPU need not wait for it."""
+        """The test for the first batch runs on the device, so that the CPU does not wait for it."""
         for anchor, logits in ((self.real_anchor, real_logits), (self.fake_anchor, fake_logits)):
             mean = logits.mean()
             anchor.copy_(torch.where(self.started, anchor.lerp(mean, 1 - self.decay), mean))

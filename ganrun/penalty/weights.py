@@ -1,4 +1,4 @@
-"""Penalties on D's weights themselves."""
+"""Penalties on D's weights."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ LINEAR_MAPS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d, *TRANSPOSED)
 class WeightClip(Penalty):
     """Weight clipping: w <- clip(w, -bound, bound) after every critic update. Arjovsky et al. 2017, Algorithm 1.
 
-    The scales and shifts of norm layers are left alone: clipped to 0.01 they would switch their layers off.
+    The scales and shifts of norm layers are not clipped: scales of 0.01 would switch the layers off.
 
     >>> D = nn.Linear(1, 1)
     >>> _ = nn.init.constant_(D.weight, 3.0)
@@ -30,7 +30,7 @@ class WeightClip(Penalty):
 
     def __init__(self, bound: float = 0.01) -> None:
         if bound <= 0:
-            raise ValueError(f"bound={bound}: must be greater than 0, as in 0.01.")
+            raise ValueError(f"bound={bound}: must be greater than 0, such as 0.01.")
         self.bound = bound
 
     @torch.no_grad()
@@ -44,15 +44,15 @@ class WeightClip(Penalty):
 class Orthogonal(WeightedPenalty):
     """weight * sum over layers of ||W W^T * (1 - I)||_F^2. Brock et al. 2019 (BigGAN), arXiv:1809.11096.
 
-    The rows of W, (out, in * kernel), are the output channels (units) of a convolution (linear layer), which the paper
-    has as columns: each pair of them is drawn towards a right angle, within a group where the layer has groups; their
-    lengths are left free. Biases, norm layers and embeddings do not count; a layer that is used twice counts once.
-    Under spectral norm W is the weight before its division, as in the authors' code. That code adds
-    2 (W W^T * (1 - I)) W to the gradient, half of this form's 4 (...): its 1e-4 is 5e-5 here. BigGAN uses it in G;
-    here it is for D.
+    The rows of W, (out, in * kernel), are the output channels of a convolution or the units of a linear layer (columns
+    in the paper). The penalty makes them orthogonal to each other, within a group if the layer has groups, and leaves
+    their norms free. Biases, norm layers and embeddings are not penalized; a layer that is used twice counts once.
+    With spectral norm, W is the weight before the division, as in the authors' code. That code adds
+    2 (W W^T * (1 - I)) W to the gradient, half of the 4 (...) here: its weight 1e-4 is 5e-5 here. BigGAN applies it to
+    G, this class to D.
 
     >>> D = nn.Linear(2, 2)
-    >>> _ = D.weight.data.copy_(torch.tensor([[1.0, 2.0], [3.0, 0.0]]))  # the rows' product is 3, and counts twice
+    >>> _ = D.weight.data.copy_(torch.tensor([[1.0, 2.0], [3.0, 0.0]]))  # the rows' dot product is 3, and counts twice
     >>> x = torch.zeros(1, 2)
     >>> Orthogonal(weight=0.5).term(D, x, x, None).item()
     9.0
@@ -72,7 +72,7 @@ class Orthogonal(WeightedPenalty):
 
 
 def rows_of(layer: nn.Module) -> Tensor:
-    """A layer's trained weight as (groups, out / groups, in / groups * kernel): a row for each output channel."""
+    """A layer's trainable weight as (groups, out / groups, in / groups * kernel): a row for each output channel."""
     parametrized = parametrize.is_parametrized(layer, "weight")
     weight: Tensor = layer.parametrizations.weight.original if parametrized else layer.weight  # type: ignore
     groups = layer.groups if isinstance(layer, _ConvNd) else 1

@@ -72,7 +72,7 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
         at_end = any(_is_taken_with_metrics(tag) for tag in tags)
         return not (drop_metrics and event.step == step and at_end)
 
-    for path in folder.glob(EVENT_FILES):
+    for path in _event_files(folder):
         kept = b"".join(frame for frame, event in _events(path) if keep(event))
         if kept:
             write_atomically(path, partial(Path.write_bytes, data=kept))
@@ -96,9 +96,9 @@ def insert(folder: Path, step: int, write: Callable[[Dashboard], None]) -> None:
         board.close()
         new = [(frame, event) for path in Path(scratch).iterdir() for frame, event in _events(path) if _tags(event)]
     tags = {tag for _, event in new for tag in _tags(event)}
-    if not any(folder.glob(EVENT_FILES)):
+    if not _event_files(folder):
         Dashboard(folder).close()
-    files = {path: list(_events(path)) for path in sorted(folder.glob(EVENT_FILES))}
+    files = {path: list(_events(path)) for path in _event_files(folder)}
     place = next((p for p, old in files.items() if any(event.step > step for _, event in old)), list(files)[-1])
     for path, old in files.items():
         kept = [(frame, event) for frame, event in old if event.step != step or not _tags(event) & tags]
@@ -107,6 +107,13 @@ def insert(folder: Path, step: int, write: Callable[[Dashboard], None]) -> None:
             kept[later:later] = new
         if kept != old:
             write_atomically(path, partial(Path.write_bytes, data=b"".join(frame for frame, _ in kept)))
+
+
+def _event_files(folder: Path) -> list[Path]:
+    """In the order in which they were begun. What a kill left of one that was being rewritten is removed."""
+    for unfinished in folder.glob(f"{EVENT_FILES}.partial"):
+        unfinished.unlink()
+    return sorted(folder.glob(EVENT_FILES))
 
 
 def _tags(event: Event) -> set[str]:

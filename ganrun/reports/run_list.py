@@ -1,4 +1,4 @@
-"""The runs that a report is about, as they are named on the command line."""
+"""The runs of a report, from paths and patterns on the command line."""
 
 import glob
 import re
@@ -9,7 +9,7 @@ from ganrun.records.run_dir import RunDir
 
 
 def find_runs(runs: str | Sequence[str]) -> list[Path]:
-    """The run directories that are named, and those among what patterns match, each once."""
+    """The named run directories, and those that match the patterns, without duplicates."""
     found: dict[Path, Path] = {}
     for pattern in listed(runs) if isinstance(runs, str) else runs:
         path = Path(pattern).expanduser()
@@ -17,7 +17,7 @@ def find_runs(runs: str | Sequence[str]) -> list[Path]:
         if not paths:
             raise ValueError(f"runs={pattern}: no run there; name run directories, as in 'runs=[DIR,DIR]'.")
         for path in paths:
-            RunDir(path).config()  # says what is wrong with one that is no run
+            RunDir(path).config()  # raises ValueError if it is not a run
             found.setdefault(path.resolve(), path)
     if not found:
         raise ValueError("runs=[]: names no run; name run directories, as in 'runs=[DIR,DIR]'.")
@@ -25,7 +25,7 @@ def find_runs(runs: str | Sequence[str]) -> list[Path]:
 
 
 def listed(runs: str) -> list[str]:
-    """What a list holds, as it is typed; a path that is there is one, whatever it looks like.
+    """The items of a list as typed on the command line. An existing path is always a single item.
 
     >>> listed("[outputs/mnist_[01], 'a,b']"), listed("mnist_[01]")
     (['outputs/mnist_[01]', 'a,b'], ['mnist_[01]'])

@@ -13,8 +13,8 @@ from ganrun.figures.likelihood import Line, Panel
 from ganrun.metric.parzen import Parzen, part_of
 from ganrun.records.run_dir import MAY_DIFFER, RunDir
 
-COLUMNS = {"mnist": "MNIST", "tfd": "TFD"}  # of the published table, by the name of our data
-PUBLISHED = {  # mean log-likelihood and its error, which is over test examples for MNIST, and over five folds for TFD
+COLUMNS = {"mnist": "MNIST", "tfd": "TFD"}  # of the published table, by the name of the data set here
+PUBLISHED = {  # mean log-likelihood and its standard error: over test examples for MNIST, over five folds for TFD
     "DBN": {"mnist": "138 +- 2", "tfd": "1909 +- 66"},
     "Stacked CAE": {"mnist": "121 +- 1.6", "tfd": "2110 +- 50"},
     "Deep GSN": {"mnist": "214 +- 1.1", "tfd": "1890 +- 29"},
@@ -23,14 +23,15 @@ PUBLISHED = {  # mean log-likelihood and its error, which is over test examples 
 NUM = 10000  # samples of the published protocol
 FOLDS = 5
 STAND_INS = ("fer2013", "olivetti", "folder")  # folder: data=faces
-SAME_KIND = ("_target_", "root", "download", "verify", "cache", "fold", "value_range")  # scores are taken in [0, 1]
+# Settings in which runs of one kind may differ; value_range, because scores are computed in [0, 1].
+SAME_KIND = ("_target_", "root", "download", "verify", "cache", "fold", "value_range")
 SAME_GAME = ("seed", "data.fold", "train.device", "train.threads", "init_from", *MAY_DIFFER)
 HEAD = ("data", "run", "seed", "fold", "step", "log-likelihood", "sigma", "n", "n_test", "valid", "anchor")
 
 
 @dataclass(frozen=True)
 class Selection:
-    """Which score of a run counts: at which checkpoint, and whether of G_ema, where the run kept one."""
+    """Which score of a run to use: at which checkpoint, and whether of G_ema, if the run has one."""
 
     checkpoint: int | str
     ema: bool
@@ -38,7 +39,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Score:
-    """What one run has on record: `values` by what stands behind parzen_NUM, as in {"": 225.0, "se": 2.0}."""
+    """A recorded score of a run. `values`: by the part of the key after parzen_NUM, as in {"": 225.0, "se": 2.0}."""
 
     path: Path
     config: Config
@@ -58,16 +59,16 @@ class Score:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """What scores have to agree in for a mean: the data and their settings, and the number of samples."""
+        """What scores must have in common to take their mean: the data, their settings, and the number of samples."""
         settings = [f"data.{k}={v}" for k, v in self.config["data"].items() if k not in SAME_KIND]
         whole = ["data.fold=null"] if "fold" in self.config["data"] and self.fold is None else []
         return (self.data, *whole, *sorted(settings), f"n={self.num}")
 
 
 def read(run_dir: RunDir, selection: Selection) -> Score | None:
-    """The selected test score: of several the one by the published protocol, else the one of the most samples.
+    """The selected test score, or None.
 
-    None where there is none.
+    Of several scores, the one with the published number of samples, else the one with the most samples.
     """
     found = read_all(run_dir, selection.ema)
     step: int | str | None = found[-1].step if found else None
@@ -78,7 +79,7 @@ def read(run_dir: RunDir, selection: Selection) -> Score | None:
 
 
 def best_step(run_dir: RunDir) -> int | None:
-    """Of the best checkpoint; None where there is none. A run that was killed or is under way has no result yet."""
+    """The step of the best checkpoint, or None. It is read from the checkpoint if there is no result yet."""
     step: int | None = None
     if result := run_dir.result():
         step = (result.get("best") or {}).get("step")
@@ -89,7 +90,7 @@ def best_step(run_dir: RunDir) -> int | None:
 
 
 def read_all(run_dir: RunDir, ema: bool) -> list[Score]:
-    """Every test score on record, in the order of the steps. ema: of G_ema, where the run kept one."""
+    """All recorded test scores, in the order of the steps. ema: those of G_ema, if the run has one."""
     config, result = run_dir.config(), run_dir.result() or {}
     raw = not ema and keeps_ema(config)
     rows = [] if raw else [{"step": result.get("steps", 0), **tagged(result.get("metrics") or {})}]
@@ -106,7 +107,7 @@ def keeps_ema(config: Config) -> bool:
 
 
 def panels(paths: Iterable[Path]) -> list[Panel]:
-    """For each kind of score: every run over its training, of G_ema and of G."""
+    """One panel for each kind of score, with the scores of all runs during training, of G_ema and of G."""
     found: dict[tuple[str, ...], list[tuple[Line, list[Score]]]] = {}
     for path in paths:
         run_dir = RunDir(path)
@@ -130,7 +131,7 @@ def panels(paths: Iterable[Path]) -> list[Panel]:
 
 
 def published_of(data: str) -> tuple[float, float] | None:
-    """The adversarial nets' row, as (mean, error).
+    """The published score of adversarial nets, as (mean, error).
 
     >>> published_of("mnist")
     (225.0, 2.0)
@@ -147,7 +148,7 @@ def tagged(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def parzen_of(row: dict[str, Any], group: str) -> dict[int, dict[str, float]]:
-    """By the number of samples: what is known of them, where there is a score of test data.
+    """The Parzen values of a row by the number of samples, if they include a test score.
 
     >>> parzen_of({"step": 9, "metric/parzen_10k": 225.0, "metric/parzen_10k_se": 2.0}, "metric/")
     {10000: {'': 225.0, 'se': 2.0}}
@@ -171,7 +172,7 @@ def how_to_take(path: Path, selection: Selection) -> str:
 
 
 def report(scores: Sequence[Score], markdown: bool) -> list[str]:
-    """The lines of the table, of a second one of the runs, and of notes."""
+    """The lines of the report: the table, a second table with the runs, and notes."""
     kinds = {score.kind: [s for s in scores if s.kind == score.kind] for score in scores}
     names = named(kinds)
     order = sorted(kinds, key=lambda kind: [*COLUMNS, kind[0]].index(kind[0]))
@@ -184,7 +185,7 @@ def report(scores: Sequence[Score], markdown: bool) -> list[str]:
 
 
 def named(kinds: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
-    """A name for each: that of the data, with the settings by which two of one name differ."""
+    """A name for each kind: that of the data, with the settings that distinguish kinds of the same data."""
     names = {}
     for kind in kinds:
         others = [other for other in kinds if other[0] == kind[0]]
@@ -195,7 +196,7 @@ def named(kinds: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], str]:
 
 
 def summary(ours: dict[str, tuple[str, list[Score]]]) -> list[Sequence[str]]:
-    """Published rows and ours, in a column for each of the published data sets and each of ours."""
+    """The published rows and ours, with a column for each published data set and each of ours."""
     columns = {name: data for data, name in COLUMNS.items()} | {name: data for name, (data, _) in ours.items()}
     published = [
         (model, *(cells.get(data, "-") if name in COLUMNS.values() else "-" for name, data in columns.items()))
@@ -206,7 +207,7 @@ def summary(ours: dict[str, tuple[str, list[Score]]]) -> list[Sequence[str]]:
 
 
 def mean_and_error(scores: Sequence[Score]) -> str:
-    """Over folds, each the mean of its runs, with the standard error of their mean; else over runs, with their own."""
+    """The mean over folds (of means over runs) with its standard error; without folds, means over runs of both."""
     values = [score.values[""] for score in scores]
     if all(score.fold is None for score in scores):
         errors = [score.values["se"] for score in scores if "se" in score.values]
@@ -225,23 +226,23 @@ def counted(num: int, noun: str) -> str:
 def row(score: Score, name: str) -> tuple[str, ...]:
     known = score.values
 
-    def shown(part: str, digits: int) -> str:
+    def formatted(part: str, digits: int) -> str:
         return f"{known[part]:.{digits}f}" if part in known else "-"
 
-    error = f" +- {shown('se', 1)}" if "se" in known else ""
-    fewer = f" (n={shown('anchor_num', 0)})" if known.get("anchor_num", score.num) != score.num else ""
+    error = f" +- {formatted('se', 1)}" if "se" in known else ""
+    fewer = f" (n={formatted('anchor_num', 0)})" if known.get("anchor_num", score.num) != score.num else ""
     return (
         name, str(score.path), str(score.config["seed"]), "-" if score.fold is None else str(score.fold),
-        str(score.step), shown("", 1) + error, shown("sigma", 4), str(score.num), shown("num_test", 0),
-        shown("valid", 1), shown("anchor", 1) + fewer,
+        str(score.step), formatted("", 1) + error, formatted("sigma", 4), str(score.num), formatted("num_test", 0),
+        formatted("valid", 1), formatted("anchor", 1) + fewer,
     )  # fmt: skip
 
 
 def notes(groups: dict[str, list[Score]]) -> list[str]:
-    """What has to be known before numbers are compared."""
+    """Notes on how the numbers can be compared."""
     lines = [
-        "+-: the standard error over test examples, of several runs its mean; of data in folds, that over the folds.",
-        "anchor: the score of as many training images in the samples' place.",
+        "+-: the standard error over test examples (for several runs, its mean); for data with folds, over the folds.",
+        "anchor: the score of the same number of training images in place of the samples.",
     ]
     for name, scores in groups.items():
         if scores[0].data in STAND_INS:
@@ -251,7 +252,7 @@ def notes(groups: dict[str, list[Score]]) -> list[str]:
         if any(s.config["data"].get("verify") is False for s in scores):
             lines.append(f"{name}: was read with data.verify=false, so this copy may be lossy; not comparable.")
         if scores[0].config["data"].get("gcn"):
-            lines.append(f"{name}: normalized images (data.gcn) are compared as they are, and not in [0, 1].")
+            lines.append(f"{name}: normalized images (data.gcn) are compared as they are, not in [0, 1].")
         if different := differences([s.config for s in scores]):
             lines.append(f"{name}: the mean is over runs that differ in {', '.join(different)}.")
         if len(steps := sorted({s.step for s in scores})) > 1:
@@ -262,14 +263,14 @@ def notes(groups: dict[str, list[Score]]) -> list[str]:
 
 
 def differences(configs: Sequence[Config]) -> list[str]:
-    """The settings of the game in which runs differ, beside seeds and folds."""
+    """The settings in which runs differ, except seeds, folds, and those without effect on training."""
     settings = [flat({key: node for key, node in config.items() if key != "metric"}) for config in configs]
     keys = sorted({key for found in settings for key in found if key not in SAME_GAME and not key.endswith("_every")})
     return [key for key in keys if any(found.get(key) != settings[0].get(key) for found in settings)]
 
 
 def drawn(rows: Sequence[Sequence[str]], markdown: bool) -> list[str]:
-    """Rows, of which the first is the head, in columns of one width."""
+    """Format rows with aligned columns. The first row is the header."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     cells = [[cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in rows]
     if not markdown:

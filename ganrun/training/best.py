@@ -8,6 +8,8 @@ from ganrun.protocols import MetricKey
 from ganrun.training.evaluation import metric_keys
 from ganrun.training.run import Run
 
+BETTER = ("higher", "lower")  # what a metric of the user's own may say in `MetricKey.better`
+
 
 @dataclass
 class Best:
@@ -66,7 +68,7 @@ def choose_best(run: Run) -> Best | None:
         raise ValueError(
             f"train.keep_best={key}: is made from test data, which must not choose a checkpoint; {choices(known)}."
         )
-    if known[key].better is None:
+    if known[key].better not in BETTER:
         raise ValueError(
             f"train.keep_best={key}: it is not known whether higher or lower values are better; {choices(known)}."
         )
@@ -74,5 +76,5 @@ def choose_best(run: Run) -> Best | None:
 
 
 def choices(known: Mapping[str, MetricKey]) -> str:
-    names = ", ".join(name for name, key in known.items() if key.better and not key.from_test)
+    names = ", ".join(name for name, key in known.items() if key.better in BETTER and not key.from_test)
     return f"choose one of {names}" if names else "none of its metrics can choose"

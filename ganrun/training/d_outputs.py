@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from ganrun.data.dataset import DataSpec
 from ganrun.protocols import DOutput, HasFeatures, HasHead, HasOutputs
+from ganrun.training.game import keep_statistics, layers_with_statistics
+from ganrun.training.sampling import evaluating
 
 DOutputs = Callable[[Tensor, Tensor | None], DOutput]
 
@@ -20,8 +22,8 @@ def make_d_outputs(D: nn.Module, spec: DataSpec, y: Tensor | None, features: boo
         return _with_outputs(D, features)
     if not features:
         return lambda x, y: DOutput(D(x, y).float())
-    if isinstance(D, HasHead) and _is_output_of_features(D, spec, y):
-        return _with_head(D)
+    if isinstance(D, HasHead) and _features_enter_output(D, spec, y):
+        return _in_one_pass(D)
     return _in_two_passes(D)
 
 
@@ -35,35 +37,55 @@ def _with_outputs(D: HasOutputs, features: bool) -> DOutputs:
     return d_outputs
 
 
-def _with_head(D: HasHead) -> DOutputs:
+class _InputOf:
+    """Keeps the last input of a layer, until it is taken."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        self.value: Tensor | None = None
+        self.handle = layer.register_forward_pre_hook(self._keep)
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.value = inputs[0]
+
+    def take(self) -> Tensor | None:
+        value, self.value = self.value, None
+        return value
+
+
+def _in_one_pass(D: nn.Module) -> DOutputs:
+    """The features are what enters D's layer `output` when D is called, so that the logits are D's own in any case."""
+    assert isinstance(D, HasHead)
+    entering = _InputOf(D.output)
+
     def d_outputs(x: Tensor, y: Tensor | None) -> DOutput:
-        features = D.features(x, y)
-        logits: Tensor = D.output(features)
-        return DOutput(logits.flatten().float(), features=features.float())
+        logits: Tensor = D(x, y)
+        features = entering.take()
+        assert features is not None, "_features_enter_output has checked"
+        return DOutput(logits.float(), features=features.float())
 
     return d_outputs
 
 
 def _in_two_passes(D: nn.Module) -> DOutputs:
     assert isinstance(D, HasFeatures)
-    features = D.features
+    features, layers = D.features, layers_with_statistics(D)
 
     def d_outputs(x: Tensor, y: Tensor | None) -> DOutput:
-        return DOutput(D(x, y).float(), features=features(x, y).float())
+        logits: Tensor = D(x, y)
+        with keep_statistics(layers):  # they have been updated with this batch already
+            return DOutput(logits.float(), features=features(x, y).float())
 
     return d_outputs
 
 
-@torch.no_grad()
-def _is_output_of_features(D: nn.Module, spec: DataSpec, y: Tensor | None) -> bool:
-    """Whether D(x, y) is output(features(x, y)), which a D with both methods need not be. In eval mode."""
+def _features_enter_output(D: nn.Module, spec: DataSpec, y: Tensor | None) -> bool:
+    """Whether D(x, y) passes features(x, y) to its layer `output`, which a D that has both need not do."""
     assert isinstance(D, HasHead)
-    x = torch.full((2, *spec.shape), spec.mean, device=next(D.parameters()).device)
-    D.eval()
-    try:
-        logits: Tensor = D.output(D.features(x, y))
-        return logits.numel() == len(x) and torch.equal(logits.flatten(), D(x, y))
-    except (RuntimeError, TypeError):
-        return False
-    finally:
-        D.train()
+    spread = torch.linspace(-1, 1, 2 * spec.numel, device=next(D.parameters()).device)
+    x = spec.mean + spec.std * spread.view(2, *spec.shape)
+    entering = _InputOf(D.output)
+    with evaluating(D):
+        D(x, y)
+        features = entering.take()
+        entering.handle.remove()
+        return features is not None and torch.equal(features, D.features(x, y))

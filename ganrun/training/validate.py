@@ -8,6 +8,7 @@ from torch.optim import Optimizer
 
 from ganrun.data.dataset import Dataset, DataSpec
 from ganrun.protocols import DOutput, HasFeatures, HasOutputRange, Latent, Loss
+from ganrun.training.sampling import evaluating
 
 
 def check_dataset(key: str, dataset: object) -> Dataset:
@@ -53,7 +54,6 @@ def check_net(key: str, target: str, net: object) -> nn.Module:
     return net
 
 
-@torch.no_grad()
 def check_shapes(
     G: nn.Module, D: nn.Module, latent: Latent, spec: DataSpec, device: torch.device, y: Tensor | None
 ) -> None:
@@ -64,8 +64,7 @@ def check_shapes(
     for name, net in (("generator", G), ("discriminator", D)):
         if not any(p.requires_grad for p in net.parameters()):
             raise ValueError(f"arch.{name}: has no parameter to train.")
-        net.eval()
-    try:
+    with evaluating(G), evaluating(D):
         fake = _call("generator", G, latent(2, device), y)
         if fake.shape != (2, *spec.shape):
             raise ValueError(
@@ -78,9 +77,6 @@ def check_shapes(
             raise ValueError(
                 f"arch.discriminator: gives {tuple(logits.shape)} for 2 samples; logits of shape (2,) are needed."
             )
-    finally:
-        G.train()
-        D.train()
 
 
 def _check_range(G: nn.Module, fake: Tensor, spec: DataSpec) -> None:

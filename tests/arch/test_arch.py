@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from ganrun.arch import dcgan, mlp
 from ganrun.data.dataset import DataSpec
 from ganrun.latent import Normal
-from ganrun.training.build import check_fit
 from ganrun.training.sampling import draw, evaluating, generate
+from ganrun.training.validate import check_shapes
 
 SIDES = [8, 10, 12, 16, 24, 28, 32, 48, 64, 96, 128]
 
@@ -71,7 +71,7 @@ def test_mlp_of_images_is_bounded_by_their_range() -> None:
     assert 0.95 < x.max() <= 1
 
 
-def test_the_articles_nets() -> None:
+def test_the_nets_of_patel_2017() -> None:
     run = run_of("arch=heights")
     kinds = [type(layer).__name__ for layer in run.G.layers]
     assert kinds == ["Linear", "BatchNorm1d", "Tanh", "AlwaysDropout"] * 5 + ["Linear"]
@@ -93,7 +93,7 @@ def test_a_sample_does_not_depend_on_its_batch_and_sampling_restores_modes() -> 
 
 
 class Net(nn.Module):
-    """A network that does what it is told."""
+    """A network whose output is a given function of its input."""
 
     def __init__(self, forward: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -118,15 +118,17 @@ MISFITS = [
     ("arch.generator: cannot take input", lambda z: z @ torch.ones(3, 64), good_d),
     ("arch.discriminator: gives", good_g, lambda x: x.mean((2, 3))),
     ("arch.discriminator: cannot take input", good_g, lambda x: x @ torch.ones(3)),
+    ("arch.generator: gives a tuple; samples as one tensor", lambda z: (good_g(z),), good_d),
+    ("arch.discriminator: gives a list; logits as one tensor", good_g, lambda x: [good_d(x)]),
 ]
 
 
 @pytest.mark.parametrize(("message", "generator", "discriminator"), MISFITS)
 def test_a_misfit_is_refused_at_start(message: str, generator: Callable, discriminator: Callable) -> None:
     spec, cpu = DataSpec((1, 8, 8), (-1.0, 1.0)), torch.device("cpu")
-    check_fit(Net(good_g), Net(good_d), Normal(64), spec, cpu)
+    check_shapes(Net(good_g), Net(good_d), Normal(64), spec, cpu, None)
     with pytest.raises(ValueError, match=message):
-        check_fit(Net(generator), Net(discriminator), Normal(64), spec, cpu)
+        check_shapes(Net(generator), Net(discriminator), Normal(64), spec, cpu, None)
 
 
 def test_a_wrong_output_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

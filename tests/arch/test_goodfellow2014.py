@@ -1,17 +1,18 @@
 """The nets of the 2014 paper, and the recipe that they are trained by, against the authors' configuration."""
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import Here
 from helpers import run_of, write_mnist
 from torch import nn
 
 from ganrun.arch.goodfellow2014 import Discriminator, Generator
 from ganrun.arch.maxout import BoundedLinear, Deconvolution, Maxout, MaxoutConv
 from ganrun.data.dataset import DataSpec, Split, contrast_normalized
+from ganrun.records.checkpoint import load_newest
 from ganrun.training.game import Game
 
 MNIST = DataSpec((1, 28, 28), (0.0, 1.0))
@@ -104,9 +105,9 @@ def test_dropout_keeps_and_scales_as_the_authors_code_does() -> None:
     D = Discriminator(MNIST)
     drops = [layer for layer in D.modules() if isinstance(layer, nn.Dropout)]
     assert [drop.p for drop in drops] == [0.2, 0.5, 0.5]  # what the first, the second and the output layer see
-    seen = drops[0](torch.ones(100_000))
-    assert seen.unique().tolist() == [0.0, 1.25]
-    assert (seen > 0).float().mean().item() == pytest.approx(0.8, abs=0.01)
+    kept = drops[0](torch.ones(100_000))
+    assert kept.unique().tolist() == [0.0, 1.25]
+    assert (kept > 0).float().mean().item() == pytest.approx(0.8, abs=0.01)
     x = torch.rand(3, 1, 28, 28)
     assert not torch.equal(D(x), D(x))
     D.eval()
@@ -133,6 +134,7 @@ TINY = [
     "loss=half_weighted",
     "train.update=simultaneous",
     "train.batch_size=20",
+    "train.threads=1",
     "optimizer=goodfellow2014/mnist",
 ]
 
@@ -247,7 +249,7 @@ def test_a_range_that_has_no_effect_is_named(caplog: pytest.LogCaptureFixture) -
         (["data=heights", "data.gcn=1", "arch=mlp"], "data.gcn=1: is the norm of images"),
     ],
 )
-def test_what_cannot_work_is_said_in_a_sentence(overrides: list[str], message: str) -> None:
+def test_settings_that_cannot_work_are_refused_in_one_sentence(overrides: list[str], message: str) -> None:
     chosen = {override.partition("=")[0]: override for override in [*TINY, *overrides]}
     with pytest.raises(ValueError, match=r"[.]") as error:
         run_of(*chosen.values())
@@ -259,49 +261,62 @@ def test_a_grown_generator_is_the_old_one_behind_new_layers() -> None:
     first = Generator(SMALL, 5, [7, 6], ["relu", "sigmoid"])
     grown = Generator(SMALL, 5, [9, 5, 7, 6], ["relu", "sigmoid", "relu", "sigmoid"])
     before = grown.hidden[0].weight.clone()
-    grown.grow(first.state_dict())
+    grown.load_state_dict(grown.adapted(first.state_dict()))
     z = torch.randn(3, 5)
     inner = torch.sigmoid(grown.hidden[1](torch.relu(grown.hidden[0](z))))
     assert torch.allclose(grown(z), first(inner), atol=1e-6)
     assert torch.equal(grown.hidden[0].weight, before)
-    with pytest.raises(ValueError, match="are not the last of this one's 4"):
-        grown.grow(Generator(SMALL, 5, [7, 8], ["relu", "sigmoid"]).state_dict())
-    with pytest.raises(ValueError, match="are not the last of this one's 2"):
-        first.grow(first.state_dict())
 
 
-Here = Callable[..., tuple[int, str, str]]
+def test_layers_that_are_not_the_last_ones_are_refused() -> None:
+    grown = Generator(SMALL, 5, [9, 5, 7, 6], ["relu", "sigmoid", "relu", "sigmoid"])
+    other = Generator(SMALL, 5, [7, 8], ["relu", "sigmoid"])
+    with pytest.raises(ValueError, match=r"has 2 hidden layers, which are not the last of this one's 4 \(hidden"):
+        grown.adapted(other.state_dict())
+    with pytest.raises(ValueError, match="has 4 hidden layers, which are not the last of this one's 2"):
+        other.adapted(grown.state_dict())
+
+
+STAGE = [*TINY, "train.ema=0.9", "train.log_every=1", "train.sample_every=0", "train.diagnose=false"]
+GROWN = [
+    *STAGE, "train.steps=2", "init_from=first", "init.nets=generator", "init.same_data=true",
+    "arch.generator.hidden=[9,100,20,20]", "arch.generator.activation=[relu,sigmoid,relu,relu]",
+]  # fmt: skip
 
 
 def test_the_second_stage_grows_the_first_and_goes_on_without_it(here: Here, tmp_path: Path) -> None:
-    common = [*TINY, "train.ema=0.9", "train.log_every=1", "train.sample_every=0", "train.diagnose=false"]
-    assert here(*common, "train.steps=3", "run_dir=first")[0] == 0
-    grown = [*common, "train.steps=2", "arch.generator.hidden=[9,100,20,20]", "+arch.generator.grow_from=first"]
-    grown += ["arch.generator.activation=[relu,sigmoid,relu,relu]"]
-    assert here(*grown, "run_dir=second")[0] == 0
-    code, _, said = here(*grown, "data.num_test=100", "run_dir=other")
-    assert (code, (tmp_path / "other").exists()) == (2, False)
-    assert said.startswith("arch.generator.grow_from=first: was trained on other data, maybe on what this run")
-    assert said.endswith("Give both runs the same data, and the same data.fold.\n")
-    last = torch.load(tmp_path / "first/checkpoints/step_00000003.pt", weights_only=True)["G"]
-    state = torch.load(tmp_path / "second/checkpoints/step_00000002.pt", weights_only=True)
+    assert here(*STAGE, "train.steps=3", "run_dir=first")[0] == 0
+    assert here(*GROWN, "run_dir=second")[0] == 0
+    first, second = (load_newest(tmp_path / name / "checkpoints") for name in ("first", "second"))
     for net in ("G", "G_ema"):  # moved by two steps only
-        assert torch.allclose(state[net]["hidden.3.weight"], last["hidden.1.weight"], atol=0.01)
+        for old, new in (("hidden.0", "hidden.2"), ("hidden.1", "hidden.3"), ("output", "output")):
+            assert torch.allclose(second[net][f"{new}.weight"], first["G"][f"{old}.weight"], atol=0.01)
+    assert not torch.allclose(second["D"]["output.weight"], first["D"]["output.weight"], atol=0.001)  # a fresh one
     (tmp_path / "first").rename(tmp_path / "elsewhere")
     (tmp_path / "second/result.json").unlink()
     assert here("resume", "run_dir=second")[0] == 0
-    code, _, said = here(*grown, "run_dir=third")
-    assert (code, said) == (2, "arch.generator.grow_from=first: no run there (it has no config.yaml).\n")
+    code, _, err = here(*GROWN, "run_dir=third")
+    assert (code, err) == (2, "init_from=first: no run there (it has no config.yaml).\n")
     assert not (tmp_path / "third").exists()
 
 
-def test_an_arch_that_cannot_grow_says_so(here: Here) -> None:
-    code, _, said = here("+arch.generator.grow_from=first", "train.steps=1")
+def test_a_second_stage_on_other_data_or_of_another_shape_is_refused(here: Here, tmp_path: Path) -> None:
+    assert here(*STAGE, "train.steps=1", "run_dir=first")[0] == 0
+    code, _, err = here(*GROWN, "data.num_test=100", "run_dir=second")
     assert code == 2
-    assert said.startswith("arch.generator.grow_from=first: this arch cannot grow")
+    assert err.startswith("init_from=first: was trained on other data, maybe on what this run is tested on: ")
+    assert err.endswith("Give both runs the same data, and the same data.fold.\n")
+    code, _, err = here(*GROWN, "arch.generator.hidden=[9,100,20,30]", "run_dir=second")
+    assert code == 2
+    assert err.startswith("init_from=first: its generator has 2 hidden layers, which are not the last of this one's 4")
+    same_data = ["data=digits", "data.value_range=[0,1]", "init.same_data=true"]
+    code, _, err = here(*same_data, "arch=mlp", "init_from=first", "run_dir=second")  # which cannot grow
+    assert code == 2
+    assert err.startswith("init_from=first: its generator does not fit this one: ")
+    assert not (tmp_path / "second").exists()
 
 
-def test_real_mnist_runs_by_its_experiment(tmp_path: Path) -> None:
+def test_the_experiment_on_mnist_has_the_sizes_and_settings_of_the_paper(tmp_path: Path) -> None:
     write_mnist(tmp_path, train=150)
     run = run_of("experiment=goodfellow2014/mnist", f"data.root={tmp_path}", "data.verify=false", "data.num_valid=10")
     assert (count(run.G), count(run.D)) == (2_503_984, 1_231_441)

@@ -1,17 +1,23 @@
-"""The command line: what it answers, how fast, and what it says of a slip."""
+"""The command line: its help, its answers to slips, sweeps, paths, and a user's own options."""
 
-import gc
 import os
+import shlex
 import subprocess
 import sys
-import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from conftest import Command
-from helpers import mostly_slow
+import yaml
+from conftest import Command, Here
+from helpers import result_of
 
-from ganrun.cli.main import load
+import ganrun
+from ganrun.cli.compose import verbs
+from ganrun.cli.overrides import parse, single_choices
+from ganrun.cli.settings import path_keys
+from ganrun.cli.validate import validate
 from ganrun.config import CONF
 
 SLIPS = [
@@ -31,7 +37,7 @@ SLIPS = [
     ("train.steps=-1", "train.steps=-1: must be at least 1."),
     ("train.batch_size=abc", "train.batch_size=abc: must be a whole number."),
     ("train.batch_size=1.5", "train.batch_size=1.5: must be a whole number."),
-    ("train.ema_rampup=0.1 train.ema=0", "train.ema_rampup=0.1: has no effect without an average"),
+    ("train.ema_rampup=0.1 train.ema=0", "train.ema_rampup=0.1: has no effect without train.ema"),
     ("train.ema=1", "train.ema=1: must lie in [0, 1)"),
     ("train.update=both", "train.update=both: must be one of alternating, simultaneous."),
     ("train.device=gpu9", "train.device=gpu9: not available here"),
@@ -67,12 +73,21 @@ SLIPS = [
     ("data=tfd data.train=all", "data.train=all: must be one of unlabeled, labeled."),
     ("data=faces", "data.root=data: no such folder"),
     ("train.keep_best=ks_100k train.metric_every=0", "metrics are taken only at the end; say how often"),
-    ("train.keep_best=ks_100k metric=none", "train.keep_best=ks_100k: this run takes no metric; choose one"),
-    ("train.keep_best=mean_100k", "does not say whether higher or lower is better; choose one of ks_100k, w1_100k, "),
-    ("train.keep_best=ks_10k", "train.keep_best=ks_10k: this run takes no such metric; choose one of ks_100k, "),
-    ("train.patience=3", "train.patience=3: has no effect where no metric says what is better; add train.keep_best="),
+    ("train.keep_best=ks_100k metric=none", "train.keep_best=ks_100k: this run has no metric; choose one"),
+    (
+        "train.keep_best=mean_100k",
+        "it is not known whether higher or lower values are better; choose one of ks_100k, w1_100k, ",
+    ),
+    (
+        "train.keep_best=ks_10k",
+        "train.keep_best=ks_10k: this run's metrics declare no such key; choose one of ks_100k, ",
+    ),
+    ("train.patience=3", "train.patience=3: has no effect without a metric to choose by; add train.keep_best="),
     ("train.patience=-1", "train.patience=-1: must be at least 0."),
     ("train.n_critic=2 train.update=simultaneous", "train.update=simultaneous: takes one step of each player"),
+    ("init=3", "init=3: is a group of settings, as in init.nets=generator."),
+    ("init_from=nowhere", "init_from=nowhere: no run there (it has no config.yaml)."),
+    ("init_from=nowhere init.nets=G", "init.nets=G: must be one of both, generator, discriminator."),
     ("sample", "run_dir: has to be given"),
     ("sample runn_dir=3", "runn_dir=3: no such setting; did you mean run_dir?"),
     ("sample run_dir=nowhere", "run_dir=nowhere: no run there"),
@@ -85,8 +100,9 @@ SLIPS = [
 ]
 
 
-@pytest.mark.parametrize(("line", "message"), mostly_slow(SLIPS))
-def test_a_slip_is_one_sentence_and_leaves_nothing(line: str, message: str, here, tmp_path: Path) -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize(("line", "message"), SLIPS)
+def test_a_slip_is_one_sentence_and_leaves_nothing(line: str, message: str, here: Here, tmp_path: Path) -> None:
     code, out, err = here(*line.split())
     assert code == 2
     assert message in err
@@ -96,30 +112,97 @@ def test_a_slip_is_one_sentence_and_leaves_nothing(line: str, message: str, here
     assert not any(tmp_path.iterdir())
 
 
-def test_traceback_switch_shows_where_a_slip_was_found(here) -> None:
+def test_traceback_switch_shows_where_a_slip_was_found(here: Here) -> None:
     assert "Traceback" in here("train.steps=-1", "--traceback")[2]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["sample", "--help"]])
-def test_help_and_config_answer_in_a_second_without_torch(arguments: list[str], command: Command) -> None:
-    before = os.times()  # the processor's time: that of the clock depends on what else the machine does
-    done = command(*arguments)
-    after = os.times()
-    assert done.returncode == 0, done.stderr
-    assert after.children_user + after.children_system - before.children_user - before.children_system < 1
+def test_version(here: Here) -> None:
+    assert here("--version")[1].startswith("ganrun ")
+
+
+# ---- help
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["sample", "--help"], ["train.steps=-1"]])
+def test_help_config_and_slips_are_answered_without_torch(arguments: list[str]) -> None:
     code = f"import sys; from ganrun.cli.main import main; main({arguments}); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 
-def test_help_names_verbs_groups_and_options(here) -> None:
-    text = here("--help")[1]
-    for word in ("train", "resume", "sample", "nonsaturating", "dcgan", "rmsprop", "ganrun -m", "minimax"):
-        assert word in text
-    assert "  experiment  goodfellow2014/cifar_conv, " in text
+def test_help_names_verbs_groups_and_options(here: Here) -> None:
+    code, text, err = here("--help")
+    assert (code, err) == (0, "")
+    lines = text.splitlines()
+    for verb in verbs():
+        assert any(line.split()[:1] == [verb] for line in lines)
+    for path in CONF.glob("*/**/*.yaml"):
+        group, *option = path.relative_to(CONF).with_suffix("").parts
+        assert group == "hydra" or any(
+            line.split()[:1] == [group] and "/".join(option) in line.replace(",", "").split() for line in lines
+        )
+    assert here("-h") == (code, text, err)
+
+
+def lines_of(verb: str) -> Iterator[str]:
+    """The lines of conf/VERB.yaml that a user needs: settings and groups, with what is said of them."""
+    section = ""
+    for line in (CONF / f"{verb}.yaml").read_text().splitlines():
+        if not line.startswith((" ", "#")):
+            section = line.partition(":")[0]
+        if section in ("", "hydra") or line in ("defaults:", "  - hydra: shared", "  - _self_"):
+            continue
+        yield line.replace("- ", "", 1) if section == "defaults" else line
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_help_of_a_verb_has_its_settings_and_groups_with_their_comments(verb: str, here: Here) -> None:
+    code, text, err = here(verb, "--help")
+    assert (code, err) == (0, "")
+    found = [line.strip() for line in text.splitlines()]
+    assert [line for line in lines_of(verb) if line.strip() not in found] == []
+    settings = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
+    body = text.split("\n\n")[1]
+    assert yaml.safe_load(body) == {key: value for key, value in settings.items() if key not in ("defaults", "hydra")}
+
+
+def examples_in(text: str) -> list[list[str]]:
+    """The command lines of a help text, split as a shell does it."""
+    lines = text.partition("To copy:\n")[2].partition("\n\n")[0].splitlines()
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+@pytest.mark.parametrize("verb", verbs())
+def test_help_of_a_verb_has_an_example_that_composes(verb: str, here: Here) -> None:
+    examples = examples_in(here(verb, "--help")[1])
+    assert examples
+    for program, *arguments in examples:
+        assert program == "ganrun"
+        assert verb == "train" or arguments[0] == verb
+        validate(verb, config_from(here, *arguments))
+
+
+def test_help_has_examples_that_compose(here: Here) -> None:
+    examples = examples_in(here("--help")[1])
+    assert ["ganrun"] in examples
+    for program, *arguments in examples:
+        assert program == "ganrun"
+        for override in parse([argument for argument in arguments if argument != "-m"]):
+            for choice in single_choices(override):
+                validate("train", config_from(here, choice))
+
+
+def config_from(here: Here, *arguments: str) -> dict[str, Any]:
+    """What `ganrun ARGUMENTS --cfg job` prints."""
+    code, out, err = here(*arguments, "--cfg", "job", "--resolve")
+    assert (code, err) == (0, "")
+    return yaml.safe_load(out)
+
+
+# ---- a user's own options
 
 
 @pytest.mark.slow
-def test_the_users_own_options_and_modules(command: Command, here, tmp_path: Path) -> None:
+def test_the_users_own_options_and_modules(command: Command, here: Here, tmp_path: Path) -> None:
     """README's two files, for each of data, arch and loss."""
     (tmp_path / "my_parts.py").write_text(
         "import torch\n"
@@ -175,6 +258,17 @@ def test_a_clash_with_an_option_of_ganruns_own_is_reported_but_no_copy_of_one(co
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_compose_gives_in_python_what_the_command_line_makes(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "loss").mkdir(parents=True)
+    (tmp_path / "conf" / "loss" / "squares.yaml").write_text("_target_: my_parts.Loss\n")
+    line = ["loss=squares", "data=digits", "train.steps=3", "run_dir=a b,c (1)"]
+    assert ganrun.compose(*line) == config_from(here, *line)
+    for wrong, message in (("train.stepz=3", "did you mean train.steps?"), ("train.steps=0", "must be at least 1.")):
+        with pytest.raises(ValueError, match=message) as error:
+            ganrun.compose(wrong)
+        assert "\n" not in str(error.value)
+
+
 def test_config_dir(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine" / "optimizer").mkdir(parents=True)
     (tmp_path / "mine" / "optimizer" / "slow.yaml").write_text("_target_: torch.optim.SGD\nlr: 0.25\n")
@@ -194,8 +288,11 @@ def test_completion_knows_verbs_groups_and_options(command: Command) -> None:
     assert "bash_completion" in command("-sc", "install=bash").stdout
 
 
+# ---- sweeps
+
+
 @pytest.mark.slow
-def test_sweep_runs_every_combination_and_again_only_what_is_missing(here, tmp_path: Path) -> None:
+def test_sweep_runs_every_combination_and_again_only_what_is_missing(here: Here, tmp_path: Path) -> None:
     line = ["-m", "loss=minimax,wgan", "seed=range(2)", "train.steps=3", "train.sample_every=0", "run_dir=sweep"]
     code, out, _ = here(*line)
     assert code == 0
@@ -209,7 +306,7 @@ def test_sweep_runs_every_combination_and_again_only_what_is_missing(here, tmp_p
 
 
 @pytest.mark.slow
-def test_sweep_over_seeds_of_an_experiment(here, tmp_path: Path) -> None:
+def test_sweep_over_seeds_of_an_experiment(here: Here, tmp_path: Path) -> None:
     fast = ["train.steps=3", "train.sample_every=0", "metric=none", "run_dir=s"]
     code, out, _ = here("-m", "experiment=ring", "seed=range(3)", *fast)
     assert code == 0
@@ -218,33 +315,15 @@ def test_sweep_over_seeds_of_an_experiment(here, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_failed_job_does_not_end_a_sweep(here) -> None:
+def test_a_failed_job_does_not_end_a_sweep(here: Here) -> None:
     code, out, err = here("-m", "data.std=0,1", "train.steps=3", "train.sample_every=0")
     assert code == 2
     assert "1 of 2" in out
     assert "data.std=0: data.std=0: must be greater than 0." in err
 
 
-def test_paths_are_typed_as_they_are(here, tmp_path: Path) -> None:
-    code, out, _ = here("run_dir=a b,c (1)", "train.steps=2", "train.sample_every=0")
-    assert code == 0
-    assert "ganrun sample run_dir='a b,c (1)' num=64" in out
-    assert (tmp_path / "a b,c (1)" / "result.json").exists()
-
-
 @pytest.mark.slow
-def test_a_reader_who_leaves_stops_no_training(tmp_path: Path) -> None:
-    line = f"{sys.executable} -m ganrun train.steps=300 train.sample_every=0 run_dir=r | head -n 1"
-    subprocess.run(line, shell=True, cwd=tmp_path, check=True, capture_output=True)
-    for _ in range(100):  # head is gone before ganrun is
-        if (tmp_path / "r" / "result.json").exists():
-            break
-        time.sleep(0.1)
-    assert '"status": "finished"' in (tmp_path / "r" / "result.json").read_text()
-
-
-@pytest.mark.slow
-def test_sweeps_over_a_glob_and_over_names_that_differ_only_in_slashes(here, tmp_path: Path) -> None:
+def test_sweeps_over_a_glob_and_over_names_that_differ_only_in_slashes(here: Here, tmp_path: Path) -> None:
     short = ["train.steps=2", "train.sample_every=0"]
     assert here("-m", "loss=glob(w*n)", "run_dir=a", *short)[0] == 0
     assert [p.name for p in (tmp_path / "a").iterdir() if p.is_dir()] == ["loss=wgan"]
@@ -252,8 +331,68 @@ def test_sweeps_over_a_glob_and_over_names_that_differ_only_in_slashes(here, tmp
     assert len([p for p in (tmp_path / "b").iterdir() if p.is_dir()]) == 2
 
 
-def test_version(here) -> None:
-    assert here("--version")[1].startswith("ganrun ")
+# ---- paths
+
+
+ODD = "it's [a], b (1) #2 {x}=3"
+PATHS = [
+    "run_dir", "init_from", "data.root", "data=folder data.cache", "diagnose run_dir", "diagnose data.root",
+    "evaluate run_dir", "evaluate data.root", "figures run_dir", "figures out", "resume run_dir", "resume data.root",
+    "sample run_dir", "sample out", "table1 runs", "table1 figure",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", PATHS)
+def test_a_path_is_taken_as_it_is_typed(line: str, here: Here) -> None:
+    *before, key = line.split()
+    assert value_of(key, config_from(here, *before, f"{key}={ODD}")) == ODD
+    assert value_of(key, config_from(here, *before, f"{key}=~/{ODD}")) == os.path.expanduser(f"~/{ODD}")
+
+
+def value_of(key: str, config: Any) -> Any:
+    for name in key.split("."):
+        config = config[name]
+    return config
+
+
+def test_every_path_of_conf_is_tested_above() -> None:
+    assert path_keys([CONF]) == {line.split()[-1] for line in PATHS}
+
+
+def test_a_users_own_option_can_declare_a_path(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    text = "_target_: nowhere.scans\nfile: null   # path: of the scans\nsheets: null  # which ones\n"
+    (tmp_path / "conf" / "data" / "scans.yaml").write_text(text)
+    assert config_from(here, "data=scans", f"data.file={ODD}")["data"]["file"] == ODD
+    assert config_from(here, "data=scans", "data.sheets=[1,2]")["data"]["sheets"] == [1, 2]
+    code, _, err = here("data=scans", f"data.sheets={ODD}")
+    assert code == 2
+    assert "cannot be understood" in err
+
+
+@pytest.mark.slow
+def test_the_commands_that_a_run_prints_have_its_path_in_quotes(here: Here, tmp_path: Path) -> None:
+    code, out, _ = here("run_dir=a b,c (1)", "train.steps=2", "train.sample_every=0")
+    assert code == 0
+    assert (tmp_path / "a b,c (1)" / "result.json").exists()
+    assert "ganrun sample run_dir='a b,c (1)' num=64" in out
+    assert here("sample", "run_dir=a b,c (1)", "num=64")[0] == 0
+
+
+# ---- the process
+
+
+@pytest.mark.slow
+def test_a_reader_who_leaves_stops_no_training(tmp_path: Path) -> None:
+    """As in `ganrun | head -n 1`."""
+    line = [sys.executable, "-m", "ganrun", "train.steps=300", "train.sample_every=0", "run_dir=r"]
+    with subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline().startswith("run ")
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", 0)
+    assert result_of(tmp_path / "r")["status"] == "finished"
 
 
 @pytest.mark.slow
@@ -264,38 +403,3 @@ def test_runs_from_a_read_only_folder_with_a_run_dir_elsewhere(command: Command,
     done = command(f"run_dir={tmp_path / 'r'}", "train.steps=2", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert not any(folder.iterdir())
-
-
-def test_only_what_a_first_job_imports_is_never_looked_at_as_garbage() -> None:
-    """Else all that each job of a sweep leaves behind would stay, too."""
-    first = load("train")
-    frozen = gc.get_freeze_count()
-    garbage = [[] for _ in range(1000)]  # type: ignore[var-annotated]
-    assert load("train") is first
-    assert gc.get_freeze_count() == frozen
-    assert gc.isenabled()
-    assert len(garbage) == 1000
-
-
-ON_LARGE_PAGES = """
-from ganrun.cli.main import load
-load("train")
-import torch
-tensor = torch.ones(4 << 20)
-for line in open("/proc/self/smaps"):
-    if "-" in (span := line.split()[0]):
-        start, stop = (int(end, 16) for end in span.split("-"))
-    elif line.startswith("VmFlags:") and start <= tensor.data_ptr() < stop:
-        print(line)
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/sys/kernel/mm/transparent_hugepage").exists(), reason="no large pages here")
-def test_large_tensors_ask_for_large_pages_unless_told_not_to() -> None:
-    free = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
-    for environment, asked in [(free, True), ({**free, "THP_MEM_ALLOC_ENABLE": "0"}, False)]:
-        line = [sys.executable, "-c", ON_LARGE_PAGES]
-        flags = subprocess.run(line, env=environment, check=True, capture_output=True, text=True).stdout
-        assert flags.startswith("VmFlags:")
-        assert (" hg " in flags) is asked

@@ -1,28 +1,34 @@
 """`ganrun evaluate`: any metric of a run, at any checkpoint, added to what the run has recorded."""
 
-import json
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from helpers import curves, recorded, result_of, same
+from helpers import curves, kill_at, logged, recorded, result_of, same, train_in, write_folder
 
-from ganrun.figures.curves import curve, metric_keys
+from ganrun.figures.curves import curve, repeated_keys
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
 
-pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+NO_METRIC = ["train.sample_every=0", "train.log_every=3", "train.checkpoint_every=3", "metric=none", "seed=3",
+             "data.num=2000", "train.frame_every=0", "train.diagnose=false", "schedule=constant",
+             "train.ema=0.5"]  # fmt: skip
+RUN = [*NO_METRIC, "metric=distribution", "metric.distribution.num=1000"]
 
-RUN = ["train.sample_every=0", "train.log_every=3", "train.checkpoint_every=3", "metric=distribution", "seed=3",
-       "metric.distribution.num=1000", "data.num=2000", "train.frame_every=0", "train.diagnose=false",
-       "schedule=constant", "train.ema=0.5"]  # fmt: skip
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of six steps with checkpoints at 3 and 6, and an EMA of G."""
+    folder = tmp_path_factory.mktemp("trained")
+    train_in(folder, [*RUN, "train.steps=6", "run_dir=r"])
+    return folder / "r"
 
 
 @pytest.fixture
-def finished(here, tmp_path: Path) -> Path:
-    """A run of six steps with checkpoints at 3 and 6, and an average of G."""
-    assert here(*RUN, "train.steps=6", "run_dir=r")[0] == 0
-    return tmp_path / "r"
+def finished(trained: Path, tmp_path: Path) -> Path:
+    """A copy of that run, for this test alone."""
+    return shutil.copytree(trained, tmp_path / "r")
 
 
 def test_the_runs_own_metrics_are_found_again_and_nothing_is_doubled(finished: Path, here) -> None:
@@ -38,23 +44,23 @@ def test_a_numbered_checkpoint_has_the_metrics_of_a_run_that_ended_there(finishe
     assert here(*RUN, "train.steps=3", "run_dir=short")[0] == 0
     assert here("evaluate", "run_dir=r", "checkpoint=3")[0] == 0
     short, (found,) = result_of(tmp_path / "short"), result_of(finished)["evaluations"]
-    assert found == {"checkpoint": 3, "step": 3, "average": True, "seed": 3, "metrics": short["metrics"]}
-    rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
+    assert found == {"checkpoint": 3, "step": 3, "ema": True, "seed": 3, "metrics": short["metrics"]}
+    rows = logged(finished)
     assert [(row["step"], "loss/d" in row) for row in rows] == [(3, True), (3, False), (6, True), (6, False)]
-    assert rows[1]["evaluated"] == {"checkpoint": 3, "average": True, "seed": 3}
+    assert rows[1]["evaluated"] == {"checkpoint": 3, "ema": True, "seed": 3}
     assert curves(finished)["metric/ks_1k"] == [
         (step, pytest.approx(value)) for step, value in recorded(finished, "metric/ks_1k")
     ]
 
 
-def test_what_was_found_of_a_killed_run_is_there_when_it_has_gone_on(finished: Path, here) -> None:
+def test_an_evaluation_of_a_killed_run_is_kept_when_it_has_been_resumed(finished: Path, here) -> None:
     checkpoint.path_of(finished / "checkpoints", 6).unlink()
     (finished / "result.json").unlink()
     assert here("evaluate", "run_dir=r", "checkpoint=3", "ema=false")[0] == 0
     assert not (finished / "result.json").exists()
     assert here("resume", "run_dir=r")[0] == 0
     (found,) = result_of(finished)["evaluations"]
-    assert (found["step"], found["average"]) == (3, False)
+    assert (found["step"], found["ema"]) == (3, False)
     assert recorded(finished, "metric_raw/w1_1k") == [(3, found["metrics"]["w1_1k"])]
 
 
@@ -67,7 +73,7 @@ def test_metrics_that_the_run_was_not_given_join_those_of_its_end(finished: Path
     assert recorded(finished, "metric/jsd_128bins_2k") == [(6, after["jsd_128bins_2k"])]
 
 
-def test_what_was_not_taken_alike_is_kept_apart(finished: Path, here) -> None:
+def test_metrics_of_another_seed_or_of_g_itself_are_kept_apart(finished: Path, here) -> None:
     own = result_of(finished)["metrics"]["w1_1k"]
     for setting in ("ema=false", "seed=5", "seed=5"):
         assert here("evaluate", "run_dir=r", setting)[0] == 0
@@ -76,7 +82,7 @@ def test_what_was_not_taken_alike_is_kept_apart(finished: Path, here) -> None:
     assert len({own, raw[1], other[1]}) == 3
     result = result_of(finished)
     assert result["metrics"]["w1_1k"] == own
-    assert [(e["average"], e["seed"], e["metrics"]["w1_1k"]) for e in result["evaluations"]] == [
+    assert [(e["ema"], e["seed"], e["metrics"]["w1_1k"]) for e in result["evaluations"]] == [
         (False, 3, raw[1]),
         (True, 5, other[1]),
     ]
@@ -85,31 +91,39 @@ def test_what_was_not_taken_alike_is_kept_apart(finished: Path, here) -> None:
     assert recorded(finished, "metric/w1_1k") == [(6, own)]
 
 
-def test_without_an_average_there_is_one_generator(here, tmp_path: Path) -> None:
+def test_a_run_without_a_metric_can_be_given_one(here, tmp_path: Path) -> None:
+    assert here(*NO_METRIC, "train.steps=1", "run_dir=r")[0] == 0
+    code, _, err = here("evaluate", "run_dir=r")
+    assert (code, err) == (2, "run_dir=r: has no metric of its own; choose one, as in metric=distribution.\n")
+    assert here("evaluate", "run_dir=r", "metric=distribution", "metric.distribution.num=100")[0] == 0
+    assert result_of(tmp_path / "r")["metrics"].keys() >= {"ks_100", "mean_true"}
+
+
+def test_without_an_ema_there_is_one_generator(here, tmp_path: Path) -> None:
     assert here(*RUN, "train.steps=3", "train.ema=0", "run_dir=r")[0] == 0
     before = result_of(tmp_path / "r")
     assert here("evaluate", "run_dir=r", "ema=false")[0] == 0
     assert result_of(tmp_path / "r") == before
 
 
-def test_figures_and_diagnosis_go_on_working(finished: Path, here) -> None:
+@pytest.mark.slow
+def test_figures_and_diagnosis_still_work_after_an_evaluation(finished: Path, here) -> None:
     diagnosis = here("diagnose", "run_dir=r")[1]
     assert here("evaluate", "run_dir=r", "checkpoint=3")[0] == 0
     assert here("diagnose", "run_dir=r")[1] == diagnosis
     rows = list(RunDir(finished).metrics())
-    assert "metric/ks_1k" in metric_keys(rows)
+    assert "metric/ks_1k" in repeated_keys(rows, RunDir(finished).metric_keys())
     assert list(curve(rows, "metric/ks_1k")[0]) == [3, 6]
     assert here("figures", "run_dir=r", "animation=false")[0] == 0
     assert (finished / "figures" / "metrics.png").exists()
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_evaluated_and_then_continues_bit_for_bit(here, tmp_path: Path) -> None:
-    line = [*RUN, "train.steps=9", "train.metric_every=3"]
-    for name in ("whole", "killed"):
-        assert here(*line, f"run_dir={name}")[0] == 0
+    line = [*RUN, "train.steps=9", "train.metric_every=3", "train.log_every=1"]
+    assert here(*line, "run_dir=whole")[0] == 0
+    kill_at(8, [*line, "run_dir=killed"], tmp_path)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    (killed / "result.json").unlink()  # as if killed between steps 6 and 9
-    checkpoint.path_of(killed / "checkpoints", 9).unlink()
     assert here("evaluate", "run_dir=killed")[0] == 0
     assert here("evaluate", "run_dir=killed", "seed=5")[0] == 0
     assert not (killed / "result.json").exists()
@@ -159,13 +173,13 @@ def test_a_run_of_an_older_ganrun_has_the_defaults_of_what_it_does_not_know(fini
     assert here(*RUN, "train.steps=6", "run_dir=r")[0] == 0
 
 
-CANNOT_BE_TAKEN = [
+CANNOT_WORK = [
     (["metric=modis"], "metric=modis: no such option; did you mean modes?"),
     (["metric.modes.num=3"], "metric.modes.num=3: no metric is chosen here; choose its own, as in metric=modes"),
     (["metric=modes", "metric.modes.nun=3"], "no such setting; did you mean metric.modes.num?"),
     (["metric=modes", "metric.modes.num=0"], "metric.modes.num=0: must be at least 1."),
     (["metric=modes"], "metric=modes: needs data whose modes are known"),
-    (["metric=none"], "run_dir=r: was given no metric; choose one"),
+    (["metric=none"], "metric=none: leaves nothing to take; choose a metric, as in metric=distribution."),
     (["checkpoint=77"], "no such checkpoint; kept steps: 3, 6."),
     (["checkpoint=first"], "checkpoint=first: must be"),
     (["device=gpu9"], "device=gpu9: not available here"),
@@ -174,9 +188,9 @@ CANNOT_BE_TAKEN = [
 ]
 
 
-def test_what_cannot_be_taken_is_said_and_records_nothing(finished: Path, here) -> None:
+def test_settings_that_cannot_work_are_named_and_nothing_is_recorded(finished: Path, here) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
-    for settings, message in CANNOT_BE_TAKEN:
+    for settings, message in CANNOT_WORK:
         code, _, err = here("evaluate", "run_dir=r", *settings)
         assert code == 2, settings
         assert message in err
@@ -194,9 +208,8 @@ def test_a_checkpoint_that_is_of_another_config(finished: Path, here) -> None:
         assert err.startswith("the checkpoint does not fit the config of its run: G: size mismatch for layers.0.weight")
 
 
+@pytest.mark.slow
 def test_data_that_moved(here, tmp_path: Path) -> None:
-    from helpers import write_folder
-
     write_folder(tmp_path / "d", 12)
     line = ["data=folder", "data.root=d", "data.size=8", "train.sample_every=0", "run_dir=r", "train.steps=2"]
     assert here(*line)[0] == 0

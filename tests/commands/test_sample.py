@@ -1,22 +1,31 @@
 """`ganrun sample`."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import train_in
 from PIL import Image
 
 from ganrun.metric.distribution import Distribution
 
-pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+DIGITS = ["data=digits", "train.threads=1", "train.steps=6", "train.ema=0.5", "train.checkpoint_every=3",
+          "train.sample_every=0"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained")
+    train_in(folder, [*DIGITS, "run_dir=r"])
+    return folder / "r"
 
 
 @pytest.fixture
-def digits_run(here, tmp_path: Path) -> Path:
-    line = ["data=digits", "train.steps=6", "train.ema=0.5", "train.checkpoint_every=3", "train.sample_every=0"]
-    assert here(*line, "run_dir=r")[0] == 0
-    return tmp_path / "r" / "samples"
+def digits_run(trained: Path, tmp_path: Path) -> Path:
+    """The folder of samples of a run of digits, a copy for this test alone."""
+    return shutil.copytree(trained, tmp_path / "r") / "samples"
 
 
 def test_images_as_npz_with_a_grid(digits_run: Path, here) -> None:
@@ -38,7 +47,9 @@ def test_images_as_png_files_are_the_same_images(digits_run: Path, here, tmp_pat
             assert np.array_equal(np.asarray(image), sample[..., 0])
 
 
-def test_seed_checkpoint_and_average_matter_and_nothing_else_does(digits_run: Path, here, tmp_path: Path) -> None:
+def test_the_seed_the_checkpoint_and_the_ema_matter_and_nothing_else_does(
+    digits_run: Path, here, tmp_path: Path
+) -> None:
     def draw(name: str, *settings: str) -> np.ndarray:
         assert here("sample", "run_dir=r", "num=8", f"out={name}", *settings)[0] == 0
         return np.load(next((tmp_path / name).glob("*.npz")))["samples"]
@@ -60,7 +71,7 @@ def test_vectors_are_in_the_datas_units(here, tmp_path: Path) -> None:
     assert "use format=npz" in err
 
 
-CANNOT_BE_DRAWN = [
+CANNOT_WORK = [
     ("num=0", "num=0: must be at least 1"),
     ("num=x", "num=x: must be a whole number"),
     ("checkpoint=77", "kept steps: 3, 6"),
@@ -68,8 +79,8 @@ CANNOT_BE_DRAWN = [
 ]
 
 
-@pytest.mark.parametrize(("setting", "message"), CANNOT_BE_DRAWN)
-def test_what_cannot_be_drawn_is_said(setting: str, message: str, digits_run: Path, here) -> None:
+@pytest.mark.parametrize(("setting", "message"), CANNOT_WORK)
+def test_a_setting_that_cannot_work_is_named(setting: str, message: str, digits_run: Path, here) -> None:
     code, _, err = here("sample", "run_dir=r", setting)
     assert code == 2
     assert message in err

@@ -1,6 +1,8 @@
 """Data sets: fixed disjoint splits, facts read off them, and a batch order that is a function of position."""
 
+import logging
 import os
+import pickle
 import struct
 from dataclasses import asdict
 from pathlib import Path
@@ -62,11 +64,11 @@ def test_decode_and_encode_are_inverse_and_span_the_value_range() -> None:
     assert torch.equal(spec.encode(decoded), x)
 
 
-def test_facts_are_those_of_what_d_sees() -> None:
+def test_facts_are_those_of_what_d_gets() -> None:
     data = digits()
-    seen = data.spec.decode(data.train.x)
-    assert data.spec.mean == pytest.approx(seen.mean().item(), abs=1e-5)
-    assert data.spec.std == pytest.approx(seen.std(correction=0).item(), abs=1e-5)
+    x = data.spec.decode(data.train.x)
+    assert data.spec.mean == pytest.approx(x.mean().item(), abs=1e-5)
+    assert data.spec.std == pytest.approx(x.std(correction=0).item(), abs=1e-5)
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 25])
@@ -124,8 +126,6 @@ def test_mnist_and_cifar10_are_read_in_their_own_formats(tmp_path: Path) -> None
 
 
 def test_cifar10_planes_are_red_green_blue(tmp_path: Path) -> None:
-    import pickle
-
     write_cifar10(tmp_path)
     path = tmp_path / "cifar-10-batches-py" / "data_batch_1"
     batch = pickle.loads(path.read_bytes())
@@ -136,7 +136,7 @@ def test_cifar10_planes_are_red_green_blue(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("load", "write"), [(mnist, write_mnist), (cifar10, write_cifar10)])
-def test_what_is_wrong_with_a_copy_is_said(load, write, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_is_wrong_with_a_copy_is_explained(load, write, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="Run once with"):
         load(str(tmp_path), download=False)
     write(tmp_path)
@@ -212,7 +212,7 @@ def test_folder_is_decoded_once_and_keyed_by_content(tmp_path: Path, monkeypatch
     write_folder(tmp_path / "d")
     cache = str(tmp_path / "c")
     first = folder(str(tmp_path / "d"), size=8, cache=cache)
-    monkeypatch.setattr("ganrun.data.folder._decode", lambda *_: pytest.fail("decoded again"))
+    monkeypatch.setattr(Image, "open", lambda *_: pytest.fail("decoded again"))
     assert rows(folder(str(tmp_path / "d"), size=8, cache=cache).train) == rows(first.train)
     (tmp_path / "d").rename(tmp_path / "moved")
     assert rows(folder(str(tmp_path / "moved"), size=8, cache=cache).train) == rows(first.train)
@@ -231,7 +231,7 @@ def test_folder_stays_memory_mapped(tmp_path: Path) -> None:
     entry = next((tmp_path / "cache" / "ganrun").glob("folder-*"))
     stored = np.memmap(entry / "images.bin", np.uint8, "r+", shape=(30, 3, 8, 8))
     before = data.train.x[-1].clone()
-    stored[-1] = 255 - stored[-1]  # seen through the mapping: nothing was read into memory before
+    stored[-1] = 255 - stored[-1]  # visible through the mapping: nothing was read into memory before
     stored.flush()
     assert not torch.equal(data.train.x[-1], before) or before.float().mean() == 127.5
 
@@ -281,9 +281,9 @@ def test_a_damaged_cache_is_made_anew(damage: str, tmp_path: Path) -> None:
 def test_moments_of_a_folder_are_those_of_its_training_split(tmp_path: Path) -> None:
     write_folder(tmp_path / "d", 30)
     data = folder(str(tmp_path / "d"), size=8, valid=0.2, test=0.2)
-    seen = data.spec.decode(data.train.x)
-    assert data.spec.mean == pytest.approx(seen.mean().item(), abs=1e-5)
-    assert data.spec.std == pytest.approx(seen.std(correction=0).item(), abs=1e-5)
+    x = data.spec.decode(data.train.x)
+    assert data.spec.mean == pytest.approx(x.mean().item(), abs=1e-5)
+    assert data.spec.std == pytest.approx(x.std(correction=0).item(), abs=1e-5)
 
 
 def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -291,8 +291,6 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.L
     (tmp_path / "d" / "cats" / "broken.png").write_bytes(b"no image")
     whole = (tmp_path / "d" / "cats" / "1.png").read_bytes()
     (tmp_path / "d" / "cats" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    import logging
-
     logging.getLogger("ganrun").propagate = True
     data = folder(str(tmp_path / "d"), size=8, valid=0, test=0)
     assert len(data.train) == 12
@@ -334,7 +332,7 @@ def test_images_are_turned_as_their_exif_data_say_whatever_else_these_say(turn: 
         ({"a.png": b"x"}, {"valid": 0.6, "test": 0.4}, "sum to less than 1"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_said(files: dict, settings: dict, message: str, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_folder_is_explained(files: dict, settings: dict, message: str, tmp_path: Path) -> None:
     for name, data in files.items():
         (tmp_path / "d").mkdir(exist_ok=True)
         (tmp_path / "d" / name).write_bytes(data)

@@ -1,4 +1,4 @@
-"""Faces: every form of a data set gives the same examples, and what is wrong with a copy is said in one sentence."""
+"""Faces: every form of a data set gives the same examples, and what is wrong with a copy is explained."""
 
 import hashlib
 from collections.abc import Callable
@@ -81,7 +81,7 @@ ROW = " ".join(["7"] * 2304)
         ),
     ],
 )
-def test_what_is_wrong_with_a_csv_is_said(text: str, message: str, tmp_path: Path) -> None:
+def test_what_is_wrong_with_a_csv_is_explained(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "fer2013.csv").write_text(text)
     with pytest.raises(ValueError, match=rf"^data.root=.*: FER2013 there cannot be read \(.*{message}.*\); remove it"):
         fer2013(str(tmp_path), verify=False)
@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_csv_is_said(text: str, message: str, tmp_path: Pat
         fer2013(str(tmp_path))
 
 
-def test_what_is_wrong_with_idx_files_is_said(tmp_path: Path) -> None:
+def test_what_is_wrong_with_idx_files_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no FER2013 there.*kaggle.com.*put fer2013.csv"):
         fer2013(str(tmp_path))
     write_fer2013(tmp_path)
@@ -197,9 +197,9 @@ def test_no_image_of_a_held_out_person_is_trained_on(tmp_path: Path) -> None:
     write_people(tmp_path)
     for fold in range(5):
         data = olivetti(str(tmp_path), download=False, verify=False, fold=fold)
-        seen = [set(people(split)) for split in splits(data)]
-        assert [len(s) for s in seen] == [28, 4, 8]
-        assert set.union(*seen) == set(range(40))
+        found = [set(people(split)) for split in splits(data)]
+        assert [len(s) for s in found] == [28, 4, 8]
+        assert set.union(*found) == set(range(40))
         assert data.train.y is None
         assert data.spec.classes == ()
 
@@ -227,7 +227,7 @@ def test_olivetti_is_read_upright_and_in_scikit_learns_two_places(tmp_path: Path
         assert (x[:, :, 14:] == 0).all()
 
 
-def test_what_is_wrong_with_olivetti_is_said(tmp_path: Path) -> None:
+def test_what_is_wrong_with_olivetti_is_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^data.root=.*: no Olivetti faces there .* Run once with data.download=true"):
         olivetti(str(tmp_path), download=False)
     assert not any(tmp_path.iterdir())
@@ -302,7 +302,7 @@ FOLDS_OF = np.zeros((80, 5), np.uint8)
         ({"labs_ex": np.zeros((80, 1))}, "a labeled image whose labs_ex is not in 1..7"),
     ],
 )
-def test_what_is_wrong_with_tfd_is_said(changes: dict, message: str, tmp_path: Path) -> None:
+def test_what_is_wrong_with_tfd_is_explained(changes: dict, message: str, tmp_path: Path) -> None:
     write_tfd(tmp_path, **changes)
     with pytest.raises(ValueError, match=f"^data.root=.*: TFD_48x48.mat there .*{message}") as caught:
         tfd(str(tmp_path), train="labeled")

@@ -173,7 +173,7 @@ def test_spiral_is_archimedean_and_without_beads() -> None:
     assert ratio.abs().max() < 0.05  # between two modes it is as dense as on one
 
 
-def test_point_mass_is_seen_where_it_is_and_claims_no_density() -> None:
+def test_a_point_mass_lies_where_it_is_put_and_has_no_density() -> None:
     for at in (0, 2.5):
         data = dirac(at, 20)
         assert data.train.x.unique().tolist() == [at]
@@ -212,7 +212,7 @@ def _mixture1d(**changes: object) -> Dataset:
         (lambda: gaussian(0, 1, 0), "data.num=0: must be at least 1"),
     ],
 )
-def test_what_is_wrong_is_said(make: Callable[[], Dataset], message: str) -> None:
+def test_what_is_wrong_is_explained(make: Callable[[], Dataset], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 

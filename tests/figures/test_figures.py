@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +16,23 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageSequence
 from torch.distributions import Normal
 
+from ganrun.commands.figures import open_album
 from ganrun.data.mixture import Mixture
 from ganrun.data.toy import gaussian, ring
 from ganrun.figures.album import Album
 from ganrun.figures.animation import ffmpeg, save_mp4
-from ganrun.figures.curves import accuracy_figure, loss_figure, metric_figure, metric_keys, shown_range
+from ganrun.figures.curves import accuracy_figure, loss_figure, metric_figure, repeated_keys, visible_range
 from ganrun.figures.density import density_figure, optimum, top_for
+from ganrun.figures.grid import save_png
 from ganrun.figures.panels import density_panels, plane_panels
 from ganrun.figures.plane import best_surface, held_level, plane_figure, true_mass
 from ganrun.metric.densities import Cells
-from ganrun.records import frames
-from ganrun.records.frames import Frame
-from ganrun.training.pictures import save_png
+from ganrun.protocols import MetricKey
+from ganrun.records.frames import Frame, load_all
+from ganrun.records.run_dir import RunDir
+from ganrun.training.capture import box_of, histogram
 
-pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+Here = Callable[..., tuple[int, str, str]]
 
 HEIGHTS = gaussian(mean=69, std=3, num=1000, unit="inches")
 RING = ring(num_modes=8, radius=2, std=0.02, num=1000)
@@ -44,26 +48,26 @@ def frame_of(mean: float = 69, std: float = 3, step: int = 0, logistic: bool = T
     x = np.linspace(54, 84, 401)
     return Frame(
         step=step, logistic=logistic, num=num, z_dim=1, low=np.array([54.0]), high=np.array([84.0]),
-        mean=np.array([mean]), std=np.array([std]), logits=(x - 69) / 3, counts=counts, played=np.zeros(0),
+        mean=np.array([mean]), std=np.array([std]), logits=(x - 69) / 3, counts=counts, counts_g=np.zeros(0),
         z=z, samples=(mean + std * z)[:, None],
     )  # fmt: skip
 
 
 def plane_frame(logistic: bool = True) -> Frame:
     """Of a D with logits x_1 over the ring, and samples on the first axis."""
-    (low, high), x = frames.view(RING), np.linspace(-1.5, 1.5, 2500)
+    (low, high), x = box_of(RING), np.linspace(-1.5, 1.5, 2500)
     line = np.linspace(low[0], high[0], 64)
     samples = np.stack([x, 0 * x], axis=1)
     return replace(
         frame_of(logistic=logistic, num=2500), low=np.array(low), high=np.array(high), z=x, samples=samples,
-        counts=frames.counted(torch.from_numpy(samples), low, high).numpy(),
+        counts=histogram(torch.from_numpy(samples), low, high).numpy(),
         logits=np.repeat(line[:, None], 64, axis=1),
     )  # fmt: skip
 
 
 def round_frame(at: float, num: int = 10_000) -> Frame:
     """Of a generator whose samples are spread exactly as a Gaussian at (at, 0), as wide as the data `ROUND`."""
-    low, high = frames.view(ROUND)
+    low, high = box_of(ROUND)
     of = Mixture(torch.tensor([[at, 0.0]]).double(), torch.tensor([1.0]).double())
     counts = (Cells(low, high, 64).mass(of).view(64, 64) * num).numpy()  # not rounded, or tails would be lost
     return replace(plane_frame(), low=np.array(low), high=np.array(high), num=num, counts=counts)
@@ -78,27 +82,27 @@ def lines(axes: Axes) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def small_run(here, tmp_path: Path) -> Path:
+def small_run(here: Here, tmp_path: Path) -> Path:
     assert here(*SMALL, "train.pretrain_d=2", "run_dir=r")[0] == 0
     return tmp_path / "r"
 
 
 def test_best_d_is_a_half_where_the_generator_is_the_data() -> None:
     x, best = optimum(HEIGHTS, frame_of())
-    seen = np.isfinite(best)
-    assert np.allclose(best[seen], 0.5, atol=0.02)
-    assert 60 < x[seen].min() < 64 < 74 < x[seen].max() < 78  # beyond there are too few of either to say
+    known = np.isfinite(best)
+    assert np.allclose(best[known], 0.5, atol=0.02)
+    assert 60 < x[known].min() < 64 < 74 < x[known].max() < 78  # beyond there are too few of either to say
 
 
 def test_best_d_of_two_gaussians_is_that_of_the_paper() -> None:
     """p_data = N(69, 3), p_g = N(72, 3): the logit of D* is log p_data / p_g = (70.5 - x) / 3."""
     x, best = optimum(HEIGHTS, frame_of(mean=72))
-    seen = np.isfinite(best)
-    assert np.allclose(best[seen], 1 / (1 + np.exp((x[seen] - 70.5) / 3)), atol=0.02)
+    known = np.isfinite(best)
+    assert np.allclose(best[known], 1 / (1 + np.exp((x[known] - 70.5) / 3)), atol=0.02)
 
 
-def test_best_d_answers_the_generator_that_plays_and_not_its_average() -> None:
-    frame = replace(frame_of(mean=75), played=frame_of(mean=69).counts)
+def test_best_d_is_that_of_g_which_d_is_trained_against_and_not_of_g_ema() -> None:
+    frame = replace(frame_of(mean=75), counts_g=frame_of(mean=69).counts)
     best = optimum(HEIGHTS, frame)[1]
     assert np.nanmax(np.abs(best - 0.5)) < 0.02
 
@@ -111,27 +115,27 @@ def test_best_d_of_two_gaussians_in_the_plane_is_that_of_the_paper() -> None:
     x, noise = (edges[1:] + edges[:-1]) / 2, 1.5 * (edges[1] - edges[0])
     expected = 1 / (1 + np.exp((x - 0.5) / (1 + noise**2)))[:, None] + 0 * best
     assert np.nanmax(np.abs(best - expected)) < 0.01
-    seen = np.isfinite(best)
-    assert seen[30:34, 30:34].all()
-    assert not seen[:5].any()  # beyond three deviations there are too few to say
-    assert expected[seen].min() < 0.15 < 0.85 < expected[seen].max()
+    known = np.isfinite(best)
+    assert known[30:34, 30:34].all()
+    assert not known[:5].any()  # beyond three deviations there are too few to say
+    assert expected[known].min() < 0.15 < 0.85 < expected[known].max()
 
 
-def test_best_d_in_the_plane_answers_the_generator_that_plays() -> None:
-    frame = replace(round_frame(at=2), played=round_frame(at=0).counts)
+def test_best_d_in_the_plane_is_that_of_g_and_not_of_g_ema() -> None:
+    frame = replace(round_frame(at=2), counts_g=round_frame(at=0).counts)
     assert np.nanmax(np.abs(best_surface(ROUND, frame) - 0.5)) < 1e-6
 
 
 def test_best_d_in_the_plane_from_samples() -> None:
     """10,000 samples of the data themselves: a half, but for what chance does."""
     x = torch.randn(10_000, 2, generator=torch.Generator().manual_seed(0))
-    low, high = frames.view(ROUND)
-    best = best_surface(ROUND, replace(round_frame(0), counts=frames.counted(x, low, high).numpy()))
+    low, high = box_of(ROUND)
+    best = best_surface(ROUND, replace(round_frame(0), counts=histogram(x, low, high).numpy()))
     assert np.nanmean(np.abs(best - 0.5)) < 0.04
     assert np.nanmax(np.abs(best - 0.5)) < 0.25
 
 
-def test_density_figure_says_what_and_in_which_units() -> None:
+def test_density_figure_names_its_lines_and_their_units() -> None:
     figure = density_figure(HEIGHTS, frame_of(), "step 0")
     left, right = figure.axes
     assert (left.get_xlabel(), left.get_ylabel(), right.get_ylabel()) == ("x (inches)", "density (1 / inches)", "D(x)")
@@ -142,6 +146,12 @@ def test_density_figure_says_what_and_in_which_units() -> None:
     assert styles.count("-") == 0  # only the generator's steps are solid
 
 
+def test_density_figure_tells_g_ema_from_g() -> None:
+    figure = density_figure(HEIGHTS, replace(frame_of(), counts_g=frame_of(mean=75).counts), "step 0")
+    assert {"generated by G_ema", "by G itself"} <= labels(figure)
+    assert "generated" not in labels(figure)
+
+
 def test_a_critic_has_no_half_and_no_best_d() -> None:
     figure = density_figure(HEIGHTS, frame_of(logistic=False), "step 0")
     assert figure.axes[1].get_ylabel() == "critic f(x)"
@@ -149,14 +159,14 @@ def test_a_critic_has_no_half_and_no_best_d() -> None:
     assert lines(figure.axes[1])["critic f(x)"].max() == pytest.approx(5)
 
 
-def test_data_of_unknown_density_are_shown_as_a_histogram() -> None:
+def test_data_of_unknown_density_are_drawn_as_a_histogram() -> None:
     unknown = replace(HEIGHTS, distribution=None)
     figure = density_figure(unknown, frame_of(), "step 0")
     assert lines(figure.axes[0])["data"].max() == pytest.approx(0.133, rel=0.3)
     assert "best, D*(x)" not in labels(figure)
 
 
-def test_what_lies_outside_or_is_cut_off_is_said() -> None:
+def test_a_remark_says_how_much_lies_outside_or_is_cut_off() -> None:
     half_outside = density_figure(HEIGHTS, frame_of(mean=84), "t")
     assert "50% of samples outside" in {text.get_text() for text in half_outside.axes[0].texts}
     narrow = frame_of(std=0.5)
@@ -166,7 +176,7 @@ def test_what_lies_outside_or_is_cut_off_is_said() -> None:
     assert roomy.axes[0].get_ylim()[1] > 0.75
 
 
-def test_nothing_but_lost_samples_and_logits_is_drawn_too() -> None:
+def test_a_frame_without_samples_inside_or_finite_logits_is_drawn() -> None:
     lost = replace(frame_of(), counts=np.zeros(400, int), logits=np.full(401, np.nan), logistic=False)
     texts = {text.get_text() for text in density_figure(HEIGHTS, lost, "t").axes[0].texts}
     assert texts == {"100% of samples outside"}
@@ -197,9 +207,9 @@ def test_the_plane() -> None:
     quiver = next(part for part in middle.collections if hasattr(part, "U"))
     assert (quiver.U > 0).all()  # D grows with x_1, and so samples are pulled to the right
     assert np.allclose(quiver.V, 0)
-    shown = right.collections[0].get_array()
-    assert shown.max() > 0.99  # the modes above and below, where no samples are
-    assert shown.min() < 0.01  # between the modes, where only samples are
+    best = right.collections[0].get_array()
+    assert best.max() > 0.99  # the modes above and below, where no samples are
+    assert best.min() < 0.01  # between the modes, where only samples are
     assert len(plane_panels(RING, [plane_frame()] * 2, ["a", "b"]).axes) == 6
 
 
@@ -232,41 +242,69 @@ def test_contours_hold_the_share_of_the_data_that_they_name() -> None:
         assert mass[mass >= held_level(mass, share)].sum() == pytest.approx(share, abs=0.04)
 
 
-def test_losses_are_compared_with_those_of_a_d_that_cannot_tell() -> None:
+def test_losses_are_compared_with_those_of_a_d_at_chance_level() -> None:
     rows = [{"step": step, "loss/d": 1.0 + step, "loss/g": 2.0} for step in (-1, 0, 1, 2)]
     figure = loss_figure(rows, (1.386, 0.693), nats=True)
     (axes,) = figure.axes
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("step (updates of G)", "loss (nats)")
-    assert "D's while D cannot tell, 1.386" in labels(figure)
+    assert "D's with D at chance level, 1.386" in labels(figure)
     assert {text.get_text() for text in axes.texts} == {" D alone"}
     assert lines(axes)["loss of D"].tolist() == [0, 1, 2, 3]
     assert loss_figure(rows, None, nats=False).axes[0].get_ylabel() == "loss"
 
 
 def test_a_spike_does_not_flatten_a_curve_that_is_long() -> None:
-    low, high = shown_range([*np.linspace(0, 1, 1000), 1e6])
+    low, high = visible_range([*np.linspace(0, 1, 1000), 1e6])
     assert (-1 < low < 0, 1 < high < 3) == (True, True)
-    assert shown_range([0.0, 10.0]) == (-0.8, 10.8)
+    assert visible_range([0.0, 10.0]) == (-0.8, 10.8)
 
 
-def test_accuracy_stands_between_nothing_and_all_with_the_guess_between() -> None:
+def test_accuracy_is_drawn_in_percent_beside_chance_level() -> None:
     rows = [{"step": step, "accuracy/real": 0.75, "accuracy/fake": 0.25} for step in (1, 2)]
     (axes,) = accuracy_figure(rows).axes
-    assert axes.get_ylabel() == "told right by D (%)"
+    assert axes.get_ylabel() == "classified right by D (%)"
     assert axes.get_ylim() == (0, 100)
     assert set(lines(axes)["of real examples"]) == {75}
-    assert set(lines(axes)["a guess, 50%"]) == {50}
+    assert set(lines(axes)["chance level, 50%"]) == {50}
 
 
 def test_metrics_of_several_steps_are_drawn_beside_those_of_the_data() -> None:
     rows = [{"step": s, "metric/std_100k": s, "metric/std_true": 3.0, "metric/jsd_9": s} for s in (1, 2)]
     rows += [{"step": 3, "metric/once": 1.0}]
-    rows += [{"step": s, "metric/parzen_10k_num_test": 100.0} for s in (4, 5)]  # a count, which is no curve
-    assert metric_keys(rows) == ["metric/std_100k", "metric/jsd_9"]
-    first, second = metric_figure(rows, metric_keys(rows), "inches").axes
+    rows += [{"step": s, "metric/parzen_10k_num_test": 100.0, "metric/parzen_10k_valid": s} for s in (4, 5)]
+    keys = {
+        "std_100k": MetricKey(unit="data", true="std_true"),
+        "jsd_9": MetricKey("lower", unit="nats"),
+        "parzen_10k_num_test": MetricKey(about="parzen_10k"),  # a count, which is no curve
+        "parzen_10k_valid": MetricKey("higher", unit="nats", about="parzen_10k"),
+    }
+    names = repeated_keys(rows, keys)
+    assert names == ["metric/std_100k", "metric/jsd_9", "metric/parzen_10k_valid"]
+    first, second = metric_figure(rows, names[:2], keys, "inches").axes
     assert (first.get_title(), first.get_ylabel(), second.get_ylabel()) == ("std_100k", "inches", "nats")
     assert [line.get_ydata()[0] for line in first.get_lines()] == [1, 3]
     assert len(second.get_lines()) == 1
+
+
+def test_metrics_that_say_nothing_of_their_keys_are_drawn_too() -> None:
+    rows = [{"step": s, "metric/own": s} for s in (1, 2)]
+    assert repeated_keys(rows, {}) == ["metric/own"]
+    (axes,) = metric_figure(rows, ["metric/own"], {}).axes
+    assert (axes.get_title(), axes.get_ylabel(), len(axes.get_lines())) == ("own", "", 1)
+
+
+def test_metrics_are_drawn_by_what_the_run_recorded_of_their_keys(here: Here, tmp_path: Path) -> None:
+    line = ["train.metric_every=3", "metric.distribution.num=1000", "train.diagnose=false"]
+    assert here(*SMALL, *line, "run_dir=r")[0] == 0
+    recorded = open_album(RunDir(tmp_path / "r"))
+    assert {"metric/mean_1k", "metric/ks_1k"} <= set(recorded.metric_keys)
+    assert "metric/mean_true" not in recorded.metric_keys
+    assert recorded.keys["mean_1k"] == MetricKey(unit="data", true="mean_true")
+    (tmp_path / "r" / "metric_keys.json").unlink()  # as of an earlier version: the metrics of its config are asked
+    assert open_album(RunDir(tmp_path / "r")).keys == recorded.keys
+    shutil.rmtree(tmp_path / "r" / "frames")
+    code, out, _ = here("figures", "run_dir=r", "animation=false")
+    assert (code, str(Path("r/figures/metrics.png")) in out) == (0, True)
 
 
 def test_moments_of_a_run() -> None:
@@ -284,7 +322,8 @@ def test_moments_of_a_run() -> None:
     assert [frame.step for frame in album(-5).panels()] == [-5]
 
 
-def test_a_run_on_one_dimension_is_drawn(small_run: Path, here, monkeypatch) -> None:
+@pytest.mark.slow
+def test_a_run_on_one_dimension_is_drawn(small_run: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     code, out, _ = here("figures", "run_dir=r")
     assert code == 0
@@ -294,7 +333,7 @@ def test_a_run_on_one_dimension_is_drawn(small_run: Path, here, monkeypatch) -> 
         assert str(Path("r/figures") / f"{stem}.png") in out
     with Image.open(small_run / "figures" / "animation.gif") as animation:
         images = [np.asarray(image.convert("RGB")) for image in ImageSequence.Iterator(animation)]
-    assert len(images) == len(frames.load_all(small_run)) == 4  # -2, 0, 3, 6
+    assert len(images) == len(load_all(small_run)) == 4  # -2, 0, 3, 6
     assert not np.array_equal(images[0], images[-1])
     for sentence in (
         "metrics are left out: metrics.jsonl has no metric at two steps or more",
@@ -303,7 +342,7 @@ def test_a_run_on_one_dimension_is_drawn(small_run: Path, here, monkeypatch) -> 
         assert sentence in out
 
 
-def test_an_mp4_is_what_ffmpeg_makes_of_the_images(tmp_path: Path, monkeypatch) -> None:
+def test_an_mp4_is_what_ffmpeg_makes_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A stand-in that keeps what it is told and given."""
     program = tmp_path / "bin" / "ffmpeg"
     program.parent.mkdir()
@@ -324,7 +363,7 @@ def test_an_mp4_is_what_ffmpeg_makes_of_the_images(tmp_path: Path, monkeypatch) 
 
 
 @pytest.mark.slow
-def test_a_run_on_the_plane_is_drawn(here, tmp_path: Path) -> None:
+def test_a_run_on_the_plane_is_drawn(here: Here, tmp_path: Path) -> None:
     nets = ["arch.generator.hidden=[8]", "arch.discriminator.hidden=[8]", "metric=none"]
     assert here("data=ring", "data.num=500", *nets, *SMALL, "train.sample_every=6", "run_dir=r")[0] == 0
     assert (tmp_path / "r" / "samples" / "step_00000006.png").exists()
@@ -333,7 +372,7 @@ def test_a_run_on_the_plane_is_drawn(here, tmp_path: Path) -> None:
     assert {"density_start.png", "density_end.png", "panels.png", "losses.png", "animation.gif"} <= drawn
 
 
-def test_a_run_on_images_is_drawn_without_its_data(here, tmp_path: Path) -> None:
+def test_a_run_on_images_is_drawn_without_its_data(here: Here, tmp_path: Path) -> None:
     """Of data that are nowhere: losses, accuracy, and an animation of the sample grids, one of which is damaged."""
     run = tmp_path / "r"
     (run / "samples").mkdir(parents=True)
@@ -354,7 +393,7 @@ def test_a_run_on_images_is_drawn_without_its_data(here, tmp_path: Path) -> None
     assert shades == [0, 90, 250]
 
 
-def test_data_that_cannot_be_made_again_leave_the_losses(small_run: Path, here) -> None:
+def test_data_that_cannot_be_made_again_leave_the_losses(small_run: Path, here: Here) -> None:
     config = (small_run / "config.yaml").read_text().replace("ganrun.data.toy.gaussian", "gone.data")
     (small_run / "config.yaml").write_text(config)
     code, _, err = here("figures", "run_dir=r")
@@ -363,7 +402,7 @@ def test_data_that_cannot_be_made_again_leave_the_losses(small_run: Path, here) 
     assert {path.name for path in (small_run / "figures").iterdir()} == {"losses.png", "accuracy.png"}
 
 
-def test_what_cannot_be_drawn_is_said(small_run: Path, here, tmp_path: Path) -> None:
+def test_what_cannot_be_drawn_is_an_error(small_run: Path, here: Here) -> None:
     for line, message in [
         (["run_dir=nowhere"], "run_dir=nowhere: no run there"),
         (["run_dir=r", "format=gif"], "format=gif: must be one of png, pdf, svg"),

@@ -16,7 +16,7 @@ from ganrun.data.toy import dirac, gaussian, grid, mixture1d, ring, spiral
 from ganrun.metric.distribution import Distribution
 from ganrun.metric.divergence import Divergence
 from ganrun.metric.modes import Modes
-from ganrun.training.evaluation import evaluate
+from ganrun.training.evaluation import Evaluation
 
 HEIGHTS = gaussian(69, 3, 10)
 TWO = mixture1d([-3, 3], [0.5, 1], [0.3, 0.7], 10)
@@ -251,7 +251,7 @@ def test_settings_that_cannot_work(setting: str, message: str) -> None:
 def test_a_run_ends_with_the_metrics_of_its_data(option: str, expected: set[str]) -> None:
     names = {"mixture1d": ("distribution", "modes"), "ring": ("modes", "divergence"), "spiral": ("divergence",)}[option]
     run = run_of(f"data={option}", "data.num=10", *(f"metric.{name}.num=2000" for name in names))
-    found = evaluate(run)
+    found = Evaluation(run).metrics()
     assert expected <= found.keys()
     assert all(type(x) is float and math.isfinite(x) for x in found.values())
     assert json.loads(json.dumps(found)) == found

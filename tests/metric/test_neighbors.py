@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from ganrun.figures.gallery import galleries
-from helpers import run_of
+from helpers import PeakBytes, run_of
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -23,7 +22,7 @@ from ganrun.metric import vectors
 from ganrun.metric.neighbors import Neighbors
 from ganrun.metric.vectors import nearest, unit
 from ganrun.records.dashboard import Dashboard, rewind
-from ganrun.training.evaluation import evaluate
+from ganrun.training.evaluation import Evaluation
 
 IMAGES = digits()
 SMALL = {"num": 40, "rows": 4, "columns": 3}
@@ -64,6 +63,14 @@ def test_sizes_of_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.equal(index, before[1])
 
 
+def test_memory_does_not_grow_with_the_number_of_samples() -> None:
+    """The distances of all pairs would take 400 MB."""
+    x, parts = noise(10_000, 10), noise(10_000, 10, name="examples").split(1000)
+    with PeakBytes() as memory:
+        nearest(x, parts)
+    assert memory.peak < 3 * 4 * vectors.CHUNK
+
+
 def test_the_first_of_equal_ones_is_taken_and_own_numbers_are_left_out() -> None:
     examples = torch.tensor([[0.0], [3.0], [0.0], [10.0]])
     assert nearest(torch.tensor([[0.0], [8.0]]), examples.split(1))[1].tolist() == [0, 3]
@@ -102,7 +109,7 @@ def test_without_validation_data_training_examples_stand_against_the_others() ->
     assert found["copies_40"] == 1
 
 
-def test_test_data_are_not_touched() -> None:
+def test_test_data_are_not_read() -> None:
     data = replace(IMAGES, test=None)  # type: ignore[arg-type]
     assert Neighbors(**SMALL)(noise(40, 1, 8, 8), data)
 
@@ -147,19 +154,7 @@ def test_a_column_apart_stands_behind_a_gap() -> None:
     assert np.array_equal(parted[2:7, 20:25, 0], images[2, 0].numpy())
 
 
-def test_pictures_are_of_the_samples_that_are_measured() -> None:
-    run = run_of("data=digits", "metric=neighbors", "metric.neighbors.num=64")
-    seen = []
-    run.metrics["neighbors"].gallery = lambda samples, dataset: seen.append(samples) or (samples, 8)
-    run.metrics["other"] = lambda samples, dataset: seen.append(samples) or {}
-    run.metrics["other"].num = 70
-    image = galleries(run)["neighbors"]
-    evaluate(run)
-    assert image.shape == (9 * 10 + 2, 8 * 10 + 2, 3)
-    assert torch.equal(*seen)
-
-
-def test_a_run_shows_its_neighbours(here: Callable[..., tuple[int, str, str]]) -> None:
+def test_a_run_draws_the_nearest_examples_at_every_evaluation(here: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = here(
         "data=digits", "arch=mlp", "metric=neighbors", "metric.neighbors.num=64", "train.steps=2",
         "train.metric_every=1", "train.diagnose=false", "run_dir=r",
@@ -173,7 +168,7 @@ def test_a_run_shows_its_neighbours(here: Callable[..., tuple[int, str, str]]) -
     assert [event.step for event in events.Images("samples/neighbors")] == [1, 2]
 
 
-def test_a_finished_run_is_shown_by_evaluate(here: Callable[..., tuple[int, str, str]]) -> None:
+def test_evaluate_draws_the_nearest_examples_of_a_finished_run(here: Callable[..., tuple[int, str, str]]) -> None:
     run = ["data=digits", "arch=mlp", "train.steps=2", "train.ema=0.5", "train.diagnose=false", "run_dir=r"]
     assert here(*run)[0] == 0
     picture = Path("r/samples/neighbors_step_00000002.png")
@@ -187,7 +182,7 @@ def test_a_finished_run_is_shown_by_evaluate(here: Callable[..., tuple[int, str,
         assert [event.step for event in events.Images(f"samples/{name}")] == [2]
 
 
-def test_pictures_of_the_last_step_are_forgotten_with_its_metrics(tmp_path: Path) -> None:
+def test_pictures_of_the_last_step_are_removed_with_its_metrics(tmp_path: Path) -> None:
     """As where a run was killed at its very end, and takes them again."""
     board = Dashboard(tmp_path)
     for tag in ("samples/fixed_z", "samples/neighbors"):
@@ -199,8 +194,8 @@ def test_pictures_of_the_last_step_are_forgotten_with_its_metrics(tmp_path: Path
 
 def test_pictures_of_classes() -> None:
     run = run_of("data=digits", "condition=concat", "metric=neighbors", "metric.neighbors.num=64")
-    assert galleries(run)["neighbors"].ndim == 3
-    assert galleries(run_of("data=digits")) == {}
+    assert Evaluation(run).galleries()["neighbors"].shape == (8 * 10 + 2, 9 * 10 + 2 + 8, 3)
+    assert Evaluation(run_of("data=digits")).galleries() == {}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""The theory beside a run: values known by hand, and curves of metrics during training."""
+"""The metric `theory`: values known by hand, and its curves over a run."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,11 @@ from torch import Tensor
 
 from ganrun.data.toy import gaussian, ring
 from ganrun.metric.theory import Theory
+from ganrun.protocols import DFunction
 from ganrun.records.run_dir import RunDir
-from ganrun.training.evaluation import evaluate
+from ganrun.training.evaluation import Evaluation
+
+Here = Callable[..., tuple[int, str, str]]
 
 HEIGHTS = gaussian(69, 3, num=100)
 TRUE = 69 + 3 * torch.randn(20000, 1, generator=torch.Generator().manual_seed(0))
@@ -21,8 +25,12 @@ def undecided(x: Tensor) -> Tensor:
     return torch.zeros(len(x))
 
 
+def logistic(logits: Callable[[Tensor], Tensor]) -> DFunction:
+    return DFunction(logits, logistic=True)
+
+
 def test_an_undecided_d_before_a_perfect_g_is_the_equilibrium() -> None:
-    found = Theory()(TRUE, HEIGHTS, undecided, logistic=True)
+    found = Theory()(TRUE, HEIGHTS, logistic(undecided))
     assert found["value_20k"] == pytest.approx(-math.log(4), abs=1e-5)
     assert found["value_true"] == found["value_of_optimal_d_true"] == -math.log(4)
     assert found["value_of_optimal_d_20k"] == pytest.approx(-math.log(4), abs=0.01)
@@ -36,15 +44,15 @@ def test_the_optimal_d_reaches_the_optimal_value() -> None:
     def best(x: Tensor) -> Tensor:
         return ((x - 72) ** 2 - (x - 69) ** 2).flatten() / 18
 
-    at_best = Theory()(samples, HEIGHTS, best, logistic=True)
+    at_best = Theory()(samples, HEIGHTS, logistic(best))
     assert at_best["value_20k"] == pytest.approx(at_best["value_of_optimal_d_20k"], abs=0.01)
     for other in (undecided, lambda x: best(x) + 0.5, lambda x: 2 * best(x), lambda x: -best(x)):
-        assert Theory()(samples, HEIGHTS, other, logistic=True)["value_20k"] < at_best["value_20k"] - 0.01
+        assert Theory()(samples, HEIGHTS, logistic(other))["value_20k"] < at_best["value_20k"] - 0.01
 
 
 def test_a_critic_beside_the_true_distance() -> None:
     """f(x) = -2 x before N(72, 3): true W1 is 3, and the critic, of Lipschitz constant 2, says 6."""
-    found = Theory()(TRUE + 3, HEIGHTS, lambda x: -2 * x.flatten(), logistic=False)
+    found = Theory()(TRUE + 3, HEIGHTS, DFunction(lambda x: -2 * x.flatten(), logistic=False))
     assert found["w1_20k"] == pytest.approx(3, abs=0.05)
     assert found["critic_w1_20k"] == pytest.approx(6, abs=0.1)
 
@@ -52,9 +60,9 @@ def test_a_critic_beside_the_true_distance() -> None:
 def test_in_the_plane() -> None:
     """G at the centre of the ring, where the data never are: the distance is the largest there is."""
     data = ring(8, 2.0, 0.02, num=100)
-    found = Theory()(0.02 * torch.randn(2000, 2), data, undecided, logistic=True)
+    found = Theory()(0.02 * torch.randn(2000, 2, generator=torch.Generator().manual_seed(0)), data, logistic(undecided))
     assert found["js_distance_2k"] == pytest.approx(math.sqrt(math.log(2)), abs=1e-3)
-    assert Theory()(torch.zeros(10, 2), data, undecided, logistic=False) == {}
+    assert Theory()(torch.zeros(10, 2), data, DFunction(undecided, logistic=False)) == {}
 
 
 def test_data_without_a_known_density_are_refused() -> None:
@@ -67,16 +75,14 @@ def test_evaluation_gives_it_the_runs_d() -> None:
     with torch.no_grad():
         for p in run.D.parameters():
             p.zero_()
-    assert evaluate(run)["value_1k"] == pytest.approx(-math.log(4), abs=1e-5)
+    assert Evaluation(run).metrics()["value_1k"] == pytest.approx(-math.log(4), abs=1e-5)
 
 
-@pytest.mark.slow
-def test_metrics_along_the_way_disturb_nothing_and_are_not_doubled(here) -> None:
+def test_metrics_during_training_change_no_weight_and_are_recorded_once(here: Here) -> None:
     line = ["train.steps=6", "train.batch_size=16", "train.sample_every=0", "metric=[distribution,theory]",
             "metric.distribution.num=1000", "metric.theory.num=1000"]  # fmt: skip
-    assert (
-        here(*line, "train.metric_every=2", "train.checkpoint_every=4", "train.keep_checkpoints=9", "run_dir=r")[0] == 0
-    )
+    every = ["train.metric_every=2", "train.checkpoint_every=4", "train.keep_checkpoints=9"]
+    assert here(*line, *every, "run_dir=r")[0] == 0
     assert here(*line, "run_dir=s")[0] == 0
     checkpoints = [torch.load(f"{r}/checkpoints/step_00000006.pt", weights_only=True) for r in "rs"]
     assert all(torch.equal(a, b) for a, b in zip(*[c["G"].values() for c in checkpoints], strict=True))

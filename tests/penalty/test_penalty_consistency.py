@@ -1,4 +1,4 @@
-"""Consistency regularization, and the transforms that D is to see through."""
+"""Consistency regularization, and the transforms under which D is to give the same logit."""
 
 import pytest
 import torch
@@ -31,9 +31,9 @@ def test_consistency_by_hand() -> None:
     term = penalty.term(D, real, fake, None)
     expected = 0.0
     for k, (weight, x) in enumerate(((2, real), (5, fake))):
-        difference = (D.seen[2 * k] - D.seen[2 * k + 1])[:, 0, 0]  # (B, 2)
+        difference = (D.inputs[2 * k] - D.inputs[2 * k + 1])[:, 0, 0]  # (B, 2)
         expected += weight * (difference @ torch.tensor([1.0, 3.0], dtype=torch.float64)).square().mean().item()
-        assert torch.equal(D.seen[2 * k], x)
+        assert torch.equal(D.inputs[2 * k], x)
     assert term.item() == pytest.approx(expected)
     assert term.item() > 0
 

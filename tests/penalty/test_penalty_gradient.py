@@ -62,7 +62,7 @@ def test_interpolates_have_an_epsilon_for_each_sample(penalty: Penalty, shape: t
     """Public mistakes: one epsilon for the whole batch; one for each element, which leaves the line."""
     D = Linear(torch.ones(shape))
     penalty.term(D, torch.ones(400, *shape), torch.zeros(400, *shape), None)
-    epsilon = D.seen[0].flatten(1)  # (400, numel)
+    epsilon = D.inputs[0].flatten(1)  # (400, numel)
     assert (epsilon == epsilon[:, :1]).all()
     assert len(epsilon[:, 0].unique()) > 390
     assert epsilon.min() >= 0
@@ -72,12 +72,12 @@ def test_interpolates_have_an_epsilon_for_each_sample(penalty: Penalty, shape: t
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_dragan_looks_around_the_data_and_not_at_the_fakes(shape: tuple[int, ...]) -> None:
+def test_dragan_takes_gradients_around_the_data_and_not_at_the_fakes(shape: tuple[int, ...]) -> None:
     """Public mistake: DRAGAN on the line between real and fake, which is WGAN-GP again."""
     real, _ = batches(shape, n=400)
     D = Linear(torch.ones(shape, dtype=torch.float64))
     Dragan(spread=0.5).term(D, real, torch.full_like(real, torch.nan), None)
-    share = (D.seen[0] - real) / (0.5 * real.std(correction=0))  # alpha * U
+    share = (D.inputs[0] - real) / (0.5 * real.std(correction=0))  # alpha * U
     assert share.min() >= 0
     assert share.max() <= 1
     assert share.mean().item() == pytest.approx(0.25, abs=0.02)
@@ -117,6 +117,7 @@ def test_batch_norm_in_d_is_refused(make: type[Penalty]) -> None:
             ValueError, match=f"^penalty={name[make]}: D has batch normalization, which ties .*norm=none"
         ):
             make().check(Net((2, 5, 4), layer))
+    assert make.bounds_gradient
     for layer in (nn.GroupNorm(2, 4), nn.InstanceNorm2d(4), nn.Identity()):
         make().check(Net((2, 5, 4), layer))
 
@@ -124,11 +125,15 @@ def test_batch_norm_in_d_is_refused(make: type[Penalty]) -> None:
 def test_layers_that_mix_samples_are_refused_but_for_r1_and_r2() -> None:
     D = Net((2, 5, 4), Mixer())
     for penalty in (GradientPenalty(), ZeroCentered(), Dragan()):
+        assert penalty.needs_independent_samples
         with pytest.raises(ValueError, match="D has a layer Mixer, which ties the samples"):
             penalty.check(D)
     for other in (R1(), R2()):  # StyleGAN2 has R1 and minibatch standard deviation
+        assert not other.needs_independent_samples
         other.check(D)
     for anything in (WeightClip(), Consistency(), LeCam(), Orthogonal()):
+        assert not anything.bounds_gradient
+        assert not anything.needs_independent_samples
         anything.check(Net((2, 5, 4), Mixer(), nn.BatchNorm2d(4)))
 
 

@@ -40,10 +40,12 @@ def test_lecam_resumes() -> None:
     assert all(torch.equal(a, b) for a, b in zip(penalty.buffers(), resumed.buffers(), strict=True))
 
 
-def test_lecam_has_no_term_and_projects_nothing() -> None:
+def test_lecam_needs_ds_logits_alone_and_projects_nothing() -> None:
     D, real = Net((3,)), torch.zeros(2, 3)
     before = [p.clone() for p in D.parameters()]
     penalty = LeCam()
+    assert penalty.has_term
+    assert not LeCam(weight=0).has_term
     assert penalty.term(D, real, real, None) is None
     penalty.project(D)
     assert all(torch.equal(a, b) for a, b in zip(before, D.parameters(), strict=True))

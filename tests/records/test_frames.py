@@ -1,22 +1,25 @@
 """Frames: what is recorded of a run on small data, without disturbing it."""
 
+import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import run_of
+from helpers import run_of, send_at
 from torch import Tensor, nn
 
 from ganrun.figures.album import Album
 from ganrun.records import checkpoint, frames
+from ganrun.training.capture import capture
 from ganrun.training.game import Game
 from ganrun.training.pictures import Pictures
 from ganrun.training.randomness import reseed
+from ganrun.training.run import Run
 
-pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
-
-SHORT = ["train.batch_size=16", "train.log_every=2", "train.sample_every=0", "train.ema=0.5", "train.frame_every=2"]
+SHORT = ["train.batch_size=16", "train.log_every=2", "train.sample_every=0", "train.ema=0.5", "train.frame_every=2",
+         "data.num=2000", "metric=none", "train.diagnose=false"]  # fmt: skip
 
 
 class Affine(nn.Module):
@@ -36,11 +39,8 @@ class Fixed(nn.Module):
         return torch.tensor([[1.0, -2.0]]).expand(len(z), 2)
 
 
-def perfect_run():
-    run = run_of("train.ema=0")
-    object.__setattr__(run, "G", Affine())
-    object.__setattr__(run, "D", Slope())
-    return run
+def perfect_run() -> Run:
+    return replace(run_of("train.ema=0"), G=Affine(), D=Slope())
 
 
 def names(folder: Path) -> list[str]:
@@ -49,7 +49,7 @@ def names(folder: Path) -> list[str]:
 
 def test_a_frame_of_a_known_generator() -> None:
     """G(z) = 69 + 3 z: counts follow the normal distribution, and the map is a line; D is what it is."""
-    frame = frames.capture(perfect_run(), 7)
+    frame = capture(perfect_run(), 7)
     assert (frame.step, frame.num, frame.z_dim, frame.logistic) == (7, 20_000, 1, True)
     assert (frame.low.item(), frame.high.item()) == (54.0, 84.0)
     assert frame.mean.item() == pytest.approx(69, abs=0.1)
@@ -68,8 +68,7 @@ def test_a_frame_of_a_known_generator() -> None:
 
 def test_the_first_index_of_a_frame_of_the_plane_is_the_first_coordinate() -> None:
     run = run_of("data=ring", "arch.discriminator.hidden=[8]", "arch.generator.hidden=[8]")
-    object.__setattr__(run, "D", Slope())
-    frame = frames.capture(run, 0)
+    frame = capture(replace(run, D=Slope()), 0)
     assert frame.logits.shape == (64, 64)
     assert frame.samples.shape == (2500, 2)
     assert np.allclose(frame.logits, ((frame.positions(0) - 69) / 3)[:, None] + 0 * frame.positions(1))
@@ -80,27 +79,25 @@ def test_the_first_index_of_a_frame_of_the_plane_is_the_first_coordinate() -> No
 def test_samples_in_the_plane_are_counted_by_cell() -> None:
     """A G that makes x = (1, -2) alone: all of them in the cell where that lies, by hand."""
     run = run_of("data=ring", "arch.discriminator.hidden=[8]", "arch.generator.hidden=[8]", "train.ema=0")
-    object.__setattr__(run, "G", Fixed())
-    frame = frames.capture(run, 0)
+    frame = capture(replace(run, G=Fixed()), 0)
     side = (frame.high - frame.low) / 64
     i, j = ((np.array([1.0, -2.0]) - frame.low) / side).astype(int)
     assert frame.counts.shape == (64, 64)
     assert frame.counts[i, j] == frame.counts.sum() == frame.num == 10_000
-    assert frame.played.size == 0
+    assert frame.counts_g.size == 0
 
 
-def test_samples_come_from_the_average_and_those_that_play_are_counted_too() -> None:
-    run = run_of("train.ema=0.9", "data=mixture1d", "arch=mlp_small")
-    object.__setattr__(run, "G_ema", Affine())
-    frame = frames.capture(run, 0)
+def test_samples_come_from_g_ema_and_those_of_g_are_counted_too() -> None:
+    run = replace(run_of("train.ema=0.9", "data=mixture1d", "arch=mlp_small"), G_ema=Affine())
+    frame = capture(run, 0)
     assert frame.mean.item() == pytest.approx(69, abs=0.1)
     assert frame.counts.sum() == 0  # all of them lie outside of the box
-    assert frame.played.sum() == 20_000
+    assert frame.counts_g.sum() == 20_000
 
 
 @pytest.mark.parametrize("data", ["heights", "ring", "dirac"])
 def test_a_frame_comes_back_as_it_was(data: str, tmp_path: Path) -> None:
-    frame = frames.capture(run_of(f"data={data}", "arch=mlp_small"), -3)
+    frame = capture(run_of(f"data={data}", "arch=mlp_small"), -3)
     frames.save(frame, tmp_path, pretrain_d=10)
     assert names(tmp_path) == ["pretrain_00000007"]
     (again,) = frames.load_all(tmp_path)
@@ -119,7 +116,7 @@ def test_recording_disturbs_nothing() -> None:
         for step in range(3):
             reseed(run.device, run.seed, "step", step)
             if i:
-                frames.capture(run, step)
+                capture(run, step)
             game.step(step)
     for a, b in zip(runs[0].G.state_dict().values(), runs[1].G.state_dict().values(), strict=True):
         assert torch.equal(a, b)
@@ -127,6 +124,7 @@ def test_recording_disturbs_nothing() -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_when_frames_are_recorded(here, tmp_path: Path) -> None:
     """At the start, after D alone, at the end, and in between as often as asked, or where pictures are drawn."""
     assert here(*SHORT, "train.steps=5", "train.pretrain_d=3", "run_dir=a")[0] == 0
@@ -135,9 +133,9 @@ def test_when_frames_are_recorded(here, tmp_path: Path) -> None:
     ]  # fmt: skip
     assert [frame.step for frame in frames.load_all(tmp_path / "a")] == [-3, -2, 0, 2, 4, 5]
     seldom = ["train.steps=5", "train.frame_every=0", "train.sample_every=3", "run_dir=b"]
-    assert here("train.batch_size=16", *seldom)[0] == 0
+    assert here(*SHORT, *seldom)[0] == 0
     assert names(tmp_path / "b") == ["step_00000000", "step_00000003", "step_00000005"]
-    assert here("data=digits", "train.steps=2", "train.sample_every=1", "run_dir=c")[0] == 0
+    assert here("data=digits", "arch=mlp", "train.threads=1", "train.steps=2", "run_dir=c")[0] == 0
     assert not (tmp_path / "c" / "frames").exists()
 
 
@@ -157,24 +155,23 @@ def test_a_resumed_run_has_the_frames_of_a_whole_one(here, tmp_path: Path) -> No
         assert all(np.array_equal(value, getattr(b, key)) for key, value in vars(a).items())
 
 
-def test_a_run_stopped_while_d_is_alone_begins_its_frames_again(here, monkeypatch, tmp_path: Path) -> None:
-    from ganrun.commands.train import Interrupts
-
-    asked = iter([False, False])
-    with monkeypatch.context() as patch:
-        patch.setattr(Interrupts, "stop", lambda self: next(asked, True))
-        here(*SHORT, "train.steps=2", "train.pretrain_d=4", "run_dir=r")
-    assert names(tmp_path / "r")[0] == "pretrain_00000000"
+@pytest.mark.slow
+def test_a_run_stopped_while_d_is_alone_begins_its_frames_again(here, tmp_path: Path) -> None:
+    line = [*SHORT, "train.log_every=1", "train.steps=2", "train.pretrain_d=4", "run_dir=r"]
+    code, out = send_at(-1, signal.SIGTERM, line, tmp_path)
+    assert code == 143, out
+    assert [frame.step for frame in frames.load_all(tmp_path / "r")] == [-4, -2]
+    assert not (tmp_path / "r" / "checkpoints").exists()
+    frames.save(replace(frames.load_all(tmp_path / "r")[0], step=-3), tmp_path / "r", pretrain_d=4)
     assert here("resume", "run_dir=r")[0] == 0
     assert [frame.step for frame in frames.load_all(tmp_path / "r")] == [-4, -2, 0, 2]
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", None])
-def test_a_damaged_frame_is_named_and_left_out(damage: bytes | None, tmp_path: Path, caplog, monkeypatch) -> None:
-    monkeypatch.setattr(frames.log, "propagate", True)
+def test_a_damaged_frame_is_named_and_left_out(damage: bytes | None, tmp_path: Path, caplog) -> None:
     run = perfect_run()
     for step in (0, 2):
-        frames.save(frames.capture(run, step), tmp_path)
+        frames.save(capture(run, step), tmp_path)
     path = frames.path_of(tmp_path, 0, 0)
     whole = path.read_bytes()
     path.write_bytes(whole[:-2000] if damage is None else damage)
@@ -191,7 +188,7 @@ def test_a_run_that_has_diverged_still_has_its_frame(data: str, value: float, tm
     with torch.no_grad():
         for net in (run.G, run.D):
             next(net.parameters()).fill_(value)
-    frames.save(frames.capture(run, 0), tmp_path)
+    frames.save(capture(run, 0), tmp_path)
     (frame,) = frames.load_all(tmp_path)
     assert not frame.counts.sum()
     assert Pictures(run).draw("step 0").shape[2] == 3

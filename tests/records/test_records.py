@@ -7,15 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from helpers import curves, recorded, train_in, write_folder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from ganrun.data.dataset import DataSpec
-from ganrun.records import checkpoint
+from ganrun.protocols import MetricKey
+from ganrun.records import checkpoint, dashboard
+from ganrun.records.dashboard import Dashboard
 from ganrun.records.run_dir import RunDir, new_run_dir
 
-IMAGES = ["data=digits", "train.steps=8", "train.log_every=2", "train.sample_every=4", "train.checkpoint_every=2"]
+IMAGES = ["data=digits", "train.threads=1", "train.steps=8", "train.log_every=2", "train.sample_every=4",
+          "train.checkpoint_every=2"]  # fmt: skip
 
 
 def test_new_directories_are_unique_whenever_they_are_made(tmp_path: Path) -> None:
@@ -24,13 +28,14 @@ def test_new_directories_are_unique_whenever_they_are_made(tmp_path: Path) -> No
     assert len(set(made)) == 200
 
 
-@pytest.fixture
-def finished(here, tmp_path: Path) -> Path:
-    assert here(*IMAGES, "run_dir=r", "train.keep_every=4")[0] == 0
-    return tmp_path / "r"
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    train_in(folder, [*IMAGES, "run_dir=r", "train.keep_every=4"])
+    return folder / "r"
 
 
-def test_what_a_run_leaves(finished: Path, here) -> None:
+def test_what_a_run_leaves(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text())
     assert result["status"] == "finished"
     assert (result["steps"], result["nimg"], result["seed"], result["error"]) == (8, 8 * 64, 0, None)
@@ -47,7 +52,7 @@ def test_what_a_run_leaves(finished: Path, here) -> None:
     assert "step 8/8" in (finished / "train.log").read_text()
 
 
-def test_the_dashboard_shows_it_all(finished: Path) -> None:
+def test_everything_is_on_the_dashboard(finished: Path) -> None:
     events = EventAccumulator(str(finished), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
@@ -67,14 +72,13 @@ def test_the_dashboard_shows_it_all(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_ended_but_for_its_result_says_nothing_twice(here, tmp_path: Path) -> None:
+def test_a_run_that_ended_but_for_its_result_records_nothing_twice(here, tmp_path: Path) -> None:
     line = ["train.steps=4", "train.log_every=2", "train.sample_every=0", "run_dir=r"]
     assert here(*line)[0] == 0
     (tmp_path / "r" / "result.json").unlink()  # killed at the very end
     assert here(*line)[0] == 0
-    rows = [json.loads(line) for line in (tmp_path / "r" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["step"] for row in rows if "loss/d" in row] == [2, 4]
-    assert [row["step"] for row in rows if "metric/ks_100k" in row] == [4]
+    assert [step for step, _ in recorded(tmp_path / "r", "loss/d")] == [2, 4]
+    assert [step for step, _ in recorded(tmp_path / "r", "metric/ks_100k")] == [4]
     events = [e for path in sorted((tmp_path / "r").glob("events.*")) for e in EventFileLoader(str(path)).Load()]
     tags = [value.tag for event in events for value in event.summary.value]
     assert tags.count("metric/ks_100k") == 1
@@ -83,8 +87,6 @@ def test_a_run_that_ended_but_for_its_result_says_nothing_twice(here, tmp_path: 
 
 @pytest.mark.slow
 def test_other_data_under_the_same_config_are_refused(here, tmp_path: Path) -> None:
-    from helpers import write_folder
-
     write_folder(tmp_path / "d", 12)
     line = ["data=folder", "data.root=d", "data.size=8", "train.sample_every=0", "run_dir=r", "train.steps=2"]
     assert here(*line)[0] == 0
@@ -129,7 +131,7 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
 
 
 def test_what_another_program_saved_is_no_checkpoint(tmp_path: Path) -> None:
-    for state in ({"step": 3}, [3], {"format": 2, "step": 3}):
+    for state in ({"step": 3}, [3], {"format": 3, "step": 3}):
         torch.save(state, path := checkpoint.path_of(tmp_path, 3))
         with pytest.raises(ValueError, match=r"step_00000003\.pt: is no checkpoint of this version of ganrun"):
             checkpoint.load(path)
@@ -140,6 +142,33 @@ def test_no_readable_checkpoint_is_none(tmp_path: Path) -> None:
     checkpoint.path_of(tmp_path, 3).write_bytes(b"")
     assert checkpoint.load_newest(tmp_path) is None
     assert checkpoint.load_newest(tmp_path / "none") is None
+
+
+def test_what_a_kill_left_of_the_dashboard_is_not_read(tmp_path: Path) -> None:
+    """Events are rewritten where a run is resumed or evaluated. A kill then leaves a file beside them."""
+    for step, value in ((1, 5.0), (2, 6.0)):
+        board = Dashboard(tmp_path)
+        board.scalars({"loss/d": value}, step)
+        board.close()
+        for path in tmp_path.glob("events.*"):
+            path.with_name(path.name + ".partial").write_bytes(path.read_bytes()[:-1])
+        if step == 1:
+            dashboard.rewind(tmp_path, 1, drop_metrics=False)
+        else:
+            dashboard.insert(tmp_path, 1, lambda board: board.scalars({"metric/a": 7.0}, 1))
+        assert not list(tmp_path.glob("*.partial"))
+    assert curves(tmp_path) == {"loss/d": [(1, 5.0), (2, 6.0)], "metric/a": [(1, 7.0)]}
+
+
+def test_what_metrics_declare_of_their_keys_comes_back_and_is_added_to(tmp_path: Path) -> None:
+    run_dir = RunDir(tmp_path)
+    assert run_dir.metric_keys() == {}  # of a run of an earlier version
+    first = {"a_10k": MetricKey("lower", "nats", true="a_true"), "a_10k_se": MetricKey(about="a_10k", from_test=True)}
+    run_dir.describe_metrics(first)
+    run_dir.describe_metrics({"b": MetricKey("higher"), "a_10k": MetricKey("lower")})
+    assert run_dir.metric_keys() == first | {"b": MetricKey("higher"), "a_10k": MetricKey("lower")}
+    (tmp_path / "metric_keys.json").write_text("{")
+    assert run_dir.metric_keys() == {}
 
 
 def test_metrics_are_inserted_at_their_step_in_place_of_those_of_the_same_name(tmp_path: Path) -> None:
@@ -173,7 +202,7 @@ def test_a_damaged_row_is_named_and_the_others_stay(tmp_path: Path, caplog: pyte
         assert [found["step"] for found in run_dir.metrics()] == [2, 4, 6]
 
 
-def test_a_killed_run_has_no_result_and_a_damaged_config_is_said(tmp_path: Path) -> None:
+def test_a_killed_run_has_no_result_and_a_damaged_config_is_named(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     assert run_dir.result() is None
     for text, message in (("a: [", "is damaged"), ("seed: 3", "is not that of a run of ganrun \\(it has no data\\)")):

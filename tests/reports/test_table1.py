@@ -1,4 +1,4 @@
-"""`ganrun table1`: what it reads, how it averages, and what it says that numbers do not mean."""
+"""`ganrun table1`: what it reads, the means that it takes, and its notes on what can be compared."""
 
 import json
 import statistics
@@ -15,8 +15,6 @@ from ganrun.figures.likelihood import Line, Panel, likelihood_figure
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
 from ganrun.reports.table1 import panels
-
-pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
 
 Here = Callable[..., tuple[int, str, str]]
 
@@ -55,7 +53,7 @@ def cells(out: str, first: str) -> list[list[str]]:
     return [line for line in split if line and line[0] == first]
 
 
-def test_published_rows_and_ours_stand_in_one_table(here: Here) -> None:
+def test_published_rows_and_ours_are_in_one_table(here: Here) -> None:
     write_run("a", metrics=parzen(226.04, 1.96))
     code, out, _ = here("table1", "runs=[a]")
     assert code == 0
@@ -67,7 +65,7 @@ def test_published_rows_and_ours_stand_in_one_table(here: Here) -> None:
     assert "says little of quality" in out
 
 
-def test_seeds_are_averaged_and_shown_one_by_one(here: Here) -> None:
+def test_runs_of_several_seeds_are_one_mean_and_are_listed_one_by_one(here: Here) -> None:
     for seed, score, error in ((0, 220.0, 2.0), (1, 231.0, 2.4), (2, 227.0, 2.2)):
         write_run(f"seed_{seed}", "data=mnist", f"seed={seed}", metrics=parzen(score, error))
     _, out, _ = here("table1", "runs=seed_*")
@@ -115,7 +113,7 @@ def test_stand_ins_have_columns_of_their_own_and_are_named(here: Here) -> None:
     assert "MNIST: is not TFD" not in out
 
 
-def test_what_cannot_be_compared_is_said(here: Here) -> None:
+def test_notes_say_what_cannot_be_compared(here: Here) -> None:
     write_run("c", "data=cifar10", "data.verify=false", "data.gcn=55", metrics=parzen(-2000, n="1k"))
     _, out, _ = here("table1", "runs=[c]")
     assert "cifar10: was read with data.verify=false, so this copy may be lossy" in out
@@ -125,7 +123,7 @@ def test_what_cannot_be_compared_is_said(here: Here) -> None:
     assert not [line for line in here("table1", "runs=[m]")[1].splitlines() if line.startswith("MNIST: ")]
 
 
-def test_runs_of_different_protocols_are_not_averaged(here: Here) -> None:
+def test_runs_of_different_protocols_have_no_common_mean(here: Here) -> None:
     write_run("a", metrics=parzen(225))
     write_run("b", metrics=parzen(120, n="1k"))
     write_run("c", "data=mnist", "data.num_valid=5000", metrics=parzen(226))
@@ -136,7 +134,7 @@ def test_runs_of_different_protocols_are_not_averaged(here: Here) -> None:
     assert "MNIST (data.num_valid=5000, n=10000)" in out
 
 
-def test_a_mean_over_different_games_is_said(here: Here) -> None:
+def test_a_note_says_that_a_mean_is_over_different_games(here: Here) -> None:
     write_run("a", "data=mnist", "train.ema=0.9", "seed=1", "train.log_every=5", metrics=parzen(225))
     write_run("b", "data=mnist", "metric=parzen", "data.value_range=[0,1]", metrics=parzen(227))
     _, out, _ = here("table1", "runs=[a,b]")
@@ -179,7 +177,7 @@ def test_result_alone_and_a_run_that_was_killed(here: Here) -> None:
     assert score_of(here, "runs=[killed]") == ("300", "150.0 +- 2.0")
 
 
-def test_a_run_without_an_average_has_one_score(here: Here) -> None:
+def test_a_run_without_g_ema_has_one_score(here: Here) -> None:
     write_run("a", metrics=parzen(225))
     assert score_of(here, "runs=[a]", "ema=false") == ("1000", "225.0 +- 2.0")
 
@@ -189,11 +187,11 @@ def test_of_several_numbers_of_samples_the_largest_counts(here: Here) -> None:
     assert score_of(here, "runs=[a]") == ("1000", "225.0 +- 2.0")
 
 
-def test_a_quick_look_does_not_take_the_place_of_the_published_protocol(here: Here) -> None:
-    looks = [{"step": 1000, **tagged(parzen(score, n=n))} for score, n in ((225, "10k"), (-33, "100"), (260, "50k"))]
-    write_run("a", rows=looks)
+def test_the_published_protocol_counts_before_other_numbers_of_samples(here: Here) -> None:
+    rows = [{"step": 1000, **tagged(parzen(score, n=n))} for score, n in ((225, "10k"), (-33, "100"), (260, "50k"))]
+    write_run("a", rows=rows)
     assert score_of(here, "runs=[a]") == ("1000", "225.0 +- 2.0")
-    write_run("b", rows=looks[1:])
+    write_run("b", rows=rows[1:])
     assert score_of(here, "runs=[b]") == ("1000", "260.0 +- 2.0")
 
 
@@ -205,7 +203,7 @@ def test_the_best_of_a_run_that_was_killed(here: Here) -> None:
     assert score_of(here, "runs=[a]", "checkpoint=best") == ("3", "203.0 +- 2.0")
 
 
-def test_a_mean_over_different_steps_is_said(here: Here) -> None:
+def test_a_note_says_that_a_mean_is_over_different_steps(here: Here) -> None:
     for name, step in (("a", 2000), ("b", 9000)):
         write_run(name, rows=[{"step": step, **tagged(parzen(225))}])
     note = "MNIST: the mean is over scores of steps 2,000 to 9,000."
@@ -258,7 +256,7 @@ def test_runs_are_named_by_paths_and_patterns_and_counted_once(here: Here) -> No
         (["runs=[a]", "checkpoint=first"], "checkpoint=first: must be "),
     ],
 )
-def test_what_cannot_be_shown(arguments: list[str], message: str, here: Here) -> None:
+def test_arguments_that_cannot_work(arguments: list[str], message: str, here: Here) -> None:
     code, out, err = here("table1", *arguments)
     assert (code, message in out + err) == (2, True), out + err
 
@@ -295,17 +293,17 @@ def test_the_figure_has_every_score_on_record(here: Here) -> None:
     assert olivetti == Panel("olivetti", [Line("o", False, {1000: (1400.0, 0.0)})], None, None)
 
 
-def test_the_figure_tells_runs_and_averages_apart_and_shows_what_was_published() -> None:
-    lines = [Line(name, averaged, {5: (1.0, 0.1), 10: (2.0, 0.1)}) for name in "ab" for averaged in (True, False)]
+def test_the_figure_tells_runs_and_g_ema_apart_and_has_the_published_score() -> None:
+    lines = [Line(name, ema, {5: (1.0, 0.1), 10: (2.0, 0.1)}) for name in "ab" for ema in (True, False)]
     figure = likelihood_figure([Panel("MNIST", lines, (225.0, 2.0), 243.56), Panel("TFD", lines[:1], None, None)])
     first, second = figure.axes
     drawn = [bar.lines[0] for bar in first.containers]
     assert len({(line.get_marker(), line.get_color(), line.get_linestyle()) for line in drawn}) == 4
     assert len({line.get_marker() for line in drawn}) == 2
     assert sorted(text.get_text() for text in first.get_legend().get_texts()) == [
-        "a", "a, G averaged", "b", "b, G averaged", "published, 225 +- 2", "training images, 243.6"
+        "a", "a, G_ema", "b", "b, G_ema", "published, 225 +- 2", "training images, 243.6"
     ]  # fmt: skip
-    assert [text.get_text() for text in second.get_legend().get_texts()] == ["a, G averaged"]
+    assert [text.get_text() for text in second.get_legend().get_texts()] == ["a, G_ema"]
 
 
 def test_the_figure_is_written_where_it_is_asked_for(here: Here) -> None:

@@ -1,4 +1,4 @@
-"""Augmentation as a run applies it: what is shown to D, by whom, and what never is augmented."""
+"""Augmentation as a run applies it: to all that D gets, from both players, and to nothing else."""
 
 from dataclasses import replace
 
@@ -10,23 +10,24 @@ from torch import Tensor
 from ganrun.augment import ADA, TURNS, DiffAugment
 from ganrun.data.dataset import Dataset
 from ganrun.penalty.consistency import Consistency
-from ganrun.training.evaluation import evaluate
+from ganrun.protocols import Augmentation, DFunction, Metric
+from ganrun.training.evaluation import Evaluation
 from ganrun.training.game import Game
 from ganrun.training.pictures import Pictures
 
 
-def test_augmentation_is_shown_real_and_fake_by_both_players(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_both_players_augment_all_that_d_gets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Public mistake: augmenting the real images alone, so that G learns to make augmented ones."""
     run = run_of("data=digits", "augment=ada", "augment.p=0.5", "augment.every=1", "train.batch_size=8")
-    seen: list[int] = []
+    with_gradient: list[bool] = []
     transform = run.augment.transform
-    monkeypatch.setattr(run.augment, "transform", lambda x: seen.append(x.requires_grad) or transform(x))
+    monkeypatch.setattr(run.augment, "transform", lambda x: with_gradient.append(x.requires_grad) or transform(x))
     game = Game(run)
-    game.d_update(0)
-    assert seen == [False, False]
+    game.d_update(0, noise=0)
+    assert with_gradient == [False, False]
     before = run.augment.state_dict()["p"].clone()
-    game.g_update(0)
-    assert seen == [False, False, True]  # the fake of the G step alone carries a gradient
+    game.g_update(0, noise=0)
+    assert with_gradient == [False, False, True]  # the fake of the G step alone carries a gradient
     assert torch.equal(run.augment.state_dict()["p"], before)
     assert before != 0.5  # D's logits moved it
     assert "augment" in run.state_dict()
@@ -36,35 +37,31 @@ def test_augmentation_is_shown_real_and_fake_by_both_players(monkeypatch: pytest
 def test_references_and_samples_are_never_augmented(augment: str) -> None:
     """Public mistake: the augmentation sits in the data set, so metrics and pictures are of augmented images."""
 
-    class Spy:
+    class Recorder(Metric):
         num = 40
 
-        def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+        def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
             self.samples, self.dataset = samples, dataset
-            return {"seen": 1.0}
+            return {"one": 1.0}
 
     plain = run_of("data=digits", "train.batch_size=8", "train.ema=0.5")
     run = run_of("data=digits", "train.batch_size=8", "train.ema=0.5", f"augment={augment}")
     if augment == "ada":
         run.augment.p.fill_(1.0)
-    shown = [run.augment(run.batches[k][0]) for k in range(2)]
-    assert not torch.equal(shown[0], run.batches[0][0])  # the augmentation is on
+    assert not torch.equal(run.augment(run.batches[0][0]), run.batches[0][0])  # the augmentation is on
     Game(run).step(0)
     for k in range(2):
         assert torch.equal(run.batches[k][0], plain.batches[k][0])
     for split in ("train", "valid", "test"):
         assert torch.equal(getattr(run.dataset, split).x, getattr(plain.dataset, split).x)
     assert run.dataset.spec == plain.dataset.spec
-    spy = Spy()
-    bare = replace(run, augment=None)
-    for r in (run, bare):
-        r.metrics["spy"] = spy
-    assert evaluate(run) == {"seen": 1.0}
-    samples = spy.samples
-    evaluate(bare)
-    assert torch.equal(samples, spy.samples)
-    assert torch.equal(spy.dataset.test.x, plain.dataset.test.x)
-    assert (Pictures(run).draw(1) == Pictures(bare).draw(1)).all()
+    metric, bare_metric = Recorder(), Recorder()
+    run = replace(run, metrics={"recorder": metric})
+    bare = replace(run, augment=Augmentation(), metrics={"recorder": bare_metric})
+    assert Evaluation(run).metrics() == Evaluation(bare).metrics() == {"one": 1.0}
+    assert torch.equal(metric.samples, bare_metric.samples)
+    assert torch.equal(metric.dataset.test.x, plain.dataset.test.x)
+    assert (Pictures(run).draw("step 1") == Pictures(bare).draw("step 1")).all()
 
 
 def slopes(augment: ADA | DiffAugment | Consistency, channels: int = 1) -> tuple[Tensor, Tensor]:
@@ -85,8 +82,8 @@ def slopes(augment: ADA | DiffAugment | Consistency, channels: int = 1) -> tuple
 
 @pytest.fixture
 def _near_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No draw so rare that the middle shows what was reflected at the edge."""
-    monkeypatch.setattr("ganrun.augment._normal", lambda x: torch.rand(len(x)).mul(2).sub(1).to(x.dtype))
+    """Normal draws become uniform ones in [-1, 1]: none moves the edge, where images are reflected, into the middle."""
+    monkeypatch.setattr(torch, "randn", lambda *size, **options: torch.rand(*size, **options) * 2 - 1)
 
 
 @pytest.mark.parametrize(

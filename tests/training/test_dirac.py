@@ -3,23 +3,20 @@
 The data is a point at 0, G gives theta, and D(x) = psi * x. Near the solution (theta, psi) = 0 every loss is a slope
 c times psi * theta: 1/2 for the logistic f(t) = -log(1 + e^-t), whose f'(0) that is, and 1 for a linear one. There the
 gradient field's Jacobian is [[0, -c], [c, -gamma]], with the eigenvalues -gamma/2 +- sqrt(gamma^2/4 - c^2).
-`test_game_by_hand.py` lets the engine play it.
+`test_game_by_hand.py` has `Game` train it.
 """
 
 import cmath
 import math
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from helpers import Bilinear, Dirac
 
 from ganrun.loss import Hinge, Minimax, NonSaturating, Relativistic, RelativisticAverage, Wasserstein
 from ganrun.penalty.gradient import R1, R2
-from ganrun.protocols import Penalty
-
-pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+from ganrun.protocols import Loss, Penalty
 
 SLOPES = [
     (Minimax(), 0.5),
@@ -32,35 +29,33 @@ SLOPES = [
 each_loss = pytest.mark.parametrize(("loss", "slope"), SLOPES, ids=[type(loss).__name__ for loss, _ in SLOPES])
 
 
-def play_dirac(loss: Any, penalty: Penalty, lr: float, steps: int) -> list[float]:
+def train_dirac(loss: Loss, penalty: Penalty, lr: float, steps: int) -> list[float]:
     """Simultaneous gradient descent from (0.01, 0.01). Returns log(distance from 0) before each step."""
-    D = nn.Linear(1, 1, bias=False, dtype=torch.float64)
-    theta = torch.full((1, 1), 0.01, dtype=torch.float64, requires_grad=True)
-    nn.init.constant_(D.weight, 0.01)
-    real = torch.zeros(1, 1, dtype=torch.float64)
-    judge = lambda x, y: D(x).squeeze(1)  # noqa: E731
+    D, G = Bilinear(0.01).double(), Dirac(0.01).double()
+    real = z = torch.zeros(1, 1, dtype=torch.float64)
     path = []
     for _ in range(steps):
-        path.append(math.log(math.hypot(theta.item(), D.weight.item())))
-        real_logits, fake_logits = judge(real, None), judge(theta, None)
+        path.append(math.log(math.hypot(G.theta.item(), D.psi.item())))
+        fake = G(z)
+        real_logits, fake_logits = D(real), D(fake)
         d_loss = loss.d_loss(real_logits, fake_logits)
-        if (term := penalty.term(judge, real, theta.detach(), None)) is not None:
+        if (term := penalty.term(D, real, fake.detach(), None)) is not None:
             d_loss = d_loss + term
-        (d_psi,) = torch.autograd.grad(d_loss, D.weight, retain_graph=True)
-        (d_theta,) = torch.autograd.grad(loss.g_loss(fake_logits, real_logits), theta)
+        (d_psi,) = torch.autograd.grad(d_loss, D.psi, retain_graph=True)
+        (d_theta,) = torch.autograd.grad(loss.g_loss(fake_logits, real_logits), G.theta)
         with torch.no_grad():
-            D.weight -= lr * d_psi
-            theta -= lr * d_theta
+            D.psi -= lr * d_psi
+            G.theta -= lr * d_theta
     return path
 
 
 @each_loss
-def test_dirac_gan_orbits_without_a_penalty(loss: Any, slope: float) -> None:
+def test_dirac_gan_orbits_without_a_penalty(loss: Loss, slope: float) -> None:
     """The distance from the solution never shrinks; the step size makes it grow, by (lr * slope)^2 / 2 a step.
 
-    Public mistake: a sign or a factor that turns the game into a descent, which then seems to converge by itself.
+    Public mistake: a sign or a factor that turns the game into a minimization, which then seems to converge by itself.
     """
-    path = play_dirac(loss, R1(gamma=0), lr=0.05, steps=600)
+    path = train_dirac(loss, R1(gamma=0), lr=0.05, steps=600)
     assert all(later >= earlier for earlier, later in pairwise(path))
     assert (path[-1] - path[0]) / 599 == pytest.approx((0.05 * slope) ** 2 / 2, rel=0.01)
 
@@ -77,7 +72,7 @@ def test_dirac_gan_orbits_without_a_penalty(loss: Any, slope: float) -> None:
     ids=lambda x: x if isinstance(x, float) else x.__name__ if isinstance(x, type) else type(x).__name__,
 )
 def test_dirac_gan_converges_with_r1_at_the_rate_of_the_theory(
-    loss: Any, slope: float, kind: type[R1], gamma: float
+    loss: Loss, slope: float, kind: type[R1], gamma: float
 ) -> None:
     """gamma .5 spirals in at gamma/2; 4 creeps in along the slow eigenvector. Public mistake: gamma for gamma/2."""
     root = cmath.sqrt(gamma**2 / 4 - slope**2)
@@ -85,6 +80,6 @@ def test_dirac_gan_converges_with_r1_at_the_rate_of_the_theory(
     lr = 0.02 if root.imag else 0.01
     half_turn = round(math.pi / root.imag / lr) if root.imag else 500  # the distance breathes within a half turn
     start = half_turn if root.imag else 500  # after the fast eigenvector has died out
-    path = play_dirac(loss, kind(gamma), lr, steps=start + 3 * half_turn + 1)
+    path = train_dirac(loss, kind(gamma), lr, steps=start + 3 * half_turn + 1)
     rate = (path[-1] - path[start]) / (3 * half_turn * lr)
     assert rate == pytest.approx(slow, rel=0.05)

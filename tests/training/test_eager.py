@@ -1,14 +1,23 @@
-"""Shortcuts of gradients and optimizer steps: the same bits as torch's own."""
+"""Shortcuts of gradients and optimizer steps: the same bits as torch's own, and the same hooks."""
 
 import copy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from helpers import result_of, same
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim.optimizer import register_optimizer_step_post_hook, register_optimizer_step_pre_hook
 
 from ganrun.training import eager
-from ganrun.training.eager import FusedAdam, mover
+from ganrun.training.eager import FusedAdam, Grads, optimizer_step
 
 KINDS = {
     "fused": lambda params: Adam(params, lr=0.01, betas=(0.0, 0.9), fused=True, weight_decay=0.1),
@@ -17,6 +26,7 @@ KINDS = {
     "adamw": lambda params: AdamW(params, lr=0.01, fused=True),
     "sgd": lambda params: SGD(params, lr=0.01, momentum=0.9),
 }
+each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def parameters() -> list[nn.Parameter]:
@@ -29,47 +39,138 @@ def gradients(step: int) -> tuple[Tensor, ...]:
     return tuple(torch.randn(p.shape, generator=source) for p in parameters())
 
 
-def by_torch(optimizer: Optimizer, params: list[nn.Parameter], grads: tuple[Tensor | None, ...]) -> None:
+def step_by_torch(optimizer: Optimizer, params: list[nn.Parameter], grads: Grads) -> None:
     for param, grad in zip(params, grads, strict=True):
         param.grad = grad
     optimizer.step()
     optimizer.zero_grad()
 
 
-def same(ours: list[nn.Parameter], theirs: list[nn.Parameter]) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_moves_are_those_of_torch_bit_for_bit(kind: str) -> None:
+@each_kind
+def test_steps_are_those_of_torch_bit_for_bit(kind: str) -> None:
     """The rate changes at each step, a gradient is missing at one, and a checkpoint is loaded in between."""
     ours, theirs = parameters(), parameters()
     mine, reference = KINDS[kind](ours), KINDS[kind](theirs)
-    move = mover(mine, ours)
-    assert isinstance(move, FusedAdam) == (kind == "fused")
+    step_of = optimizer_step(mine, ours)
+    assert isinstance(step_of, FusedAdam) == (kind == "fused")
     for step in range(8):
-        grads: tuple[Tensor | None, ...] = gradients(step)
+        grads: Grads = gradients(step)
         if step == 3:
             grads = (grads[0], None, grads[2])
         if step == 5:
             mine.load_state_dict(copy.deepcopy(reference.state_dict()))
         for optimizer in (mine, reference):
             optimizer.param_groups[0]["lr"] = 0.01 / (step + 1)
-        move(grads)
-        by_torch(reference, theirs, grads)
+        step_of(grads)
+        step_by_torch(reference, theirs, grads)
         assert same(ours, theirs), step
         assert all(param.grad is None for param in ours)
     for a, b in zip(mine.state.values(), reference.state.values(), strict=True):
         assert all(torch.equal(torch.as_tensor(a[key]), torch.as_tensor(b[key])) for key in b)
 
 
+class Hooks:
+    """A hook that halves the gradients before a step, and one that clips the weights after it, as in WGAN.
+
+    calls: "pre" and "post", of the optimizer, in the order in which they were called.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer, self.calls = optimizer, list[str]()
+
+    def pre(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if optimizer is self.optimizer:  # a global hook is called for all
+            self.calls.append("pre")
+            for param in self._params():
+                param.grad = None if param.grad is None else param.grad / 2
+
+    def post(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if optimizer is self.optimizer:
+            self.calls.append("post")
+            with torch.no_grad():
+                for param in self._params():
+                    param.clamp_(-0.5, 0.5)
+
+    def _params(self) -> Iterator[Tensor]:
+        return chain.from_iterable(group["params"] for group in self.optimizer.param_groups)
+
+    @contextmanager
+    def registered(self, everywhere: bool) -> Iterator[None]:
+        """The handles are removed at the end. everywhere: as global hooks of torch, not as the optimizer's own."""
+        if everywhere:
+            handles = [register_optimizer_step_pre_hook(self.pre), register_optimizer_step_post_hook(self.post)]
+        else:
+            handles = [
+                self.optimizer.register_step_pre_hook(self.pre),
+                self.optimizer.register_step_post_hook(self.post),
+            ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+@each_kind
+@pytest.mark.parametrize("everywhere", [False, True], ids=["its own", "global"])
+@pytest.mark.parametrize("first", [0, 3], ids=["before the first step", "later"])
+def test_hooks_of_optimizers_are_called_as_torch_calls_them(kind: str, everywhere: bool, first: int) -> None:
+    """They are registered before step `first`, and removed three steps later. A gradient is missing at one."""
+    ours, theirs = parameters(), parameters()
+    mine, reference = KINDS[kind](ours), KINDS[kind](theirs)
+    my_hooks, reference_hooks = Hooks(mine), Hooks(reference)
+    step_of = optimizer_step(mine, ours)
+
+    def steps(numbers: range) -> None:
+        for step in numbers:
+            grads: Grads = gradients(step)
+            if step == first + 1:
+                grads = (grads[0], None, grads[2])
+            step_of(grads)
+            step_by_torch(reference, theirs, grads)
+            assert same(ours, theirs), step
+            assert all(param.grad is None for param in ours)
+
+    steps(range(first))
+    assert my_hooks.calls == []
+    with my_hooks.registered(everywhere), reference_hooks.registered(everywhere):
+        steps(range(first, first + 3))
+    assert my_hooks.calls == reference_hooks.calls == ["pre", "post"] * 3
+    assert max(param.abs().max() for param in ours) <= 0.5
+    steps(range(first + 3, first + 6))
+    assert my_hooks.calls == ["pre", "post"] * 3
+
+
+@pytest.mark.parametrize("point", ["pre", "post"])
+@pytest.mark.parametrize("everywhere", [False, True], ids=["its own", "global"])
+def test_one_hook_is_enough(point: str, everywhere: bool) -> None:
+    params = parameters()
+    optimizer = KINDS["fused"](params)
+    step_of, hooks = optimizer_step(optimizer, params), Hooks(optimizer)
+    registers: dict[tuple[str, bool], Callable[..., Any]] = {
+        ("pre", False): optimizer.register_step_pre_hook,
+        ("post", False): optimizer.register_step_post_hook,
+        ("pre", True): register_optimizer_step_pre_hook,
+        ("post", True): register_optimizer_step_post_hook,
+    }
+    for step in range(2):
+        step_of(gradients(step))
+    handle = registers[point, everywhere](getattr(hooks, point))
+    try:
+        step_of(gradients(2))
+    finally:
+        handle.remove()
+    step_of(gradients(3))
+    assert hooks.calls == [point]
+
+
 def test_a_parameter_without_any_gradient_stays_as_it_is() -> None:
     params = parameters()
     before = params[1].clone()
-    move = mover(KINDS["fused"](params), params)
+    step_of = optimizer_step(KINDS["fused"](params), params)
     for step in range(3):
         first, _, last = gradients(step)
-        move((first, None, last))
+        step_of((first, None, last))
     assert torch.equal(params[1], before)
     assert not torch.equal(params[0], parameters()[0])
 
@@ -77,8 +178,7 @@ def test_a_parameter_without_any_gradient_stays_as_it_is() -> None:
 def test_an_optimizer_of_two_groups_keeps_its_rates() -> None:
     params = parameters()
     groups = [{"params": params[:1], "lr": 0.0}, {"params": params[1:], "lr": 0.1}]
-    move = mover(Adam(groups, fused=True), params)
-    move(gradients(0))
+    optimizer_step(Adam(groups, fused=True), params)(gradients(0))
     assert torch.equal(params[0], parameters()[0])
     assert not torch.equal(params[1], parameters()[1])
 
@@ -117,6 +217,24 @@ def test_an_engine_that_is_called_otherwise_is_not_used(monkeypatch: pytest.Monk
     class Variable:
         _execution_engine = type("Engine", (), {"run_backward": staticmethod(changed)})
 
-    assert eager.engine() is not None
+    assert eager.find_engine() is not None
     monkeypatch.setattr(torch.autograd, "Variable", Variable)
-    assert eager.engine() is None
+    assert eager.find_engine() is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("optimizer", ["adam", "sgd", "rmsprop"])
+def test_a_run_does_not_import_torchs_compiler(optimizer: str, tmp_path: Path) -> None:
+    """Which would take a second or more of the time to start."""
+    settings = ["experiment=heights", f"optimizer={optimizer}", "train.steps=4", "train.checkpoint_every=2"]
+    code = f"""
+import sys
+from ganrun.cli.main import main
+code = main({[*settings, "run_dir=r"]})
+print("torch._dynamo" in sys.modules)
+sys.exit(code)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert result_of(tmp_path / "r")["status"] == "finished"
+    assert done.stdout.splitlines()[-1] == "False"

@@ -1,4 +1,4 @@
-"""The game of two numbers, D(x) = psi * x against G(z) = theta on data at 0, played by `Game` and solved by hand.
+"""The game of two numbers, D(x) = psi * x against G(z) = theta on data at 0, trained by `Game` and solved by hand.
 
 loss=wgan makes it bilinear: D descends psi * theta and G descends -psi * theta, so that with the rate h
     D's update  psi   <- psi - h * theta    is the matrix [[1, -h], [0, 1]] on (psi, theta),
@@ -15,16 +15,15 @@ import torch
 from helpers import Bilinear, Dirac, run_of
 from torch import Tensor
 
+from ganrun.training.d_outputs import make_d_outputs
 from ganrun.training.game import Game
 from ganrun.training.run import Run
 
-pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
-
 START = (3.0, 1.0)  # psi, theta
 H = 0.1
-D_MOVES = torch.tensor([[1.0, -H], [0.0, 1.0]], dtype=torch.float64)
-G_MOVES = torch.tensor([[1.0, 0.0], [H, 1.0]], dtype=torch.float64)
-BOTH_MOVE = torch.tensor([[1.0, -H], [H, 1.0]], dtype=torch.float64)
+D_STEP = torch.tensor([[1.0, -H], [0.0, 1.0]], dtype=torch.float64)
+G_STEP = torch.tensor([[1.0, 0.0], [H, 1.0]], dtype=torch.float64)
+BOTH_STEP = torch.tensor([[1.0, -H], [H, 1.0]], dtype=torch.float64)
 POWER = torch.linalg.matrix_power
 
 
@@ -41,10 +40,11 @@ def two_numbers(*settings: str, psi: float, theta: float, rate: float) -> Run:
     D, G = Bilinear(psi), Dirac(theta)
     optimizers = {f"{k}_optimizer": torch.optim.SGD(net.parameters(), lr=rate) for k, net in (("d", D), ("g", G))}
     constant = {f"{k}_schedule": lambda step, steps: 1.0 for k in "dg"}
-    return replace(run, G=G, D=D, batches=Zeros(), **optimizers, **constant)
+    d_outputs = make_d_outputs(D, run.dataset.spec, None, features=False)
+    return replace(run, G=G, D=D, d_outputs=d_outputs, batches=Zeros(), **optimizers, **constant)
 
 
-def played(run: Run, steps: int) -> Tensor:
+def path_of(run: Run, steps: int) -> Tensor:
     """(psi, theta) before the first step and after each one, (steps + 1, 2), float64."""
     game, path = Game(run), []
     for step in range(steps + 1):
@@ -54,7 +54,7 @@ def played(run: Run, steps: int) -> Tensor:
 
 
 def bilinear(*settings: str, steps: int) -> Tensor:
-    return played(two_numbers("loss=wgan", "penalty=none", *settings, psi=START[0], theta=START[1], rate=H), steps)
+    return path_of(two_numbers("loss=wgan", "penalty=none", *settings, psi=START[0], theta=START[1], rate=H), steps)
 
 
 @pytest.mark.parametrize(("update", "theta"), [("alternating", 1.29), ("simultaneous", 1.3)])
@@ -71,10 +71,10 @@ def test_one_step_of_either_kind(update: str, theta: float) -> None:
 @pytest.mark.parametrize(
     ("settings", "step_matrix"),
     [
-        (["train.update=simultaneous", "train.n_critic=1"], BOTH_MOVE),
-        (["train.n_critic=1"], G_MOVES @ D_MOVES),
-        (["train.n_critic=5"], G_MOVES @ POWER(D_MOVES, 5)),
-        (["train.n_critic=3", "train.n_gen=2"], POWER(G_MOVES, 2) @ POWER(D_MOVES, 3)),
+        (["train.update=simultaneous", "train.n_critic=1"], BOTH_STEP),
+        (["train.n_critic=1"], G_STEP @ D_STEP),
+        (["train.n_critic=5"], G_STEP @ POWER(D_STEP, 5)),
+        (["train.n_critic=3", "train.n_gen=2"], POWER(G_STEP, 2) @ POWER(D_STEP, 3)),
     ],
     ids=["simultaneous", "alternating", "five D steps", "three D steps and two G steps"],
 )
@@ -96,7 +96,7 @@ def test_simultaneous_spirals_outward_at_the_rate_of_theory() -> None:
 
 
 def test_alternating_stays_on_its_ellipse() -> None:
-    """G_MOVES @ D_MOVES leaves psi^2 - h psi theta + theta^2 as it is. Public mistake: simultaneous under this name."""
+    """G_STEP @ D_STEP leaves psi^2 - h psi theta + theta^2 as it is. Public mistake: simultaneous under this name."""
     psi, theta = bilinear("train.n_critic=1", steps=1000).T
     kept = psi**2 - H * psi * theta + theta**2
     torch.testing.assert_close(kept, torch.full_like(kept, 9 - 0.3 + 1), rtol=1e-4, atol=0)
@@ -107,7 +107,6 @@ def test_alternating_stays_on_its_ellipse() -> None:
     assert half_turns in (31, 32)  # 1000 steps turn it by acos(1 - h^2 / 2) each, 31.8 pi
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("penalty", ["r1", "r2"])
 @pytest.mark.parametrize("every", [1, 4])
 def test_the_dirac_gan_converges_with_r1_in_the_game(penalty: str, every: int) -> None:
@@ -119,14 +118,13 @@ def test_the_dirac_gan_converges_with_r1_in_the_game(penalty: str, every: int) -
     half_turn = round(math.pi / cmath.sqrt(gamma**2 / 4 - 1 / 4).imag / rate)
     settings = ["loss=nonsaturating", "train.update=simultaneous", f"penalty={penalty}"]
     settings += [f"penalty.{penalty}.gamma={gamma}", f"penalty.{penalty}.every={every}"]
-    radius = played(two_numbers(*settings, psi=0.01, theta=0.01, rate=rate), 3 * half_turn).norm(dim=1)
+    radius = path_of(two_numbers(*settings, psi=0.01, theta=0.01, rate=rate), 3 * half_turn).norm(dim=1)
     decay = (radius[-1] / radius[0]).log().item() / (3 * half_turn * rate)
     assert decay == pytest.approx(-gamma / 2, rel=0.05)
 
 
-@pytest.mark.slow
 def test_the_dirac_gan_orbits_without_a_penalty_in_the_game() -> None:
     """Alternating updates of the logistic game stay near the circle that they start on, and do not come to rest."""
     run = two_numbers("loss=nonsaturating", "penalty=none", psi=0.01, theta=0.01, rate=0.05)
-    radius = played(run, 1000).norm(dim=1) / 0.01 / math.sqrt(2)
+    radius = path_of(run, 1000).norm(dim=1) / 0.01 / math.sqrt(2)
     assert 0.97 < radius.min() < radius.max() < 1.03

@@ -1,27 +1,34 @@
 """The best checkpoint by a metric, and stopping for want of a better one."""
 
-import json
-import random
-import signal
-import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import assert_same_run, curves, logged, recorded, result_of, same, start, train_in, wait_for
+from helpers import (
+    assert_same_run,
+    curves,
+    kill_at,
+    logged,
+    recorded,
+    result_of,
+    run_of,
+    same,
+    train_in,
+)
 
+from ganrun.data.dataset import Dataset, DataSpec
 from ganrun.data.toy import gaussian, mixture1d, ring
 from ganrun.metric.distribution import Distribution
 from ganrun.metric.divergence import Divergence
 from ganrun.metric.modes import Modes
 from ganrun.metric.theory import Theory
+from ganrun.protocols import DFunction, Metric, MetricKey, complete
 from ganrun.records import checkpoint
-from ganrun.training.best import Best, choose
-
-pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
+from ganrun.training.best import Best, choose_best
 
 # A game so fast that the distance goes up and down
 RUN = ["train.sample_every=0", "train.log_every=10", "train.checkpoint_every=10", "train.frame_every=0",
@@ -49,21 +56,21 @@ def test_what_is_better_depends_on_the_direction(higher: bool, expected: list[in
     assert (best.step, best.value) == ((5, 5.0) if higher else (3, 2.0))
 
 
-def test_patience_counts_measurements_in_a_row_and_each_step_once() -> None:
+def test_patience_counts_evaluations_in_a_row_and_each_step_once() -> None:
     best = Best("key", higher=False, patience=2)
-    seen = []
+    found = []
     for step, value in [(1, 3.0), (2, 4.0), (3, 2.0), (4, 2.0), (4, 2.0), (5, 2.5)]:
         best.improves(value, step)
-        seen.append((best.without, best.exhausted))
-    assert seen == [(0, False), (1, False), (0, False), (1, False), (1, False), (2, True)]
-    assert not Best("key", higher=False, patience=0, without=100).exhausted
+        found.append((best.evaluations_since, best.exhausted))
+    assert found == [(0, False), (1, False), (0, False), (1, False), (1, False), (2, True)]
+    assert not Best("key", higher=False, patience=0, evaluations_since=100).exhausted
 
 
 def test_what_is_no_number_is_never_the_best() -> None:
     best = Best("key", higher=True, patience=0)
     for step, value in enumerate([float("nan"), float("inf"), -5.0, float("nan")]):
         best.improves(value, step)
-    assert (best.value, best.step, best.without) == (-5.0, 2, 1)
+    assert (best.value, best.step, best.evaluations_since) == (-5.0, 2, 1)
 
 
 def test_the_state_is_plain_whatever_number_a_metric_gives(tmp_path: Path) -> None:
@@ -90,52 +97,109 @@ def test_the_state_is_plain_whatever_number_a_metric_gives(tmp_path: Path) -> No
         (Theory(num=100), gaussian(69, 3, 10), set(), {"js_distance_100", "w1_100"}),
     ],
 )
-def test_which_values_are_better(metric: Any, data: Any, higher: set[str], lower: set[str]) -> None:
-    """Of every key that the metric gives; the data's own values and those that are no distance choose nothing."""
+def test_which_values_are_better(metric: Metric, data: Dataset, higher: set[str], lower: set[str]) -> None:
+    """Each key is declared before, but for the data's own values. Those and what is no distance choose nothing."""
     x = torch.linspace(60, 80, 100)[:, None].expand(100, *data.spec.shape)
-    keys: set[str] = set()
+    declared: dict[str, MetricKey] = {}
     for logistic in (True, False):
-        facts = {"two_sample": lambda x: torch.zeros(len(x)), "logistic": logistic} if type(metric) is Theory else {}
-        keys |= metric(x, data, **facts).keys()
-    said = {key: metric.direction(key) for key in keys}
-    assert {key for key, better in said.items() if better == "higher"} == higher
-    assert {key for key, better in said.items() if better == "lower"} == lower
-    assert not any(metric.sees_test(key) for key in keys)
+        keys = metric.keys(data.spec, logistic)
+        found = metric(x, data, DFunction(lambda x: torch.zeros(len(x)), logistic) if metric.needs_d else None)
+        assert keys.keys() <= found.keys()
+        assert found.keys() - keys.keys() == {key.true for key in keys.values()} - {""}
+        declared |= keys
+    assert {name for name, key in declared.items() if key.better == "higher"} == higher
+    assert {name for name, key in declared.items() if key.better == "lower"} == lower
+    assert not any(key.from_test for key in declared.values())
 
 
-class Loss:
-    def direction(self, key: str) -> str | None:
-        return "lower" if key in ("loss_valid", "loss_test") else None
+class Declared:
+    """One of the user's own, which declares `keys`, and must not be computed."""
 
-    def sees_test(self, key: str) -> bool:
-        return key.endswith("_test")
+    num = 10
+
+    def __init__(self, keys: Mapping[str, MetricKey]) -> None:
+        self.declared = keys
+
+    def keys(self, spec: DataSpec, logistic: bool) -> Mapping[str, MetricKey]:
+        return self.declared
+
+    def __call__(self, samples: torch.Tensor, dataset: Dataset) -> dict[str, float]:
+        raise AssertionError("it was computed")
 
 
-def chosen(key: str | None, metrics: dict[str, Any]) -> Best | None:
-    run: Any = SimpleNamespace(options=SimpleNamespace(keep_best=key, patience=3), metrics=metrics)
-    found = {"a": {"loss_valid": 1.0, "loss_test": 1.0, "loss_num": 5.0}, "own": {"score": 1.0}}
-    return choose(run, lambda: {name: found[name] for name in metrics})
+class Bare:
+    num = 10
 
 
-def test_a_metric_that_may_choose() -> None:
-    assert chosen("loss_valid", {"a": Loss()}) == Best("loss_valid", higher=False, patience=3)
-    assert chosen(None, {}) is None
+LOSSES = {
+    "loss_valid": MetricKey("lower"),
+    "loss_test": MetricKey("lower", from_test=True),
+    "loss_num": MetricKey(),
+}
+
+
+def chosen(key: str | None, **metrics: Any) -> Best | None:
+    run = run_of("train.ema=0", "data.num=100")
+    options = replace(run.options, keep_best=key, patience=3 if key else 0)
+    metrics = {name: complete(metric, Metric) for name, metric in metrics.items()}
+    return choose_best(replace(run, options=options, metrics=metrics))
+
+
+def test_a_metric_that_may_choose_is_known_without_computing_any() -> None:
+    assert chosen("loss_valid", a=Declared(LOSSES)) == Best("loss_valid", higher=False, patience=3)
+    score = Declared({"score": MetricKey("higher")})
+    assert chosen("score", a=Declared(LOSSES), b=Bare(), c=score) == Best("score", higher=True, patience=3)
+    assert chosen(None) is None
+    assert chosen(None, a=Declared(LOSSES)) is None
+
+
+WRONG: Any = "up"
 
 
 @pytest.mark.parametrize(
     ("key", "metrics", "message"),
     [
-        ("loss_test", {"a": Loss()}, "train.keep_best=loss_test: is made from test data, which must not choose"),
-        ("loss_num", {"a": Loss()}, "does not say whether higher or lower is better; choose one of loss_valid; a"),
-        ("loss", {"a": Loss()}, "train.keep_best=loss: this run takes no such metric; choose one of loss_valid."),
-        ("score", {"own": object()}, "does not say .*; none of its metrics can choose; a metric of your own says it"),
-        ("loss", {}, "train.keep_best=loss: this run takes no metric; choose one, as in metric="),
-        ("score", {"own": SimpleNamespace(direction=lambda key: "up")}, "its direction.'score'. is 'up'; it must be"),
+        (
+            "loss_test",
+            [Declared(LOSSES)],
+            "is made from test data, which must not choose a checkpoint; choose one of loss_valid.",
+        ),
+        (
+            "loss_num",
+            [Declared(LOSSES)],
+            "it is not known whether higher or lower values are better; choose one of loss_valid.",
+        ),
+        (
+            "score",
+            [Declared({"score": MetricKey(WRONG)})],
+            "it is not known whether higher or lower values are better; none of its metrics can choose.",
+        ),
+        (
+            "loss",
+            [Declared(LOSSES)],
+            "this run's metrics declare no such key; choose one of loss_valid; a metric of your own declares its keys "
+            "by a method `keys` (ganrun.protocols.Metric).",
+        ),
+        (
+            "score",
+            [Bare()],
+            "this run's metrics declare no such key; none of its metrics can choose; a metric of your own declares "
+            "its keys by a method `keys` (ganrun.protocols.Metric).",
+        ),
+        ("loss", [], "this run has no metric; choose one, as in metric=distribution."),
     ],
 )
-def test_a_metric_that_may_not(key: str, metrics: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        chosen(key, metrics)
+def test_a_metric_that_may_not(key: str, metrics: list[Any], message: str) -> None:
+    with pytest.raises(ValueError, match=r"train\.keep_best") as error:
+        chosen(key, **{f"metric{i}": metric for i, metric in enumerate(metrics)})
+    assert str(error.value) == f"train.keep_best={key}: {message}"
+
+
+def test_a_metric_that_may_not_choose_is_refused_before_anything_is_written(here, tmp_path: Path) -> None:
+    code, _, err = here(*RUN, "train.keep_best=mean_1k", "run_dir=r")
+    assert code == 2
+    assert "it is not known whether higher or lower values are better; choose one of ks_1k, w1_1k, jsd_" in err
+    assert not (tmp_path / "r").exists()
 
 
 # A run
@@ -150,7 +214,7 @@ def test_the_best_checkpoint_is_that_of_its_step(here, tmp_path: Path) -> None:
     assert (result["best"], result["stopped_early"]) == ({"key": "w1_1k", "value": value, "step": step}, False)
     best, numbered = (checkpoint.load(run / "checkpoints" / name) for name in ("best.pt", f"step_{step:08d}.pt"))
     assert best["best"] == {"key": "w1_1k", "higher": False, "patience": 0, "value": value, "step": step,
-                            "without": 0, "measured": step}  # fmt: skip
+                            "evaluations_since": 0, "last_step": step}  # fmt: skip
     assert all(same(best[key], numbered[key]) for key in best.keys() - {"seconds"})
     assert checkpoint.load_newest(run / "checkpoints")["best"]["step"] == step
 
@@ -169,7 +233,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "r"
 
 
-def test_a_run_without_a_better_measurement_stops_and_is_finished(stopped: Path) -> None:
+def test_a_run_without_a_better_evaluation_stops_and_is_finished(stopped: Path) -> None:
     whole = recorded(stopped.parent / "whole", KEY)
     best_step, value, end = best_of(whole, patience=4)
     assert best_step < end < 40
@@ -219,7 +283,7 @@ def test_best_is_a_checkpoint_for_every_command(stopped: Path, here, monkeypatch
     assert recorded(stopped, KEY) == curve
 
 
-def test_no_best_checkpoint_and_a_damaged_one_are_said(here, tmp_path: Path) -> None:
+def test_a_missing_best_checkpoint_and_a_damaged_one_are_named(here, tmp_path: Path) -> None:
     assert here(*RUN, "train.steps=1", "run_dir=r")[0] == 0
     for verb in ("sample", "diagnose", "evaluate"):
         code, _, err = here(verb, "run_dir=r", "checkpoint=best")
@@ -237,32 +301,43 @@ def test_a_sweep_counts_a_run_that_stopped_early_as_done(here) -> None:
     assert here(*line)[1].count("finished already") == 2
 
 
-# Resume, and what measuring leaves alone
+# Resume, and what evaluations leave alone
 
 
-def test_killed_between_its_end_and_its_result(here, tmp_path: Path) -> None:
-    line = [*BEST, "train.patience=4"]
-    for name in ("whole", "killed"):
-        assert here(*line, f"run_dir={name}")[0] == 0
+KILLED = [*BEST, "train.patience=4", "train.log_every=1", "train.checkpoint_every=7"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that stops early, and that nothing interrupted."""
+    folder = tmp_path_factory.mktemp("whole")
+    train_in(folder, [*KILLED, "run_dir=whole"])
+    return folder / "whole"
+
+
+def test_killed_between_its_end_and_its_result(whole: Path, here, tmp_path: Path) -> None:
+    assert here(*KILLED, "run_dir=killed")[0] == 0
     (tmp_path / "killed" / "result.json").unlink()
     assert here("resume", "run_dir=killed")[0] == 0
-    assert_same_best(tmp_path / "whole", tmp_path / "killed")
+    assert_same_best(whole, tmp_path / "killed")
 
 
-def test_kill_and_resume_keep_the_same_best_and_stop_at_the_same_step(here, tmp_path: Path) -> None:
-    line = [*BEST, "train.steps=2000", "train.metric_every=10", "train.patience=60", "train.checkpoint_every=70"]
-    assert here(*line, "run_dir=whole")[0] == 0
-    assert result_of(tmp_path / "whole")["stopped_early"]
-    for moment in (0.0, 0.3):
-        run_dir = tmp_path / f"killed_{moment}"
-        process = start([*line, f"run_dir={run_dir.name}"], tmp_path)
-        wait_for(run_dir / "checkpoints" / "step_00000070.pt", process)
-        time.sleep(moment + random.uniform(0, 0.3))
-        process.send_signal(signal.SIGKILL)
-        process.communicate()
-        assert not (run_dir / "result.json").exists()
-        assert "resuming at step" in here("resume", f"run_dir={run_dir.name}")[1]
-        assert_same_best(tmp_path / "whole", run_dir)
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", ["at the best step", "after it", "at the end"])
+def test_a_killed_run_keeps_the_same_best_and_stops_at_the_same_step(
+    moment: str, whole: Path, here, tmp_path: Path
+) -> None:
+    best, end = result_of(whole)["best"]["step"], result_of(whole)["steps"]
+    step = {"at the best step": best, "after it": best + 1, "at the end": end}[moment]
+    start = (step - 1) // 7 * 7
+    assert 7 < best < end < 40
+    kill_at(step, [*KILLED, "run_dir=killed"], tmp_path)
+    killed = tmp_path / "killed"
+    assert not (killed / "result.json").exists()
+    assert checkpoint.load(killed / "checkpoints" / "best.pt")["step"] == best
+    assert checkpoint.steps_in(killed / "checkpoints")[-1] == start
+    assert f"resuming at step {start} of 40" in here("resume", "run_dir=killed")[1]
+    assert_same_best(whole, killed)
 
 
 def assert_same_best(a: Path, b: Path) -> None:
@@ -274,16 +349,18 @@ def assert_same_best(a: Path, b: Path) -> None:
         assert results[0][key] == results[1][key]
 
 
-@pytest.mark.parametrize("line", [["data=digits", "train.ema=0.9"], ["arch=heights"], ["data=ring"]])
+@pytest.mark.slow
+@pytest.mark.parametrize("line", [["data=digits", "train.ema=0.9", "train.threads=1"], ["arch=heights"], ["data=ring"]])
 def test_metrics_along_the_way_disturb_nothing(line: list[str], here, tmp_path: Path) -> None:
-    """With batch normalization, spectral normalization and an average, with one of the user's own metrics."""
+    """With batch normalization, spectral normalization and an EMA of G, by one of the user's own metrics."""
     (tmp_path / "own.py").write_text(
+        "from ganrun.protocols import MetricKey\n"
         "class Spread:\n"
         "    num = 300\n"
-        "    def check(self, dataset): pass\n"
-        "    def direction(self, key): return 'higher'\n"
-        "    def __call__(self, samples, dataset, judge):\n"
-        "        return {'spread': float(samples.std()) + 0 * float(judge(samples).mean())}\n"
+        "    needs_d = True\n"
+        "    def keys(self, spec, logistic): return {'spread': MetricKey('higher')}\n"
+        "    def __call__(self, samples, dataset, D):\n"
+        "        return {'spread': float(samples.std()) + 0 * float(D.logits(samples).mean())}\n"
     )
     (tmp_path / "conf" / "metric").mkdir(parents=True)
     (tmp_path / "conf" / "metric" / "spread.yaml").write_text("spread: {_target_: own.Spread}\n")
@@ -296,4 +373,4 @@ def test_metrics_along_the_way_disturb_nothing(line: list[str], here, tmp_path: 
     never, often = ([row for row in logged(tmp_path / name) if "loss/d" in row] for name in ("never", "often"))
     assert never == often
     assert len(recorded(tmp_path / "often", "metric/spread")) == 6
-    assert json.loads((tmp_path / "often" / "result.json").read_text())["best"]["step"] is not None
+    assert result_of(tmp_path / "often")["best"]["step"] is not None

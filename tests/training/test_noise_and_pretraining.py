@@ -1,31 +1,22 @@
 """Label noise, instance noise, and D trained alone before the game."""
 
-import json
+import copy
 import math
-import re
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import run_of
+from helpers import curves, logged, recorded, result_of, run_of, same, state_of
 from torch import Tensor
 
-from ganrun.records.run_dir import RunDir
-from ganrun.training.game import Game, Verdict
+from ganrun.figures.logits import logits_figure
+from ganrun.protocols import DOutput
+from ganrun.training.game import DUpdate, Game
+from ganrun.training.interrupts import Interrupts
 from ganrun.training.randomness import reseed
-
-pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
 
 CPU = torch.device("cpu")
 QUICK = ["train.batch_size=16", "train.log_every=1", "train.sample_every=5", "train.ema=0", "run_dir=r"]
-
-
-def same(a: list[Tensor], b: list[Tensor]) -> bool:
-    return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
-
-
-def weights(net: torch.nn.Module) -> list[Tensor]:
-    return [tensor.clone() for tensor in net.state_dict().values()]
 
 
 def test_label_noise_exchanges_that_share_of_a_batch() -> None:
@@ -33,35 +24,36 @@ def test_label_noise_exchanges_that_share_of_a_batch() -> None:
     run = run_of("loss=hinge", "penalty=none", "train.label_noise=0.2", "train.batch_size=20000")
     game = Game(run)
     reseed(CPU, 0, "step")
-    logits = Verdict(torch.full((20000,), 3.0)), Verdict(torch.full((20000,), -3.0))
-    loss, _, _ = game._d_loss(0, torch.zeros(1), torch.zeros(1), None, *logits)
+    real, fake = DOutput(torch.full((20000,), 3.0)), DOutput(torch.full((20000,), -3.0))
+    loss, _, _ = game.d_loss(0, torch.zeros(1), torch.zeros(1), None, real, fake)
     assert loss.item() == pytest.approx(8 * 0.2, rel=0.05)
-    assert game.run.loss.g_loss(logits[1].logits, None).item() == 3.0  # G's own loss knows no noise
+    loss, _, _ = game.g_loss(fake, real, None)
+    assert loss.item() == 3.0  # G's own loss knows no noise
 
 
 def test_instance_noise_is_on_real_and_fake_and_falls_to_nothing() -> None:
     """Public mistake: noise on the reals alone, which tells them from the fakes, or noise that never ends."""
-    noise = ["train.instance_noise=0.5", "train.instance_noise_until=50"]
-    run = run_of(*noise, "train.steps=100", "train.batch_size=4000")
+    settings = ["train.instance_noise=0.5", "train.instance_noise_until=50"]
+    run = run_of(*settings, "train.steps=100", "train.batch_size=4000")
     game = Game(run)
-    shown: list[Tensor] = []
-    run.D.register_forward_pre_hook(lambda _, arguments: shown.append(arguments[0].detach()))
+    inputs: list[Tensor] = []
+    run.D.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0].detach()))
     for step, share in ((0, 1.0), (25, 0.5), (50, 0.0), (99, 0.0)):
-        assert game._noise(step) == pytest.approx(0.5 * run.dataset.spec.std * share)
-        game.noise = game._noise(step)
-        shown.clear()
+        std = game.instance_noise(step)
+        assert std == pytest.approx(0.5 * run.dataset.spec.std * share)
+        inputs.clear()
         reseed(CPU, 0, "step", step)
-        game.d_update(0)
+        G = copy.deepcopy(run.G)
+        game.step(step)
         reseed(CPU, 0, "step", step)
         with torch.no_grad():
-            fake = run.G(game._latents())
-        noise = shown[0] - torch.cat([run.batches[0][0], fake])
+            fake = G(game.latents())
+        noise = inputs[0] - torch.cat([run.batches[step][0], fake])
         for part in noise.split(4000):
-            assert part.std().item() == pytest.approx(game.noise, rel=0.05, abs=1e-4)
-    shown.clear()
-    game.noise = game._noise(0)
-    game.g_update(0)
-    assert shown[0].std() > 0.5 * run.dataset.spec.std
+            assert part.std().item() == pytest.approx(std, rel=0.05, abs=1e-4)
+    inputs.clear()
+    game.g_update(0, noise=game.instance_noise(0))
+    assert inputs[0].std() > 0.5 * run.dataset.spec.std
 
 
 def test_noise_that_is_off_draws_nothing() -> None:
@@ -69,10 +61,10 @@ def test_noise_that_is_off_draws_nothing() -> None:
     run = run_of("train.batch_size=16")
     game = Game(run)
     reseed(CPU, 0, "step")
-    game._latents()
+    game.latents()
     expected = torch.rand(3)
     reseed(CPU, 0, "step")
-    game.d_update(0)
+    game.d_update(0, noise=game.instance_noise(0))
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -92,22 +84,20 @@ def test_settings_that_cannot_work(setting: str, message: str) -> None:
 
 
 @pytest.mark.slow
-def test_pretraining_moves_d_alone_on_batches_of_its_own(here, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The game begins with the batch after those that D has seen, and G as it was built."""
-    from ganrun import loop
-
-    seen: list[tuple[int, bool]] = []
-    fresh = weights(run_of(*QUICK).G)
+def test_pretraining_updates_d_alone_on_batches_of_its_own(here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The game begins with the batch after those that D was pre-trained on, and with G as it was built."""
+    calls: list[tuple[int, bool]] = []
+    fresh = state_of(run_of(*QUICK).G)
     original = Game.d_update
 
-    def d_update(game: Game, batch: int):
-        seen.append((batch, same(fresh, weights(game.run.G))))
-        return original(game, batch)
+    def d_update(game: Game, index: int, noise: float) -> DUpdate:
+        calls.append((index, same(fresh, state_of(game.run.G))))
+        return original(game, index, noise)
 
-    monkeypatch.setattr(loop.Game, "d_update", d_update)
+    monkeypatch.setattr(Game, "d_update", d_update)
     assert here(*QUICK, "train.steps=3", "train.n_critic=2", "train.pretrain_d=7")[0] == 0
-    assert [batch for batch, _ in seen] == list(range(7 + 2 * 3))
-    assert [untouched for _, untouched in seen] == [True] * (7 + 2) + [False] * 4
+    assert [index for index, _ in calls] == list(range(7 + 2 * 3))
+    assert [untouched for _, untouched in calls] == [True] * (7 + 2) + [False] * 4
 
 
 def test_what_pretraining_leaves(here) -> None:
@@ -115,7 +105,7 @@ def test_what_pretraining_leaves(here) -> None:
     code, out, _ = here(*QUICK, "train.steps=2", "train.pretrain_d=4")
     assert code == 0
     assert "D had 4 updates before the game" in out
-    rows = [row for row in RunDir(Path("r")).metrics() if "loss/d" in row]
+    rows = [row for row in logged(Path("r")) if "loss/d" in row]
     assert [row["step"] for row in rows] == [-3, -2, -1, 0, 1, 2]
     assert [row["nimg"] for row in rows] == [16, 32, 48, 64, 80, 96]
     assert "loss/g" not in rows[0]
@@ -123,32 +113,31 @@ def test_what_pretraining_leaves(here) -> None:
     assert pictures == {"before_pretraining.png", "pretrained_d.png", "step_00000000.png", "step_00000002.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", ["data=digits", "data=heights"])
-def test_pretraining_teaches_d(net: str) -> None:
+def test_pretraining_lowers_ds_loss(net: str) -> None:
     """After it D tells real from fake, which an untrained one does not."""
     run = run_of(net, "train.batch_size=32", "optimizer.lr=0.002")
     game = Game(run)
-    first = game.d_update(0).loss
+    first = game.d_update(0, noise=0).loss
     assert first.item() == pytest.approx(2 * math.log(2), rel=0.1)
-    for batch in range(1, 300):
-        last = game.d_update(batch).loss
+    for index in range(1, 300):
+        last = game.d_update(index, noise=0).loss
     assert last < 0.7 * first
 
 
 def test_a_run_that_is_stopped_while_d_is_trained_begins_again(here, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its curves are not doubled."""
-    from ganrun.commands.train import Interrupts
-
     asked = iter([False, False])
     with monkeypatch.context() as patch:
-        patch.setattr(Interrupts, "stop", lambda self: next(asked, True))
+        patch.setattr(Interrupts, "received", lambda self: next(asked, True))
         here(*QUICK, "train.steps=2", "train.pretrain_d=5")
-    result = json.loads(Path("r/result.json").read_text())
+    result = result_of(Path("r"))
     assert (result["status"], result["steps"], result["nimg"]) == ("interrupted", 0, 2 * 16)
     assert here("resume", "run_dir=r")[0] == 0
-    rows = [row["step"] for row in RunDir(Path("r")).metrics() if "loss/d" in row]
-    assert rows == [-4, -3, -2, -1, 0, 1, 2]
-    assert events("loss/d") == rows
+    rows = recorded(Path("r"), "loss/d")
+    assert [step for step, _ in rows] == [-4, -3, -2, -1, 0, 1, 2]
+    assert [step for step, _ in curves(Path("r"))["loss/d"]] == [step for step, _ in rows]
 
 
 @pytest.mark.slow
@@ -158,24 +147,12 @@ def test_a_run_resumed_after_pretraining_keeps_its_curves(here) -> None:
     Path("r/checkpoints/step_00000004.pt").unlink()
     Path("r/result.json").unlink()
     assert here("resume", "run_dir=r")[0] == 0
-    rows = [row["step"] for row in RunDir(Path("r")).metrics() if "loss/d" in row]
-    assert rows == [-2, -1, 0, 1, 2, 3, 4] == events("loss/d")
+    assert [step for step, _ in recorded(Path("r"), "loss/d")] == [-2, -1, 0, 1, 2, 3, 4]
+    assert [step for step, _ in curves(Path("r"))["loss/d"]] == [-2, -1, 0, 1, 2, 3, 4]
 
 
-def events(tag: str) -> list[int]:
-    """The steps of a curve, as TensorBoard reads them."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    board = EventAccumulator("r")
-    board.Reload()
-    return [event.step for event in board.Scalars(tag)]
-
-
-def test_d_says_how_much_it_tells_right() -> None:
-    """The figure's shares: logits above 0 are called real. Reals at 1, -1; fakes at -1, -1."""
-    from ganrun.figures.logits import verdict_figure
-
-    figure = verdict_figure(torch.tensor([1.0, -1.0]), torch.tensor([-1.0, -1.0]), True, "t")
+def test_the_legend_of_ds_histograms_gives_its_accuracy() -> None:
+    """Logits above 0 are classified as real. Reals at 1, -1; fakes at -1, -1."""
+    figure = logits_figure(torch.tensor([1.0, -1.0]), torch.tensor([-1.0, -1.0]), True, "t")
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert re.search(r"real, 50% told right", labels[0])
-    assert re.search(r"generated, 100% told right", labels[1])
+    assert labels == ["real, 50% classified right", "generated, 100% classified right"]

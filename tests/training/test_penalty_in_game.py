@@ -8,7 +8,8 @@ import torch
 from helpers import run_of, write_folder
 
 from ganrun.penalty.gradient import R1
-from ganrun.training.game import Game, Verdict, scalars
+from ganrun.protocols import DOutput
+from ganrun.training.game import Game, scalars
 from ganrun.training.randomness import reseed
 
 
@@ -33,24 +34,23 @@ def test_lazy_penalties_come_every_k_updates_times_k_with_rescaled_rates() -> No
     assert run.d_optimizer.defaults["betas"] == pytest.approx((0.5**c, 0.999**c))
     assert run.g_optimizer.defaults["betas"] == (0.5, 0.999)
     game = Game(run)
-    taken = [batch for batch in range(9) if "penalty/r1" in game.d_update(batch).terms]
-    assert taken == [0, 4, 8]
+    due = [index for index in range(9) if "penalty/r1" in game.d_update(index, noise=0).terms]
+    assert due == [0, 4, 8]
     real, fake = torch.randn(4, 1) + 69, torch.randn(4, 1) + 69
-    logits = Verdict(run.D(real)), Verdict(run.D(fake))
-    loss, terms, total = game._d_loss(4, real, fake, None, *logits)
+    loss, terms, total = game.d_loss(4, real, fake, None, DOutput(run.D(real)), DOutput(run.D(fake)))
     assert total.item() == pytest.approx(loss.item() + 4 * terms["penalty/r1"].item(), rel=1e-5)
     with pytest.raises(ValueError, match="every=0: must be at least 1"):
         R1(every=0)
 
 
 @pytest.mark.parametrize("layers", ["+arch.discriminator.batch_norm=true", "arch.discriminator.spectral_norm=true"])
-def test_penalties_do_not_move_what_d_counts(layers: str) -> None:
+def test_penalties_do_not_move_ds_statistics(layers: str) -> None:
     """Public mistake: every pass for a penalty moves batch norm's statistics, or iterates the spectral norm, again."""
     buffers = []
     for penalty in ("none", "consistency"):
         run = run_of("arch=mlp_small", layers, f"penalty={penalty}", "train.batch_size=8")
         reseed(torch.device("cpu"), 0, "step")
-        Game(run).d_update(0)
+        Game(run).d_update(0, noise=0)
         buffers.append(dict(run.D.named_buffers()))
     assert len(buffers[0]) > 2
     for name, value in buffers[0].items():
@@ -71,12 +71,13 @@ def test_lecams_anchors_are_in_the_checkpoint() -> None:
     assert run.state_dict()["penalty/lecam"]["started"]
 
 
-def test_a_penalty_of_the_users_own_needs_no_more_than_a_term(tmp_path: Path) -> None:
-    class Own:
-        def term(self, D, real, fake, y):
-            return 2 * D(real).square().mean()
-
-    run = run_of()
-    run.penalties["own"] = Own()
-    d, _ = Game(run).step(0)
-    assert d.terms["penalty/own"] > 0
+def test_a_penalty_of_the_users_own_needs_no_more_than_a_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_penalty.py").write_text(
+        "class Square:\n    def term(self, D, real, fake, y):\n        return 2 * D(real).square().mean()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    run = run_of("+penalty.own._target_=own_penalty.Square")
+    game = Game(run)
+    expected = 2 * run.D(run.batches[0][0]).square().mean()
+    d, _ = game.step(0)
+    torch.testing.assert_close(d.terms, {"penalty/own": expected})

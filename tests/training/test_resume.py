@@ -1,24 +1,23 @@
 """An interrupted run continues bit for bit, however it was interrupted."""
 
-import json
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same_run, logged, train_in
+from helpers import assert_same_run, kill_at, logged, recorded, result_of, send_at, start_until, train_in, waiting_at
 
 from ganrun.records import checkpoint
 
-NARROW = ["arch.generator.width=16", "arch.discriminator.width=16"]
-HEIGHTS = ["train.steps=900", "train.checkpoint_every=100", "train.log_every=10", "train.sample_every=450"]
-WGAN = ["data=digits", *NARROW, "loss=wgan", "train.ema=0.99", "train.steps=40", "train.batch_size=16",
-        "latent=uniform", "train.checkpoint_every=7", "train.log_every=2", "train.sample_every=20"]  # fmt: skip
+HEIGHTS = ["train.steps=60", "train.pretrain_d=3", "train.checkpoint_every=20", "train.log_every=1",
+           "train.sample_every=30", "train.metric_every=15", "train.frame_every=0", "data.num=2000",
+           "metric.distribution.num=1000", "metric.theory.num=1000"]  # fmt: skip
+WGAN = ["data=digits", "train.threads=1", "arch.generator.width=8", "arch.discriminator.width=8", "loss=wgan",
+        "train.ema=0.99", "train.steps=14", "train.batch_size=16", "latent=uniform", "train.checkpoint_every=5",
+        "train.log_every=1", "train.sample_every=7"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -29,48 +28,142 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "whole"
 
 
-def kill_and_resume(line: list[str], here, tmp_path: Path) -> Path:
-    process = start([*line, "run_dir=killed"], tmp_path)
-    wait_for(tmp_path / "killed" / "checkpoints", process)
-    time.sleep(random.uniform(0.05, 0.6))
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert not (tmp_path / "killed" / "result.json").exists()
-    with (tmp_path / "killed" / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 99999')  # a row that the kill cut off
-    code, out, err = here("resume", "run_dir=killed")
+@pytest.fixture(scope="module")
+def whole_wgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wgan")
+    train_in(folder, [*WGAN, "run_dir=whole"])
+    return folder / "whole"
+
+
+def assert_resumes_as(whole: Path, run_dir: Path, start: int | None, here, *line: str) -> None:
+    """start: the step of the checkpoint that it continues from; None: it begins again."""
+    code, out, err = here(*(line or ("resume", f"run_dir={run_dir.name}")))
     assert code == 0, err
-    assert "resuming at step" in out
-    assert json.loads((tmp_path / "killed" / "result.json").read_text())["status"] == "finished"
-    return tmp_path / "killed"
+    assert (f"resuming at step {start} of" in out) if start else ("resuming" not in out)
+    assert_same_run(whole, run_dir)
+    results = [result_of(path) for path in (whole, run_dir)]
+    for key in results[0].keys() - {"wall_time", "diagnosis"}:
+        assert results[0][key] == results[1][key], key
+    assert results[0]["diagnosis"]["measurements"] == results[1]["diagnosis"]["measurements"]
+    assert not list(run_dir.rglob("*.partial"))
 
 
 @pytest.mark.slow
-def test_kill_and_resume_is_the_whole_run(whole: Path, here, tmp_path: Path) -> None:
-    assert_same_run(whole, kill_and_resume(HEIGHTS, here, tmp_path))
+@pytest.mark.parametrize(
+    ("step", "start"),
+    [(-1, None), (20, None), (39, 20), (40, 20), (41, 40)],
+)
+def test_a_killed_run_continues_from_its_last_checkpoint_bit_for_bit(
+    step: int, start: int | None, whole: Path, here, tmp_path: Path
+) -> None:
+    """Killed while D is trained alone, and just before, at and after a step at which a checkpoint is due.
+
+    The loop logs before it saves: a run that is killed at step 40 has the row of that step, and not its checkpoint.
+    """
+    killed = tmp_path / "killed"
+    kill_at(step, [*HEIGHTS, "run_dir=killed"], tmp_path)
+    assert not (killed / "result.json").exists()
+    assert recorded(killed, "loss/d")[-1][0] == step
+    with (killed / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99999')  # a row that the kill cut off
+    assert_resumes_as(whole, killed, start, here)
 
 
 @pytest.mark.slow
-def test_kill_and_resume_is_the_whole_run_of_a_dcgan_with_an_average(here, tmp_path: Path) -> None:
-    assert here(*WGAN, "run_dir=whole")[0] == 0
-    assert_same_run(tmp_path / "whole", kill_and_resume(WGAN, here, tmp_path))
+@pytest.mark.parametrize(("step", "start"), [(10, 5), (11, 10)])
+def test_a_killed_run_of_a_dcgan_with_an_ema_continues_bit_for_bit(
+    step: int, start: int, whole_wgan: Path, here, tmp_path: Path
+) -> None:
+    kill_at(step, [*WGAN, "run_dir=killed"], tmp_path)
+    assert_resumes_as(whole_wgan, tmp_path / "killed", start, here)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_twice_continues_bit_for_bit(whole: Path, here, tmp_path: Path) -> None:
+    kill_at(30, [*HEIGHTS, "run_dir=killed"], tmp_path)
+    kill_at(50, ["resume", "run_dir=killed"], tmp_path)
+    assert_resumes_as(whole, tmp_path / "killed", 40, here)
+
+
+BEFORE_RENAMING = """
+import os, signal, sys
+from pathlib import Path
+
+replace = os.replace
+
+def ended(source, target, **others):
+    if Path(target).name.startswith({name!r}):
+        assert Path(source).stat().st_size > 0
+        os.kill(os.getpid(), signal.SIGKILL)
+    replace(source, target, **others)
+
+os.replace = ended
+from ganrun.cli.main import main
+sys.exit(main({arguments}))
+"""
+
+
+def kill_before_renaming(name: str, arguments: list[str], cwd: Path) -> None:
+    """Runs `ganrun ARGUMENTS`, and ends it by SIGKILL when it has written a temporary file that is to be `name`."""
+    done = run_code(BEFORE_RENAMING.format(name=name, arguments=arguments), cwd)
+    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
+
+
+def run_code(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "start"),
+    [("config.yaml", None), ("step_00000020.pt", None), ("step_00000040.pt", 20), ("result.json", 60)],
+)
+def test_a_run_that_is_killed_while_it_writes_a_file_has_the_one_before(
+    name: str, start: int | None, whole: Path, here, tmp_path: Path
+) -> None:
+    line = [*HEIGHTS, "run_dir=killed"]
+    kill_before_renaming(name, line, tmp_path)
+    assert not list((tmp_path / "killed").rglob(name))
+    assert_resumes_as(whole, tmp_path / "killed", start, here, *line)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["metrics.jsonl", "events"])
+def test_a_resume_that_is_killed_while_it_removes_what_was_logged_later_loses_nothing(
+    name: str, whole: Path, here, tmp_path: Path
+) -> None:
+    kill_at(30, [*HEIGHTS, "run_dir=killed"], tmp_path)
+    kill_before_renaming(name, ["resume", "run_dir=killed"], tmp_path)
+    assert_resumes_as(whole, tmp_path / "killed", 20, here)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_signals_save_and_are_recorded(number: int, code: int, whole: Path, here, tmp_path: Path) -> None:
+def test_a_signal_stops_the_run_after_its_step_and_a_checkpoint_is_written(
+    number: signal.Signals, code: int, whole: Path, here, tmp_path: Path
+) -> None:
     line = [*HEIGHTS, "train.checkpoint_every=0", "run_dir=stopped"]
-    process = start(line, tmp_path)
-    wait_for(tmp_path / "stopped" / "metrics.jsonl", process)
-    process.send_signal(number)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode == code, out
-    result = json.loads((tmp_path / "stopped" / "result.json").read_text())
-    assert result["status"] == "interrupted"
-    assert 0 < result["steps"] < 900
-    assert f"step {result['steps']}" in out
-    assert here(*line)[0] == 0  # the same command continues, too
-    assert_same_run(whole, tmp_path / "stopped")
+    ended, out = send_at(33, number, line, tmp_path)
+    assert ended == code, out
+    stopped = tmp_path / "stopped"
+    assert (result_of(stopped)["status"], result_of(stopped)["steps"]) == ("interrupted", 33)
+    assert checkpoint.steps_in(stopped / "checkpoints") == [33]
+    assert logged(stopped)[-1]["step"] == 33
+    assert "interrupted after 33 steps; the last checkpoint is step 33; continue with `ganrun resume" in out
+    assert_resumes_as(whole, stopped, 33, here, *line)  # the same command continues, too
+
+
+@pytest.mark.slow
+def test_a_second_interrupt_does_not_wait_for_the_step_to_end(whole: Path, here, tmp_path: Path) -> None:
+    line, interrupt = [*HEIGHTS, "run_dir=stopped"], "os.kill(os.getpid(), signal.SIGINT)"
+    process = start_until(33, f"{interrupt}; {interrupt}", line, tmp_path)
+    out, _ = process.communicate()
+    assert process.returncode == 130, out
+    stopped = tmp_path / "stopped"
+    assert (result_of(stopped)["status"], result_of(stopped)["steps"]) == ("interrupted", 33)
+    assert "interrupted after 33 steps; the last checkpoint is step 20;" in out
+    assert_resumes_as(whole, stopped, 20, here)
 
 
 @pytest.mark.slow
@@ -93,7 +186,6 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(here, tmp_path
     assert_same_run(tmp_path / "whole", damaged)
 
 
-@pytest.mark.slow
 def test_a_changed_config_is_refused_and_its_keys_are_named(here) -> None:
     line = ["train.steps=4", "train.sample_every=0", "run_dir=r"]
     assert here(*line)[0] == 0
@@ -104,8 +196,7 @@ def test_a_changed_config_is_refused_and_its_keys_are_named(here) -> None:
     assert here(*line, "train.keep_checkpoints=5")[0] == 0
 
 
-@pytest.mark.slow
-def test_a_folder_of_someone_else_and_a_run_that_is_under_way_are_refused(here, tmp_path: Path) -> None:
+def test_a_folder_of_someone_else_is_refused_and_left_as_it_is(here, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     code, _, err = here("run_dir=mine")
@@ -113,13 +204,16 @@ def test_a_folder_of_someone_else_and_a_run_that_is_under_way_are_refused(here, 
     assert "holds files, but no run" in err
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
-    process = start(["train.steps=100000", "run_dir=busy"], tmp_path)
-    wait_for(tmp_path / "busy" / "metrics.jsonl", process)
-    code, _, err = here("resume", "run_dir=busy")
-    process.kill()
-    process.communicate()
-    assert code == 2
-    assert "run_dir=busy: another process is writing to it." in err
+
+@pytest.mark.slow
+def test_a_run_that_is_under_way_is_refused(here, tmp_path: Path) -> None:
+    line = ["train.steps=4", "train.sample_every=0", "train.log_every=1", "run_dir=busy"]
+    with waiting_at(2, line, tmp_path) as process:
+        answers = [here("resume", "run_dir=busy"), here(*line)]
+        process.kill()
+    for code, _, err in answers:
+        assert code == 2
+        assert "run_dir=busy: another process is writing to it." in err
 
 
 def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(here, tmp_path: Path) -> None:
@@ -137,9 +231,9 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(here, tmp_p
     assert code == 3
     assert "diverged: step 15: loss/d is nan" in err
     assert "step 10" in err
-    result = json.loads((tmp_path / "r" / "result.json").read_text())
-    assert (result["status"], result["steps"]) == ("diverged", 15)
+    assert (result_of(tmp_path / "r")["status"], result_of(tmp_path / "r")["steps"]) == ("diverged", 15)
     state = checkpoint.load_newest(tmp_path / "r" / "checkpoints")
+    assert state is not None
     assert state["step"] == 10
     assert all(torch.isfinite(tensor).all() for tensor in state["G"].values())
 
@@ -160,34 +254,43 @@ def test_an_error_in_the_middle_is_recorded(here, tmp_path: Path) -> None:
     assert "failed after 7 steps: ZeroDivisionError" in err
     assert "step 5" in err
     assert "Traceback" in (tmp_path / "r" / "train.log").read_text()
-    assert json.loads((tmp_path / "r" / "result.json").read_text())["status"] == "failed"
+    assert result_of(tmp_path / "r")["status"] == "failed"
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs resource limits")
 def test_a_full_disk_is_one_sentence_and_loses_nothing(here, tmp_path: Path) -> None:
-    line = ["train.steps=300", "train.log_every=50", "train.checkpoint_every=100", "train.sample_every=0", "run_dir=r"]
-    assert here(*line[:-1], "run_dir=whole")[0] == 0
-    limit = (tmp_path / "whole" / "checkpoints" / "step_00000300.pt").stat().st_size // 2
-    code = (
+    line = ["train.steps=30", "train.log_every=5", "train.checkpoint_every=10", "train.sample_every=0"]
+    assert here(*line, "run_dir=whole")[0] == 0
+    limit = (tmp_path / "whole" / "checkpoints" / "step_00000030.pt").stat().st_size // 2
+    done = run_code(
         "import resource, sys\n"
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        f"from ganrun.cli.main import main; sys.exit(main({line}))"
+        f"from ganrun.cli.main import main; sys.exit(main({[*line, 'run_dir=r']}))",
+        tmp_path,
     )
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 1
     assert "File too large" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
-    assert json.loads((tmp_path / "r" / "result.json").read_text())["status"] == "failed"
+    assert result_of(tmp_path / "r")["status"] == "failed"
     assert not list((tmp_path / "r" / "checkpoints").iterdir())
     assert here("resume", "run_dir=r")[0] == 0
     assert_same_run(tmp_path / "whole", tmp_path / "r")
 
 
-@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_other_ones(here, tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
-        assert here("data=digits", "train.steps=6", f"seed={seed}", f"run_dir={name}", "train.log_every=1")[0] == 0
+        assert (
+            here(
+                "data=digits",
+                "train.threads=1",
+                "train.steps=6",
+                f"seed={seed}",
+                f"run_dir={name}",
+                "train.log_every=1",
+            )[0]
+            == 0
+        )
     assert_same_run(tmp_path / "a", tmp_path / "b")
     assert logged(tmp_path / "a") != logged(tmp_path / "c")
     pictures = [(tmp_path / name / "samples" / "step_00000006.png").read_bytes() for name in "ab"]
@@ -195,8 +298,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_other_ones(here, tmp_path
 
 
 @pytest.mark.slow
-def test_showing_and_saving_do_not_disturb_training(here, tmp_path: Path) -> None:
+def test_pictures_and_checkpoints_do_not_disturb_training(here, tmp_path: Path) -> None:
     for name, every in (("often", 3), ("never", 0)):
         line = [f"train.sample_every={every}", f"train.checkpoint_every={every}", f"run_dir={name}"]
-        assert here("data=digits", "train.steps=12", "train.log_every=4", *line)[0] == 0
+        assert here("data=digits", "train.threads=1", "train.steps=12", "train.log_every=4", *line)[0] == 0
     assert logged(tmp_path / "often") == logged(tmp_path / "never")

@@ -1,24 +1,23 @@
 """Sampling and metrics: what they draw does not depend on how, and they leave no trace in a run."""
 
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import run_of
+from helpers import logged, run_of, same, state_of
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganrun.arch.mlp import AlwaysDropout
 from ganrun.config import CONF
 from ganrun.data.dataset import Dataset
-from ganrun.training.evaluation import evaluate
+from ganrun.protocols import DFunction, Metric
+from ganrun.training.evaluation import Evaluation
 from ganrun.training.game import Game
 from ganrun.training.pictures import Pictures
 from ganrun.training.randomness import seeded
 from ganrun.training.sampling import CHUNK, draw, evaluating, fixed_latents, generate
-
-pytestmark = pytest.mark.slow  # as a whole it takes too long for `make test-fast`
 
 CPU = torch.device("cpu")
 EVERY_ARCH = sorted(path.stem for path in (CONF / "arch").glob("*.yaml"))
@@ -41,10 +40,7 @@ def trained(net: list[str]) -> Game:
     return game
 
 
-def copies(net: nn.Module) -> dict[str, Tensor]:
-    return {name: value.clone() for name, value in net.state_dict().items()}
-
-
+@pytest.mark.slow
 @each_net
 def test_eval_output_of_a_sample_does_not_depend_on_its_batch(net: list[str]) -> None:
     """Public mistake: G, or D, left in train mode, where batch norm makes a sample from the others of its batch."""
@@ -63,29 +59,28 @@ def test_eval_output_of_a_sample_does_not_depend_on_its_batch(net: list[str]) ->
             torch.testing.assert_close(run.D(samples[k : k + 1])[0], logits[k], rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @each_net
 def test_sampling_restores_modes_random_state_and_buffers(net: list[str]) -> None:
     """Public mistakes: model.eval() without a way back; batch norm's statistics moved by the samples of a metric."""
     run = trained(net).run
 
-    class Spy:
+    class Count(Metric):
         num = 20
 
-        def __call__(self, samples: Tensor, dataset: Dataset) -> dict[str, float]:
+        def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
             return {"num": len(samples)}
 
-    run.metrics.clear()
-    run.metrics["spy"] = Spy()
+    run = replace(run, metrics={"count": Count()})
     list(run.G.modules())[1].eval()  # one layer, on purpose
     modes = [[m.training for m in x.modules()] for x in (run.G, run.D)]
-    before, random = [copies(run.G), copies(run.D)], torch.get_rng_state()
+    before, random = [state_of(run.G), state_of(run.D)], torch.get_rng_state()
     draw(run.G, run.latent, 10, CPU, seed=0)
-    assert evaluate(run) == {"num": 20}
-    Pictures(run).draw(2)
+    assert Evaluation(run).metrics() == {"num": 20}
+    Pictures(run).draw("step 2")
     assert torch.equal(torch.get_rng_state(), random)
     assert [[m.training for m in x.modules()] for x in (run.G, run.D)] == modes
-    for x, kept in zip((run.G, run.D), before, strict=True):
-        assert all(torch.equal(value, kept[name]) for name, value in x.state_dict().items())
+    assert same([state_of(run.G), state_of(run.D)], before)
     assert all(p.grad is None for x in (run.G, run.D) for p in x.parameters())
 
 
@@ -140,20 +135,16 @@ def test_drawing_in_between_does_not_change_a_run(here, tmp_path: Path, monkeypa
     """Public mistake: a run that is looked at more often is another run."""
     plain = Pictures.draw
 
-    def disturbing(self: Pictures, step: int) -> object:
-        evaluate(self.run)
+    def disturbing(self: Pictures, moment: str) -> object:
+        Evaluation(self.run).metrics()
         torch.rand(7)
-        return plain(self, step)
+        return plain(self, moment)
 
     monkeypatch.setattr(Pictures, "draw", disturbing)
     for name, every in (("often", 1), ("never", 0)):
         line = ["metric=distribution", "metric.distribution.num=100", "arch=heights", f"train.sample_every={every}"]
         assert here(*line, "train.steps=8", "train.log_every=2", "train.ema=0.5", f"run_dir={name}")[0] == 0
-    rows = {}
-    for name in ("often", "never"):
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        rows[name] = [{k: v for k, v in json.loads(x).items() if not k.startswith("time/")} for x in lines]
-    assert rows["often"] == rows["never"]
+    assert logged(tmp_path / "often") == logged(tmp_path / "never")
 
 
 @each_net

@@ -1,0 +1,162 @@
+"""What `ganrun` prints when a run has ended."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from helpers import recorded, result_of
+
+from ganrun.commands.train import print_metrics
+from ganrun.protocols import MetricKey
+
+SHORT = ["train.steps=4", "train.sample_every=0", "train.frame_every=0", "train.diagnose=false", "data.num=500"]
+
+
+def printed(
+    metrics: Mapping[str, float], keys: Mapping[str, MetricKey], caplog: pytest.LogCaptureFixture
+) -> list[list[str]]:
+    """Each line that is printed for the metrics: the key, its value, and what stands beside it."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "ganrun"):
+        print_metrics(metrics, keys)
+    return [message.split(maxsplit=2) for message in caplog.messages]
+
+
+def test_each_metric_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = {"ks_100k": 0.0123456, "num_test": 10000.0, "kl": float("nan")}
+    keys = {"ks_100k": MetricKey("lower"), "num_test": MetricKey()}
+    assert printed(metrics, keys, caplog) == [["ks_100k", "0.01235"], ["num_test", "10,000"], ["kl", "nan"]]
+    assert printed({}, keys, caplog) == []
+    with caplog.at_level(logging.INFO, "ganrun"):
+        print_metrics({"ks_100k": 1.0}, {})
+    assert caplog.messages == ["  ks_100k                      1"]
+
+
+def test_the_datas_own_value_stands_beside_the_metric_alone(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = {"mean_1k": 68.67, "std_1k": 2.5, "mean_true": 69.0, "std_true": 3.0}
+    keys = {"mean_1k": MetricKey(true="mean_true"), "std_1k": MetricKey(true="std_true")}
+    assert printed(metrics, keys, caplog) == [["mean_1k", "68.67", "(true: 69)"], ["std_1k", "2.5", "(true: 3)"]]
+
+
+def test_one_value_of_the_data_may_stand_beside_several_metrics(caplog: pytest.LogCaptureFixture) -> None:
+    metrics = {"value_1k": -1.3, "value_of_optimal_d_1k": -0.8, "value_true": -1.386}
+    keys = {name: MetricKey(true="value_true") for name in ("value_1k", "value_of_optimal_d_1k")}
+    assert printed(metrics, keys, caplog) == [
+        ["value_1k", "-1.3", "(true: -1.386)"],
+        ["value_of_optimal_d_1k", "-0.8", "(true: -1.386)"],
+    ]
+
+
+def test_what_is_about_a_metric_stands_beside_it_without_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    """In the order of the metrics, and the data's own value last. A key that does not begin with the metric's stays."""
+    metrics = {"ll_10k_sigma": 0.2, "ll_10k": 225.0, "ll_10k_se": 2.0, "ll_true": 230.0, "width": 7.0}
+    keys = {
+        "ll_10k": MetricKey("higher", true="ll_true"),
+        **{name: MetricKey(about="ll_10k") for name in ("ll_10k_sigma", "ll_10k_se", "width")},
+    }
+    assert printed(metrics, keys, caplog) == [["ll_10k", "225", "(sigma: 0.2, se: 2, width: 7, true: 230)"]]
+
+
+def test_what_is_about_another_metric_and_has_something_beside_it_has_a_line_too(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = {"ll": 225.0, "ll_se": 2.0, "ll_anchor": 240.0, "ll_anchor_se": 3.0}
+    keys = {
+        "ll": MetricKey("higher"),
+        "ll_se": MetricKey(about="ll"),
+        "ll_anchor": MetricKey(about="ll"),
+        "ll_anchor_se": MetricKey(about="ll_anchor"),
+    }
+    assert printed(metrics, keys, caplog) == [
+        ["ll", "225", "(se: 2, anchor: 240)"],
+        ["ll_anchor", "240", "(se: 3)"],
+    ]
+
+
+def test_a_name_alone_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    """What a metric does not declare has a line of its own, though its key goes on from another."""
+    metrics = {"fid": 3.0, "fid_se": 0.1, "fid_true": 0.0}
+    for keys in ({}, {name: MetricKey() for name in metrics}):
+        assert printed(metrics, keys, caplog) == [["fid", "3"], ["fid_se", "0.1"], ["fid_true", "0"]]
+
+
+def test_a_value_whose_owner_was_not_taken_has_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    """As where the run directory knows keys of an earlier evaluation."""
+    keys = {
+        "fid": MetricKey("lower", true="fid_true"),
+        "fid_se": MetricKey(about="fid"),
+        "mean": MetricKey(true="mean_true"),
+    }
+    assert printed({"fid_se": 0.1, "fid_true": 0.0, "mean": 2.0}, keys, caplog) == [
+        ["fid_se", "0.1"],
+        ["fid_true", "0"],
+        ["mean", "2"],
+    ]
+
+
+# Of a run
+
+
+def lines(out: str) -> dict[str, str]:
+    """The printed metrics of a run, by key, with single spaces."""
+    found = (line.split(maxsplit=1) for line in out.splitlines() if line.startswith("  "))
+    return {key: " ".join(rest.split()) for key, rest in found}
+
+
+def test_a_run_prints_its_metrics_beside_the_values_of_the_data(here, tmp_path: Path) -> None:
+    code, out, _ = here(*SHORT, "metric.distribution.num=1000", "metric.theory.num=1000", "run_dir=r")
+    assert code == 0
+    metrics, found = result_of(tmp_path / "r")["metrics"], lines(out)
+    assert found["mean_1k"] == f"{metrics['mean_1k']:.4g} (true: 69)"
+    assert found["std_1k"] == f"{metrics['std_1k']:.4g} (true: 3)"
+    assert found["tail_mass_2sigma_1k"].endswith("(true: 0.0455)")
+    assert found["value_1k"] == f"{metrics['value_1k']:.4g} (true: -1.386)"
+    assert found["value_of_optimal_d_1k"].endswith("(true: -1.386)")
+    assert found["w1_1k"] == f"{metrics['w1_1k']:.4g}"
+    assert found.keys() == {key for key in metrics if not key.endswith("_true")}
+    evaluated = here("evaluate", "run_dir=r")
+    assert evaluated[0] == 0
+    assert lines(evaluated[1]) == found
+
+
+def test_a_metric_of_the_users_own_says_what_stands_beside_what(here, tmp_path: Path) -> None:
+    (tmp_path / "spread_and_more.py").write_text(
+        "from ganrun.protocols import MetricKey\n"
+        "class Spread:\n"
+        "    num = 100\n"
+        "    caveat = 'spread: says nothing of quality.'\n"
+        "    def keys(self, spec, logistic):\n"
+        "        return {'spread': MetricKey(true='of_data'), 'spread_num': MetricKey(about='spread')}\n"
+        "    def __call__(self, samples, dataset):\n"
+        "        return {'spread': 2, 'spread_num': len(samples), 'of_data': dataset.spec.std, 'other': 1.5}\n"
+    )
+    (tmp_path / "conf" / "metric").mkdir(parents=True)
+    (tmp_path / "conf" / "metric" / "spread.yaml").write_text("spread: {_target_: spread_and_more.Spread}\n")
+    code, out, _ = here(*SHORT, "metric=spread", "run_dir=r")
+    assert code == 0
+    assert lines(out) == {"spread": "2 (num: 100, true: 3)", "other": "1.5"}
+    assert "spread: says nothing of quality." in out.splitlines()
+    assert recorded(tmp_path / "r", "metric/other") == [(4, 1.5)]
+
+
+def test_a_run_that_stopped_early_prints_its_best_value(here, tmp_path: Path) -> None:
+    (tmp_path / "ever_worse.py").write_text(
+        "from ganrun.protocols import MetricKey\n"
+        "class Worse:\n"
+        "    num, value = 1, 0\n"
+        "    def keys(self, spec, logistic): return {'error': MetricKey('lower')}\n"
+        "    def __call__(self, samples, dataset):\n"
+        "        self.value += 1\n"
+        "        return {'error': self.value / 4}\n"
+    )
+    (tmp_path / "conf" / "metric").mkdir(parents=True)
+    (tmp_path / "conf" / "metric" / "worse.yaml").write_text("worse: {_target_: ever_worse.Worse}\n")
+    line = [*SHORT, "metric=worse", "train.metric_every=1", "train.keep_best=error", "run_dir=r"]
+    code, out, _ = here(*line, "train.patience=2")
+    assert code == 0
+    assert "finished: 3 steps in" in out
+    assert "best       error 0.25 at step 1: checkpoint=best; nothing better came, so it stopped early\n" in out
+    assert lines(out) == {"error": "0.75"}
+    code, out, _ = here(*line[:-1], "run_dir=to_the_end")
+    assert "best       error 0.25 at step 1: checkpoint=best\n" in out

@@ -1,0 +1,119 @@
+"""What metrics declare of their keys, against what they return."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import pytest
+import torch
+from helpers import REPO, config_of
+
+from ganrun.data.dataset import Dataset
+from ganrun.data.digits import digits
+from ganrun.data.seeds import generator
+from ganrun.data.toy import gaussian, grid, mixture1d, ring, spiral
+from ganrun.metric.distribution import Distribution
+from ganrun.metric.divergence import Divergence
+from ganrun.metric.modes import Modes
+from ganrun.metric.neighbors import Neighbors
+from ganrun.metric.parzen import Parzen
+from ganrun.metric.theory import Theory
+from ganrun.protocols import DFunction, Metric
+
+Data = Callable[[], Dataset]
+
+
+def ring_of() -> Dataset:
+    return ring(8, 2, 0.1, 100)
+
+
+def heights() -> Dataset:
+    return gaussian(69, 3, 100)
+
+
+def two_modes() -> Dataset:
+    return mixture1d([-3, 3], [0.5, 1], [0.3, 0.7], 100)
+
+
+@dataclass(frozen=True)
+class Case:
+    """better: of the keys that say how good samples are; all others of the metric say something else."""
+
+    metric: Metric
+    data: Data
+    better: Mapping[str, str] = field(default_factory=dict)
+    logistic: bool = True
+
+
+LOWER_IN_1D = {"ks_2k": "lower", "w1_2k": "lower", "jsd_20bins_2k": "lower"}
+HIGHER_OF_MODES = {"modes_covered_3sigma_2k": "higher", "high_quality_3sigma_2k": "higher"}
+SMALL = {"num": 50, "num_valid": 30}
+CASES = {
+    "distribution": Case(Distribution(num=2000, bins=20), heights, LOWER_IN_1D),
+    "distribution, critic": Case(Distribution(num=2000, bins=20), two_modes, LOWER_IN_1D, logistic=False),
+    "divergence, 1-D": Case(Divergence(num=2000, bins=20), heights, {"jsd_20bins_2k": "lower"}),
+    "divergence, 2-D": Case(
+        Divergence(num=2500, bins=9), lambda: spiral(2, 2, 0.05, 16, 100), {"jsd_9x9bins_2500": "lower"}
+    ),
+    "modes": Case(Modes(num=2000), ring_of, {**HIGHER_OF_MODES, "reverse_kl_2k": "lower"}),
+    "modes, min_samples": Case(
+        Modes(num=100, sigmas=2.5, min_samples=3), lambda: grid(5, 2, 0.05, 100),
+        {"modes_covered_2.5sigma_min3_100": "higher", "high_quality_2.5sigma_100": "higher", "reverse_kl_100": "lower"},
+    ),
+    "neighbors": Case(Neighbors(num=40, rows=4, columns=3), digits),
+    "parzen": Case(Parzen(**SMALL), digits, {"parzen_50": "higher", "parzen_50_valid": "higher"}),
+    "parzen, no anchor": Case(
+        Parzen(anchor=False, **SMALL), digits, {"parzen_50": "higher", "parzen_50_valid": "higher"}
+    ),
+    "parzen, split=valid": Case(Parzen(split="valid", **SMALL), digits, {"parzen_50_valid": "higher"}),
+    "parzen, split=valid, no anchor": Case(
+        Parzen(split="valid", anchor=False, **SMALL), digits, {"parzen_50_valid": "higher"}
+    ),
+    "theory, 1-D": Case(Theory(num=2000), heights, {"js_distance_2k": "lower"}),
+    "theory, 2-D": Case(Theory(num=2000), ring_of, {"js_distance_2k": "lower"}),
+    "theory, critic, 1-D": Case(Theory(num=2000), heights, {"w1_2k": "lower"}, logistic=False),
+    "theory, critic, 2-D": Case(Theory(num=2000), ring_of, logistic=False),
+}  # fmt: skip
+EVERY_CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+
+
+def computed(case: Case) -> dict[str, float]:
+    """The metric of a generator that is off."""
+    data, num = case.data(), case.metric.num
+    case.metric.check(data)
+    noise = torch.randn(num, *data.spec.shape, generator=generator(0, "samples"))
+    D = DFunction(lambda x: x.flatten(1).mean(1), case.logistic) if case.metric.needs_d else None
+    return case.metric(data.spec.mean + data.spec.std * noise, data, D)
+
+
+@EVERY_CASE
+def test_every_declared_key_is_returned_and_any_other_is_the_value_of_the_data(case: Case) -> None:
+    declared, found = case.metric.keys(case.data().spec, case.logistic), computed(case)
+    assert declared.keys() <= found.keys()
+    assert found.keys() - declared.keys() == {key.true for key in declared.values() if key.true}
+
+
+@EVERY_CASE
+def test_every_key_that_is_referred_to_is_returned(case: Case) -> None:
+    declared, found = case.metric.keys(case.data().spec, case.logistic), computed(case)
+    for name, key in declared.items():
+        assert not key.true or key.true in found
+        assert not key.about or key.about in declared.keys() - {name}
+
+
+@EVERY_CASE
+def test_it_is_known_which_values_are_better_where_they_say_how_good_samples_are(case: Case) -> None:
+    declared = case.metric.keys(case.data().spec, case.logistic)
+    assert {name: key.better for name, key in declared.items() if key.better} == case.better
+
+
+@pytest.mark.parametrize("name", ["ks_2k", "w1_2k", "jsd_20bins_2k"])
+def test_the_better_values_of_a_distance_are_those_of_better_samples(name: str) -> None:
+    metric, data = Distribution(num=2000, bins=20), heights()
+    good = 69 + 3 * torch.randn(2000, 1, generator=generator(0, "good"))
+    assert metric(good, data)[name] < metric(good + 1, data)[name]
+
+
+def test_every_metric_of_the_command_line_is_among_these() -> None:
+    names = {path.stem for path in (REPO / "conf" / "metric").glob("*.yaml")} - {"none"}
+    configured = {config_of(f"metric={name}")["metric"][name]["_target_"] for name in names}
+    assert configured == {f"{type(c.metric).__module__}.{type(c.metric).__name__}" for c in CASES.values()}
