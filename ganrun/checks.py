@@ -6,7 +6,7 @@ import types
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a word", type(None): "null"}
+NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:

@@ -39,7 +39,7 @@ class Condition(protocols.Condition):
     def check(self, spec: DataSpec) -> None:
         if not spec.num_classes:
             raise ValueError(
-                "condition: these data have no labels; use data that have, such as data=digits, mnist, cifar10, "
+                "condition: these data have no labels; use data with labels, such as data=digits, mnist, cifar10, "
                 "fer2013, or a folder with one sub-folder per class, or condition=none."
             )
 

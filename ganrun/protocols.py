@@ -1,7 +1,7 @@
 """The interfaces of ganrun's components, with their defaults.
 
 A class of your own need not derive from these: where a run is built, `complete` adds the defaults that it lacks. The
-training code then calls every component through its interface, and never asks what it can do.
+training code then calls every component through its interface, without a test of what it can do.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class DOutput(NamedTuple):
-    """What D gives for a batch, in float32: logits (B,), and where they are asked for class logits (B, K) and features.
+    """What D gives for a batch, in float32: logits (B,), and where they are needed class logits (B, K) and features.
 
     features: (B, ...), of the last hidden layer.
     """
@@ -111,7 +111,7 @@ class Penalty:
 
 
 class Condition:
-    """What the networks are told of a sample's class y (B,). `Unconditional` is the one that tells nothing."""
+    """How a sample's class y (B,) enters the networks and their losses. `Unconditional` is the one that uses none."""
 
     uses_labels: bool = True
 
@@ -146,7 +146,7 @@ class Unconditional(Condition):
 
 
 class Augmentation:
-    """What is done to every batch that D sees, real or fake. These defaults do nothing."""
+    """What is done to every batch before it enters D, real or fake. These defaults do nothing."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """x (B, *shape) -> (B, *shape), differentiable."""

@@ -1,19 +1,24 @@
 """What the tests share: runs built from a command line, processes that end at a chosen moment, data sets in miniature,
-records read back, and networks whose answers are known by hand.
+records read back, and networks whose outputs are known by hand.
 """
 
 import copy
 import functools
 import json
 import math
+import multiprocessing
 import os
 import pickle
 import signal
-import subprocess
 import sys
+import tempfile
 import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import joblib
 import numpy as np
@@ -27,8 +32,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from ganrun.cli.compose import compose, plain
+from ganrun.cli.main import main
 from ganrun.penalty.gradient import R1, R2, Dragan, GradientPenalty, ZeroCentered
 from ganrun.records import checkpoint
+from ganrun.records.run_dir import RunDir
 from ganrun.training.build import build
 from ganrun.training.run import Run
 
@@ -53,8 +60,6 @@ def run_of(*overrides: str) -> Run:
 
 def train_in(folder: Path, *lines: list[str]) -> None:
     """Runs command lines in this process, for what several tests share, which the fixture `here` is not for."""
-    from ganrun.cli.main import main
-
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["ganrun"])
@@ -64,57 +69,112 @@ def train_in(folder: Path, *lines: list[str]) -> None:
             assert main(line) == 0
 
 
-# Processes that end, or wait, at a chosen moment
+# `ganrun` in a process of its own, which ends, or waits, at a chosen moment. It is forked from a process that has
+# imported what a run needs: starting another Python would take longer than the run.
 
-AT_STEP = """
-import os, signal, sys
-from ganrun.records.run_dir import RunDir
-
-log_metrics = RunDir.log_metrics
-
-def interrupted(self, row):
-    log_metrics(self, row)
-    if row["step"] == {step}:
-        {action}
-
-RunDir.log_metrics = interrupted
-from ganrun.cli.main import main
-sys.exit(main({arguments}))
-"""
-WAIT = "print('waiting', flush=True); sys.stdin.read()"
+FORKED = multiprocessing.get_context("forkserver")
+FORKED.set_forkserver_preload(
+    ["ganrun.training.train", "ganrun.figures.density", "ganrun.metric.theory", "joblib", "scipy.io", "pytest"]
+)
+Prepare = Callable[[], None]  # called in the process before `ganrun` is
 
 
-def start_until(step: int, action: str, arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
-    """`ganrun ARGUMENTS` in a process of its own, which does `action` when it has logged that step."""
-    code = AT_STEP.format(step=step, action=action, arguments=arguments)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [sys.executable, "-c", code], cwd=cwd, env=environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-    )  # fmt: skip
+class Ended(NamedTuple):
+    """code: minus the number of a signal that ended the process."""
+
+    code: int
+    out: str
+    err: str
 
 
-def send_at(step: int, number: signal.Signals, arguments: list[str], cwd: Path) -> tuple[int, str]:
-    """Runs `ganrun ARGUMENTS`, which sends itself a signal when it has logged that step: its exit code and output."""
-    process = start_until(step, f"os.kill(os.getpid(), {int(number)})", arguments, cwd)
-    out, _ = process.communicate()
-    return process.returncode, out
+def end_of(arguments: Sequence[str], cwd: Path, prepare: Prepare) -> Ended:
+    """Runs `ganrun ARGUMENTS` in another process."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = FORKED.Process(target=_ganrun, args=(list(arguments), cwd, prepare, Path(folder)))
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        return Ended(process.exitcode, *((Path(folder) / name).read_text() for name in ("out", "err")))
 
 
-def kill_at(step: int, arguments: list[str], cwd: Path) -> None:
+def _ganrun(arguments: list[str], cwd: Path, prepare: Prepare, output: Path) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        file = os.open(output / name, os.O_WRONLY | os.O_CREAT)
+        os.dup2(file, number)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the process that this one is forked from ignores
+    os.chdir(cwd)
+    prepare()
+    sys.exit(main(arguments))
+
+
+def send_at(step: int, numbers: Sequence[signal.Signals], arguments: Sequence[str], cwd: Path) -> Ended:
+    """Runs `ganrun ARGUMENTS`, which sends itself these signals when it has logged that step."""
+    return end_of(arguments, cwd, partial(at_step, step, partial(send, numbers)))
+
+
+def kill_at(step: int, arguments: Sequence[str], cwd: Path) -> None:
     """Runs `ganrun ARGUMENTS`, and ends it by SIGKILL when it has logged that step."""
-    code, out = send_at(step, signal.SIGKILL, arguments, cwd)
-    assert code == -signal.SIGKILL, out
+    ended = send_at(step, [signal.SIGKILL], arguments, cwd)
+    assert ended.code == -signal.SIGKILL, ended
 
 
-def waiting_at(step: int, arguments: list[str], cwd: Path) -> subprocess.Popen[str]:
-    """`ganrun ARGUMENTS`, under way: it has logged that step, and waits until it is killed."""
-    process = start_until(step, WAIT, arguments, cwd)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line == "waiting\n":
-            return process
-    raise AssertionError("it ended before that step")
+def kill_before_renaming(name: str, arguments: Sequence[str], cwd: Path) -> None:
+    """Runs `ganrun ARGUMENTS`, and ends it by SIGKILL when it has written a file that is to be renamed so."""
+    ended = end_of(arguments, cwd, partial(before_renaming, name, partial(send, [signal.SIGKILL])))
+    assert ended.code == -signal.SIGKILL, ended
+
+
+@contextmanager
+def waiting_at(step: int, arguments: Sequence[str], cwd: Path) -> Iterator[None]:
+    """`ganrun ARGUMENTS` under way: it has logged that step, and is killed at the end of the body."""
+    here, there = FORKED.Pipe()
+    with tempfile.TemporaryDirectory() as folder:
+        prepare = partial(at_step, step, partial(wait, there))
+        process = FORKED.Process(target=_ganrun, args=(list(arguments), cwd, prepare, Path(folder)))
+        process.start()
+        there.close()
+        try:
+            here.recv()  # raises EOFError if the process ends before that step
+            yield
+        finally:
+            process.kill()
+            process.join()
+
+
+def send(numbers: Sequence[signal.Signals]) -> None:
+    for number in numbers:
+        os.kill(os.getpid(), number)
+
+
+def wait(pipe: Connection) -> None:
+    pipe.send("waiting")
+    pipe.recv()
+
+
+def at_step(step: int, action: Callable[[], None]) -> None:
+    """Do `action` when a row of that step has been logged."""
+    log_metrics = RunDir.log_metrics
+
+    def interrupted(self: RunDir, row: dict[str, object]) -> None:
+        log_metrics(self, row)
+        if row["step"] == step:
+            action()
+
+    RunDir.log_metrics = interrupted
+
+
+def before_renaming(name: str, action: Callable[[], None]) -> None:
+    """Do `action` when a temporary file has been written that is to get a name that starts with `name`."""
+    replace = os.replace
+
+    def interrupted(source: str, target: str) -> None:
+        if Path(target).name.startswith(name):
+            assert Path(source).stat().st_size > 0
+            action()
+        replace(source, target)
+
+    os.replace = interrupted
 
 
 # Records

@@ -60,6 +60,7 @@ def commands() -> list[tuple[str, str]]:
     return sorted(set(found))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_commands_of_the_pages_compose(page: str, line: str) -> None:
     config_of(*line.split())
@@ -75,6 +76,7 @@ def test_the_code_of_the_python_page_runs(monkeypatch: pytest.MonkeyPatch) -> No
     assert len(names["losses"]) == 3  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_components_of_the_pages_train(here, tmp_path: Path) -> None:
     """The user's own loss, data, penalty and metric, as README and the pages show them."""
     files = {

@@ -1,13 +1,14 @@
 """Losses, penalties, conditions and nets together: trains and resumes bit for bit, or is refused with a remedy.
 
-Every loss meets every penalty in every net; with conditions, any two of the four meet in every way, and any three in at
-least half of their ways.
+Any two of the four meet in every way, and any three in at least half of their ways.
 """
 
+import functools
 import io
 import itertools
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -37,7 +38,7 @@ CASES = [
     for j, penalty in enumerate(PENALTIES)
     for k, condition in enumerate(sorted(CONDITIONS, key="none".__ne__))  # none first
     for n, net in enumerate(NETS)
-    if condition == "none" or (i + j + k + n) % 6 == 0
+    if (i + j + k + n) % (2 if condition == "none" else 6) == 0
 ]
 DCGAN = ["arch.generator.width=2", "arch.discriminator.width=2"]
 NOISE = ["train.label_noise=0.1", "train.instance_noise=0.1"]
@@ -65,21 +66,23 @@ def test_any_two_meet_in_every_way_and_any_three_in_half_of_them() -> None:
             assert len(met) >= share * math.prod(len(every[i]) for i in some)
 
 
-def saved(run: Run) -> bytes:
+def saved_and_loaded(state: dict[str, Any]) -> dict[str, Any]:
     buffer = io.BytesIO()
-    torch.save(run.state_dict(), buffer)
-    return buffer.getvalue()
+    torch.save(state, buffer)
+    return torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
 
 
-def loaded(data: bytes) -> dict:
-    return torch.load(io.BytesIO(data), weights_only=True)
+@functools.cache
+def option(group: str, name: str) -> Config:
+    """What an option that brings nothing else along sets."""
+    return config_of(f"{group}={name}")[group]
 
 
 def refusal(config: Config, net: str) -> str | None:
     """The sentence that a combination is refused with, or None. It follows from what the components declare."""
     condition, penalties = config["condition"], config["penalty"]
     if condition and net == "vectors":
-        return "condition: these data have no labels; use data that have, .* or condition=none"
+        return "condition: these data have no labels; use data with labels, .* or condition=none"
     if condition.get("generator") == "batch_norm" and net == "images, fully connected":
         return "condition.generator=batch_norm: .* no batch normalization; use condition.generator=concat"
     for name, node in penalties.items():
@@ -100,16 +103,15 @@ def test_trains_and_resumes_or_is_refused(
     line += ["train.batch_size=4", "train.n_critic=1", "train.threads=1", "train.device=cpu"]
     line += [] if net == "vectors" else images
     line += [] if "arch=mlp" in line or net == "vectors" else DCGAN
-    apart = {"penalty": penalty, "condition": condition}  # which bring nothing along
-    config = config_of(*line) | {group: config_of(f"{group}={option}")[group] for group, option in apart.items()}
+    config = config_of(*line) | {"penalty": option("penalty", penalty), "condition": option("condition", condition)}
     if sentence := refusal(config, net):
         with pytest.raises(ValueError, match=sentence):
             build(config)
         return
     whole, resumed = build(config), build(config)
     play(whole, 0, 1)
-    resumed.load_state_dict(loaded(saved(whole)))
+    resumed.load_state_dict(saved_and_loaded(whole.state_dict()))
     play(whole, 1, 3)
     play(resumed, 1, 3)
     assert whole.is_finite()
-    assert same(loaded(saved(whole)), loaded(saved(resumed)))
+    assert same(whole.state_dict(), resumed.state_dict())

@@ -1,20 +1,20 @@
 """A user's bare class, which derives from nothing of ganrun, gets its interface's defaults where a run is built."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from conftest import Here
-from helpers import logged, result_of
+from helpers import logged, result_of, same
 from torch import Tensor, nn
 
 from ganrun.protocols import Augmentation, DOutput, FeatureLoss, Loss, Metric, Penalty, complete
 from ganrun.records.checkpoint import load_newest
+from ganrun.training.load import load
 
 MODULE = """
 import torch
@@ -74,6 +74,10 @@ class Metric:
     def __call__(self, samples, dataset):
         return {"num_samples": len(samples)}
 
+class BadKeys(Metric):
+    def keys(self, spec, logistic):
+        return {"num_samples": "higher"}
+
 class WithSlots:
     __slots__ = ("num",)
     def d_loss(self, real_logits, fake_logits):
@@ -105,20 +109,14 @@ def add_option(group: str, name: str, settings: str = "") -> None:
 
 
 def train_with(here: Here, group: str, *overrides: str) -> list[dict[str, Any]]:
-    """Trains with the option `bare` of that group, uses the run by other verbs too, and returns what was logged."""
+    """Trains with the option `bare` of that group, loads and builds the run again, and returns what was logged."""
     line = ["metric=none", f"{group}=bare", *overrides, "train.steps=2", "train.log_every=1"]
-    line += ["train.sample_every=0", "train.threads=1"]
-    for command in ([*line, "run_dir=r"], ["sample", "run_dir=r", "num=5"], ["diagnose", "run_dir=r"]):
-        code, _, err = here(*command)
-        assert (code, err) == (0, "")
-    assert result_of(Path("r"))["status"] == "finished"
+    code, _, err = here(*line, "train.sample_every=0", "train.threads=1", "run_dir=r")
+    assert (code, err) == (0, "")
+    assert result_of(Path("r"))["diagnosis"] is not None
+    run = load("r", device="cpu").build()
+    assert same(run.state_dict()["G"], load_newest(Path("r/checkpoints"))["G"])
     return [row for row in logged(Path("r")) if "loss/d" in row]
-
-
-def samples() -> Mapping[str, np.ndarray]:
-    (path,) = Path("r/samples").glob("*.npz")
-    with np.load(path) as found:
-        return dict(found)
 
 
 def test_a_bare_loss_trains(here: Here) -> None:
@@ -153,7 +151,9 @@ def test_a_bare_penalty_that_projects_trains(here: Here) -> None:
 def test_a_bare_condition_trains(here: Here) -> None:
     add_option("condition", "Condition")
     train_with(here, "condition", "data=digits", "arch=mlp")
-    assert samples()["labels"].tolist() == [0, 1, 2, 3, 4]
+    loaded = load("r", device="cpu")
+    assert loaded.classes(5).tolist() == [0, 1, 2, 3, 4]
+    assert loaded.sample(5).shape == (5, 1, 8, 8)
     G = load_newest(Path("r/checkpoints"))["G"]
     assert G["layers.0.weight"].shape[1] == 100 + 10  # latents, and labels of ten classes
 
@@ -175,7 +175,7 @@ def test_a_bare_latent_trains(here: Here) -> None:
     add_option("latent", "Latent")
     train_with(here, "latent", "arch.z_dim=3")
     assert load_newest(Path("r/checkpoints"))["G"]["layers.0.weight"].shape[1] == 3
-    x = samples()["samples"]
+    x = load("r", device="cpu").sample(5)
     assert (x == x[0]).all()
 
 
@@ -197,6 +197,7 @@ def test_a_bare_metric_is_taken(here: Here) -> None:
          "use a class, or derive from ganrun.protocols.Augmentation."),
         ("loss", "WithSlots", "loss: a WithSlots cannot be completed by the defaults of its interface; "
          "use a class, or derive from ganrun.protocols.Loss."),
+        ("metric", "BadKeys", "metric.bare: its method keys has to return a ganrun.protocols.MetricKey for each key."),
         ("loss", "Term", "loss: its d_loss(real_logits, fake_logits) does not work (it has no method d_loss)."),
     ],
 )  # fmt: skip

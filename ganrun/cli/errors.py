@@ -41,7 +41,7 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
     if isinstance(error, OmegaConfBaseException):
         key = error.full_key or ""
         if "Missing mandatory value" in str(error):
-            return f"{key}: has to be given, as in `ganrun {verb} {key}=...`."
+            return f"{key}: must be given, as in `ganrun {verb} {key}=...`."
         return f"{key}: {str(error).splitlines()[0]}."
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}."
@@ -63,7 +63,7 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
         return is_a_section(key, value)
     known = known_keys(verb, arguments)
     if verb == "evaluate" and key.startswith("metric.") and not any(name.startswith("metric.") for name in known):
-        return f"{key}={value}: no metric is chosen here; choose its own, as in metric=modes metric.modes.num=10000."
+        return f"{key}={value}: no metric is chosen; choose one, as in metric=modes metric.modes.num=10000."
     hint = did_you_mean(key, known)
     lists = "ganrun --cfg job" if verb == "train" else f"ganrun {verb} --help"
     return f"{key}={value}: no such setting{hint} `{lists}` lists them all."

@@ -21,7 +21,7 @@ def overview(arguments: Sequence[str]) -> str:
     lines += ["", "Groups, selected with group=option:", *group_lines(arguments)]
     lines += [
         "",
-        "To copy:",
+        "Examples:",
         EXAMPLES,
         "",
         "All settings of a verb: ganrun VERB --help. The composed config of a job: ganrun --cfg job.",
@@ -36,7 +36,7 @@ def help_text(verb: str, arguments: Sequence[str]) -> str:
     parts = [title_of(text), settings_body(text)]
     if chosen := choices_body(text):
         parts.append(f"Groups, selected with group=option, and their default options:\n{chosen}")
-    parts.append("\n".join(["To copy:", *examples_of(text)]))
+    parts.append("\n".join(["Examples:", *examples_of(text)]))
     return "\n\n".join(parts)
 
 

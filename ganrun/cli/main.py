@@ -66,7 +66,7 @@ def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     if word in verbs():
         return word, rest
     if word in groups_and_options(config_dirs(rest)):
-        raise ValueError(f"{word}: is a group, whose options are chosen as in {word}={(rest or ['OPTION'])[0]}.")
+        raise ValueError(f"{word}: is a group of options; choose one, as in {word}={(rest or ['OPTION'])[0]}.")
     raise ValueError(f"{word}: no such command{did_you_mean(word, verbs())} `ganrun --help` lists them.")
 
 
@@ -144,7 +144,7 @@ class CommandLine:
         """Check each value of the sweep, with the first values of the other settings, before the first job starts."""
         choices = {override.input_line: single_choices(override) for override in self.overrides}
         if empty := next((line for line, found in choices.items() if not found), None):
-            raise ValueError(f"{empty}: is a sweep over nothing.")
+            raise ValueError(f"{empty}: sweeps over no values.")
         first = {line: found[0] for line, found in choices.items()}
         others = [{**first, line: choice} for line, found in choices.items() for choice in found[1:MOST_CHECKED]]
         for job in [first, *others]:

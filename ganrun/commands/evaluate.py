@@ -44,7 +44,7 @@ class Measured:
     ema: bool
     seed: int
     metrics: dict[str, float]
-    group: str  # of the names on record: `metric`, as the run itself takes them, `metric_raw`, `metric_seed_5`
+    group: str  # of the recorded names: `metric`, as the run itself takes them, `metric_raw`, `metric_seed_5`
     pictures: dict[str, np.ndarray] = field(default_factory=dict)  # of metrics that draw one, by the metric's name
 
     @property

@@ -12,7 +12,7 @@ from ganrun.figures.album import save_still
 from ganrun.figures.likelihood import likelihood_figure
 from ganrun.records.run_dir import RunDir
 from ganrun.reports.run_list import find_runs
-from ganrun.reports.table1 import Score, Selection, how_to_take, panels, read, report
+from ganrun.reports.table1 import Score, Selection, how_to_compute, panels, read, report
 
 log = logging.getLogger("ganrun")
 
@@ -43,7 +43,7 @@ def main(config: Config, name: str = "") -> int:
         if score := read(RunDir(path), selection):
             scores.append(score)
         else:
-            missing.append(how_to_take(path, selection))
+            missing.append(how_to_compute(path, selection))
     if not scores:
         raise ValueError(missing[0])
     for line in missing:

@@ -90,8 +90,8 @@ class DataSpec:
         """The spec of the same images after `contrast_normalized`: unbounded, with mean 0."""
         if not norm > 0 or not self.is_image:
             raise ValueError(
-                f"data.gcn={norm:g}: is the norm of images after normalization, and must be greater than 0; "
-                "use data.gcn=55, or data.gcn=0 for no normalization and for other data."
+                f"data.gcn={norm:g}: must be greater than 0, and needs images; "
+                "use data.gcn=55, or data.gcn=0 for no normalization."
             )
         return replace(self, value_range=None, mean=0.0, std=norm / math.sqrt(self.numel), gcn=float(norm))
 

@@ -123,7 +123,7 @@ def _read_csv(paths: list[Path]) -> list[Split]:
                 pixels = bytes(map(int, row["pixels"].split()))
                 rows[row["Usage"]].append((pixels, int(row["emotion"])))
             except (KeyError, ValueError):
-                raise ValueError(f"line {reader.line_num} is no row of emotion, pixels and Usage") from None
+                raise ValueError(f"line {reader.line_num} is not a row of emotion, pixels and Usage") from None
             if len(pixels) != SIDE**2:
                 raise ValueError(f"line {reader.line_num} has {len(pixels)} pixels, not {SIDE**2}")
     for usage, found in rows.items():

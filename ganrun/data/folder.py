@@ -56,7 +56,7 @@ def folder(
     Raises ValueError for a missing folder, a folder without a readable image, and settings out of range.
     """
     if size < 1 or channels not in (1, 3):
-        raise ValueError(f"data.size={size} data.channels={channels}: size is at least 1, and channels are 1 or 3.")
+        raise ValueError(f"data.size={size} data.channels={channels}: size must be at least 1, and channels 1 or 3.")
     if valid < 0 or test < 0 or valid + test >= 1:
         raise ValueError(f"data.valid={valid} data.test={test}: must be at least 0, and sum to less than 1.")
     base = Path(root)

@@ -27,13 +27,13 @@ def curve(rows: Rows, key: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def loss_figure(rows: Rows, chance_losses: tuple[float, float] | None, nats: bool) -> Figure:
-    """Both players' losses. chance_losses: D's and G's losses with D at chance level, drawn for comparison."""
+    """Both players' losses. chance_losses: D's and G's losses for D at chance level, drawn for comparison."""
     figure, axes = _over_steps(rows)
     for key, name, color, style in (("loss/d", "D", ORANGE, DASHED), ("loss/g", "G", BLUE, "-")):
         steps, values = curve(rows, key)
         _smooth_line(axes, steps, values, color, style, f"loss of {name}")
     for level, name, color in zip(chance_losses or (), "DG", (ORANGE, BLUE), strict=False):
-        axes.axhline(level, color=color, lw=1, ls=DOTTED, label=f"{name}'s with D at chance level, {level:.3f}")
+        axes.axhline(level, color=color, lw=1, ls=DOTTED, label=f"{name}'s loss for D at chance level, {level:.3f}")
     values = np.concatenate([curve(rows, key)[1] for key in ("loss/d", "loss/g")])
     axes.set_ylim(*visible_range([*values, *(chance_losses or ())]))
     axes.set(ylabel="loss (nats)" if nats else "loss", title="losses")
@@ -51,7 +51,7 @@ def accuracy_figure(rows: Rows) -> Figure:
         steps, values = curve(rows, key)
         _smooth_line(axes, steps, 100 * values, color, style, name)
     axes.axhline(50, color=ORANGE, lw=1, ls=DOTTED, label="chance level, 50%")
-    axes.set(ylim=(0, 100), ylabel="classified right by D (%)", title="D's accuracy")
+    axes.set(ylim=(0, 100), ylabel="classified correctly by D (%)", title="D's accuracy")
     legend_below(figure, axes)
     return figure
 

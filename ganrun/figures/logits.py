@@ -23,7 +23,7 @@ def logits_figure(real_logits: Tensor, fake_logits: Tensor, logistic: bool, titl
         (values[0], real_logits > 0, "real", BLACK, "-"),
         (values[1], fake_logits < 0, "generated", BLUE, "--"),
     ):
-        accuracy = f", {right.float().mean():.0%} classified right" if logistic else ""
+        accuracy = f", {right.float().mean():.0%} classified correctly" if logistic else ""
         axes.stairs(np.histogram(x, edges)[0] / len(x), edges, color=color, ls=style, lw=1.6, label=f"{name}{accuracy}")
     if logistic:
         axes.axvline(0.5, color=ORANGE, lw=0.8, ls=":")

@@ -79,7 +79,7 @@ def draw_surface(axes: Axes, frame: Frame, levels: Levels | None = None) -> None
     """D as filled contours, darker for higher values, with its boundary and arrows along its gradient."""
     x, y, values = frame.positions(0), frame.positions(1), frame.d_values.T
     if not np.isfinite(values).all():
-        axes.text(0.5, 0.5, "D gives no finite numbers", transform=axes.transAxes, ha="center")
+        axes.text(0.5, 0.5, "D's outputs are not finite", transform=axes.transAxes, ha="center")
         return
     levels = list(LEVELS) if frame.logistic else levels or critic_levels([frame])
     axes.contourf(x, y, values, levels, cmap=PALE, extend="neither" if frame.logistic else "both")
@@ -204,5 +204,5 @@ def handles(dataset: Dataset, frame: Frame) -> list[Line2D | Patch]:
     if dataset.distribution is not None:
         real = [Patch(fc="#a8a8a8", label="50%"), Patch(fc=SHADE, ec=BLACK, lw=0.7, label="99% of the data")]
     line = [Line2D([], [], color=ORANGE, lw=1.8, ls=(0, (3, 1)), label="D(x) = .50")] if frame.logistic else []
-    rare = [Patch(**RARE, lw=0, label="too rare to tell")] if has_best(dataset, frame) else []
+    rare = [Patch(**RARE, lw=0, label="too few samples")] if has_best(dataset, frame) else []
     return [dots, *real, *line, arrow, *rare]

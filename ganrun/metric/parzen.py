@@ -44,7 +44,7 @@ class Parzen(Metric):
     """
 
     caveat = (
-        "parzen: says little of quality: on MNIST, blurred training images score 320, above the 244 of the images "
+        "parzen: says little about quality: on MNIST, blurred training images score 320, above the 244 of the images "
         "themselves (the anchor), and in many dimensions it does not estimate the likelihood (Theis et al. 2016, "
         "arXiv:1511.01844)."
     )

@@ -45,7 +45,7 @@ class InputGradientPenalty(WeightedPenalty):
     bounds_gradient = True
 
     def check(self, D: nn.Module) -> None:
-        undefined = "which ties the samples of a batch together, so a per-sample gradient norm is not defined"
+        undefined = "which mixes the samples of a batch, so a per-sample gradient norm is not defined"
         for layer in D.modules():
             if isinstance(layer, _BatchNorm):
                 raise ValueError(

@@ -157,14 +157,14 @@ class RunDir:
         return {name: MetricKey(**key) for name, key in found.items()}
 
     def describe_metrics(self, keys: Mapping[str, MetricKey]) -> None:
-        """Put on record what metrics say of their keys, beside what stands there."""
+        """Record the properties of metrics' keys, beside those recorded before."""
         known = self.metric_keys()
         if not keys.items() <= known.items():
             text = json.dumps({name: asdict(key) for name, key in (known | dict(keys)).items()}, indent=2) + "\n"
             write_atomically(self.metric_keys_file, lambda partial: partial.write_text(text))
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write result.json: `result`, and what `ganrun evaluate` has put on record."""
+        """Write result.json: `result`, and what `ganrun evaluate` has recorded."""
         text = json.dumps(with_evaluations(result, self.metrics()), indent=2) + "\n"
         write_atomically(self.result_file, lambda partial: partial.write_text(text))
 

@@ -162,12 +162,12 @@ def parzen_of(row: dict[str, Any], group: str) -> dict[int, dict[str, float]]:
     return {num: parts for num, parts in found.items() if "" in parts}
 
 
-def how_to_take(path: Path, selection: Selection) -> str:
+def how_to_compute(path: Path, selection: Selection) -> str:
     which = f" checkpoint={selection.checkpoint}" if selection.checkpoint != "last" else ""
     raw = "" if selection.ema else " ema=false"
     return (
-        f"run_dir={path}: has no Parzen score{' of' + which if which else ''} on record; "
-        f"take it with `ganrun evaluate run_dir={shlex.quote(str(path))} metric=parzen{which}{raw}`."
+        f"run_dir={path}: has no recorded Parzen score{' of' + which if which else ''}; "
+        f"compute it with `ganrun evaluate run_dir={shlex.quote(str(path))} metric=parzen{which}{raw}`."
     )
 
 
@@ -247,7 +247,7 @@ def notes(groups: dict[str, list[Score]]) -> list[str]:
     for name, scores in groups.items():
         if scores[0].data in STAND_INS:
             lines.append(
-                f"{name}: is not TFD, for which it stands in; its numbers cannot be compared with those of TFD."
+                f"{name}: is not TFD, but a substitute for it; its numbers cannot be compared with those of TFD."
             )
         if any(s.config["data"].get("verify") is False for s in scores):
             lines.append(f"{name}: was read with data.verify=false, so this copy may be lossy; not comparable.")

@@ -1,4 +1,4 @@
-"""The order in which training examples are shown."""
+"""The order of the training examples."""
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ class Batches:
     """Batch number i of an endless stream of shuffled epochs: a function of (seed, i), and of nothing else.
 
     A batch that runs over the end of an epoch goes on in the next one, so every batch is full, and in every
-    epoch each example is shown exactly once.
+    epoch each example is used exactly once.
     """
 
     def __init__(self, split: Split, spec: DataSpec, batch_size: int, seed: int, device: torch.device) -> None:

@@ -114,12 +114,13 @@ def make_loss(config: Config) -> Loss:
 
 
 def make_metrics(config: Config, dataset: Dataset | None = None) -> dict[str, Metric]:
-    """By their names. dataset: to check that they are defined for it."""
+    """By their names. dataset: to check that they are defined for it, and declare their keys as they should."""
     nodes: Config = config.get("metric") or {}
     metrics = {name: make_component(f"metric.{name}", node, Metric) for name, node in nodes.items()}
     if dataset is not None:
-        for metric in metrics.values():
+        for name, metric in metrics.items():
             metric.check(dataset)
+            validate.check_metric_keys(name, metric, dataset.spec)
     return metrics
 
 

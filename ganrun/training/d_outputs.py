@@ -1,4 +1,4 @@
-"""Everything that D gives for a batch, from one pass where D allows it."""
+"""Everything that D gives for a batch, from one pass where possible."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ DOutputs = Callable[[Tensor, Tensor | None], DOutput]
 
 
 def make_d_outputs(D: nn.Module, spec: DataSpec, y: Tensor | None, features: bool) -> DOutputs:
-    """A function (x, y) -> DOutput in float32, whatever autocast says.
+    """A function (x, y) -> DOutput in float32, with autocast or without.
 
     y: labels (2,) of two samples, in a conditional run. features: whether they are needed.
     """

@@ -79,7 +79,7 @@ class Evaluation:
         return diagnose(measurements, setup, overrides)
 
     def _slope(self, samples: Tensor, y: Tensor | None) -> float | None:
-        """How steep G's loss is where D's logits of `samples` are. D is shown as many real examples."""
+        """How steep G's loss is where D's logits of `samples` are. D's logits of as many real examples are used too."""
         run = self.run
         real = run.dataset.train[: min(len(samples), measure.NUM_SEARCHED)]
         num = len(real)

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
-from ganrun.checks import check_arguments
+from ganrun.checks import as_typed, check_arguments
 from ganrun.config import Config
 from ganrun.protocols import AdaptsWeights
 from ganrun.records.run_dir import RunDir
@@ -22,9 +22,9 @@ MOST_NAMED = 3  # misfits in one message
 class InitOptions:
     """The settings `init` of conf/train.yaml: what is taken from the run that `init_from` names."""
 
-    nets: Literal["both", "generator", "discriminator"]
-    checkpoint: int | Literal["last", "best"]
-    same_data: bool
+    nets: Literal["both", "generator", "discriminator"] = "both"
+    checkpoint: int | Literal["last", "best"] = "last"
+    same_data: bool = False
 
 
 def init_from(run: Run, config: Config) -> None:
@@ -33,11 +33,11 @@ def init_from(run: Run, config: Config) -> None:
     G_ema then starts from the same weights as G. Raises ValueError for a run, a checkpoint or weights that do not fit,
     and names the misfits.
     """
-    source = config.get("init_from")
-    if source is None:
-        return
     check_arguments("init", InitOptions, config["init"])
-    options = InitOptions(**config["init"])
+    source, options = config["init_from"], InitOptions(**config["init"])
+    if source is None:
+        check_unused(options)
+        return
     state = read(source, options)
     if changes := data_changes(run, state):
         if options.same_data:
@@ -52,6 +52,12 @@ def init_from(run: Run, config: Config) -> None:
         load_weights(source, "discriminator", run.D, state["D"])
     if run.G_ema is not None:
         run.G_ema.load_state_dict(run.G.state_dict())
+
+
+def check_unused(options: InitOptions) -> None:
+    for name, default in vars(InitOptions()).items():
+        if (value := vars(options)[name]) != default:
+            raise ValueError(f"init.{name}={as_typed(value)}: has no effect without init_from; add init_from=RUN_DIR.")
 
 
 def read(source: str, options: InitOptions) -> dict[str, Any]:

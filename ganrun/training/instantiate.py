@@ -1,4 +1,4 @@
-"""A node of the config becomes an object. The only module that knows `_target_`."""
+"""A node of the config becomes an object. The only module that reads `_target_`."""
 
 import inspect
 from collections.abc import Callable
@@ -13,6 +13,7 @@ from ganrun.protocols import complete
 from ganrun.records.legacy import TARGETS
 
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+OPTIONAL = ("metric.", "penalty.")  # parts of the config that a run may have any number of
 T = TypeVar("T")
 
 
@@ -22,7 +23,8 @@ def make(key: str, node: Config, **facts: Any) -> Any:
     Raises ValueError, worded with `key`, where the target cannot be found, or its arguments do not fit.
     """
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
-        raise ValueError(f"{key}: has no _target_, which names the class or function to use.")
+        remedy = f" Choose an option of its group, or remove it by '~{key}'." if key.startswith(OPTIONAL) else ""
+        raise ValueError(f"{key}: has no _target_, which names the class or function to use.{remedy}")
     target = find_target(key, node["_target_"])
     given = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
     check_arguments(key, target, given)

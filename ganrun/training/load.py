@@ -14,7 +14,7 @@ from ganrun.data.dataset import DataSpec
 from ganrun.protocols import Condition, Latent
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import build, make_condition, make_discriminator, make_generator, make_latent
-from ganrun.training.run import Run, check_same_data
+from ganrun.training.run import Run, check_same_data, load_part
 from ganrun.training.runtime import choose_device
 from ganrun.training.sampling import draw
 
@@ -65,11 +65,15 @@ class LoadedRun:
     def D(self) -> nn.Module:
         """The discriminator: D(x, y=None) gives logits (B,). In eval mode."""
         D = make_discriminator(self.config, self.spec, self.condition, self.device)
-        return _loaded(D, self.state["D"])
+        return self._with_weights(D, "D")
 
     def _generator(self, name: str) -> nn.Module:
         G = make_generator(self.config, self.spec, self.latent, self.condition, self.device)
-        return _loaded(G, self.state[name])
+        return self._with_weights(G, name)
+
+    def _with_weights(self, net: nn.Module, name: str) -> nn.Module:
+        load_part(name, net, self.state)
+        return net.eval().requires_grad_(False)
 
     def sample(self, num: int, labels: Labels = None, seed: int = 0, ema: bool = True) -> Tensor:
         """`num` samples (num, *spec.shape) on the CPU, in the data's value range.
@@ -140,8 +144,3 @@ def class_indices(labels: Labels, spec: DataSpec, conditional: bool) -> list[int
             names = ", ".join(f"{i} ({name})" if str(i) != name else name for i, name in enumerate(spec.classes))
             raise ValueError(f"labels: {label} is no class of this run; they are {names}.")
     return [int(label) if fits(label, int) else spec.classes.index(str(label)) for label in labels]
-
-
-def _loaded(net: nn.Module, state: dict[str, Tensor]) -> nn.Module:
-    net.load_state_dict(state)
-    return net.eval().requires_grad_(False)

@@ -66,12 +66,7 @@ class Run:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Raises ValueError for a state that does not fit."""
         for name, part in self.stateful().items():
-            try:
-                part.load_state_dict(state[name])
-            except (KeyError, RuntimeError, ValueError) as error:
-                lines = str(error).splitlines()  # torch names the first misfit in the second line
-                reason = lines[:2][-1].strip().rstrip(".") if name in state and lines else "is missing"
-                raise ValueError(f"the checkpoint does not fit the config of its run: {name}: {reason}.") from error
+            load_part(name, part, state)
 
     def is_finite(self) -> bool:
         """Whether every weight of both networks is a finite number."""
@@ -89,6 +84,16 @@ class Run:
         """
         updates = step if step < 0 else step * self.options.n_critic
         return (self.options.pretrain_d + updates) * self.options.batch_size
+
+
+def load_part(name: str, part: Any, state: Mapping[str, Any]) -> None:
+    """Load one part of a checkpoint. Raises ValueError where it does not fit."""
+    try:
+        part.load_state_dict(state[name])
+    except (KeyError, RuntimeError, ValueError) as error:
+        lines = str(error).splitlines()  # torch names the first misfit in the second line
+        reason = lines[:2][-1].strip().rstrip(".") if name in state and lines else "is missing"
+        raise ValueError(f"the checkpoint does not fit the config of its run: {name}: {reason}.") from error
 
 
 def data_changes(run: Run, state: Mapping[str, Any]) -> list[str]:

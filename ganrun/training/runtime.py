@@ -1,4 +1,4 @@
-"""What a run asks of the process: a device, threads, and the same bits every time."""
+"""The process that a run is in: its device, its threads, and deterministic results."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Drawing from a generator, and asking a discriminator, without changing either."""
+"""Samples of a generator and logits of a discriminator, without changing either."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -63,5 +63,5 @@ def d_logits(D: nn.Module, x: Tensor, device: torch.device, y: Tensor | None = N
 
 def labels_like(split: Split, num: int, seed: int) -> Tensor:
     """`num` labels, as frequent as in `split`: a function of the seed."""
-    assert split.y is not None, "only conditional runs ask for labels"
+    assert split.y is not None, "only conditional runs use labels"
     return split.y.cpu()[torch.randint(len(split), (num,), generator=generator(seed, "labels"))]

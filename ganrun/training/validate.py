@@ -1,13 +1,13 @@
 """Checks of what was built, before it is trained: ValueError for components that do not work together."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganrun.data.dataset import Dataset, DataSpec
-from ganrun.protocols import DOutput, HasFeatures, HasOutputRange, Latent, Loss
+from ganrun.protocols import DOutput, HasFeatures, HasOutputRange, Latent, Loss, Metric, MetricKey
 from ganrun.training.sampling import evaluating
 
 
@@ -41,6 +41,12 @@ def _check_scalar(name: str, compute: Callable[[], object]) -> None:
         raise ValueError(
             f"loss: its {name.partition('(')[0]} has to return a scalar tensor that depends on the logits."
         )
+
+
+def check_metric_keys(name: str, metric: Metric, spec: DataSpec) -> None:
+    keys: object = metric.keys(spec, True)
+    if not isinstance(keys, Mapping) or not all(isinstance(key, MetricKey) for key in keys.values()):
+        raise ValueError(f"metric.{name}: its method keys has to return a ganrun.protocols.MetricKey for each key.")
 
 
 def check_features(loss: Loss, D: nn.Module) -> None:

@@ -221,12 +221,13 @@ def test_a_range_that_has_no_effect_is_named(caplog: pytest.LogCaptureFixture) -
     assert "data.value_range has no effect" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["data.value_range=[1,0]"], "data.value_range=[1,0]: must be two numbers in ascending order"),
         (["data.value_range=3"], "data.value_range=3: must be two numbers"),
-        (["data.gcn=-1"], "data.gcn=-1: is the norm of images"),
+        (["data.gcn=-1"], "data.gcn=-1: must be greater than 0, and needs images"),
         (["data.gcn=55"], "arch.generator.output=sigmoid: is bounded, but the data are not"),
         (["arch.generator.activation=[relu]"], "arch.generator.activation=['relu']: must have 2 entries"),
         (["arch.generator.hidden=[]"], "arch.generator.hidden=[]: must be at least one size"),
@@ -246,7 +247,7 @@ def test_a_range_that_has_no_effect_is_named(caplog: pytest.LogCaptureFixture) -
         (["arch.discriminator.dropout=1"], "arch.discriminator.dropout=1: must lie in [0, 1)"),
         (["arch.generator.spectral_norm=true", "+arch.generator.max_norm=1"], "spectral_norm=true: bounds the weights"),
         (["schedule@momentum=momentum_goodfellow2014", "optimizer=adam"], "momentum: this optimizer (Adam) has none"),
-        (["data=heights", "data.gcn=1", "arch=mlp"], "data.gcn=1: is the norm of images"),
+        (["data=heights", "data.gcn=1", "arch=mlp"], "data.gcn=1: must be greater than 0, and needs images"),
     ],
 )
 def test_settings_that_cannot_work_are_refused_in_one_sentence(overrides: list[str], message: str) -> None:
@@ -284,6 +285,7 @@ GROWN = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_second_stage_grows_the_first_and_goes_on_without_it(here: Here, tmp_path: Path) -> None:
     assert here(*STAGE, "train.steps=3", "run_dir=first")[0] == 0
     assert here(*GROWN, "run_dir=second")[0] == 0
@@ -300,6 +302,7 @@ def test_the_second_stage_grows_the_first_and_goes_on_without_it(here: Here, tmp
     assert not (tmp_path / "third").exists()
 
 
+@pytest.mark.slow
 def test_a_second_stage_on_other_data_or_of_another_shape_is_refused(here: Here, tmp_path: Path) -> None:
     assert here(*STAGE, "train.steps=1", "run_dir=first")[0] == 0
     code, _, err = here(*GROWN, "data.num_test=100", "run_dir=second")

@@ -49,7 +49,7 @@ SLIPS = [
     ("train.steps=[1,", "cannot be understood"),
     ("train.steps=null", "train.steps=null: must be a whole number."),
     ("arch.z_dim=abc", "arch.z_dim=abc: must be a whole number"),
-    ("data.root=null", "data.root=null: must be a word."),
+    ("data.root=null", "data.root=null: must be a string."),
     ("optimizer.lr=null", "optimizer.lr=null: must be a number."),
     ("optimizer.betas=[0.5]", "optimizer.betas=[0.5]: must be 2 values"),
     ("schedule=step schedule.every=0", "schedule.every=0: must be at least 1."),
@@ -58,11 +58,11 @@ SLIPS = [
     ("arch=heights train.batch_size=1", "train.batch_size=1: has no variance"),
     ("loss._target_=torch.nn.Identity", "loss: its d_loss(real_logits, fake_logits) does not work"),
     ("+arch.foo=3", "arch.foo=3: no such setting"),
-    ("~loss", "loss: was taken away"),
+    ("~loss", "loss: was removed"),
     ("run_dir=/proc/x", "No such file or directory"),
-    ("-m seed=range(0)", "is a sweep over nothing"),
+    ("-m seed=range(0)", "sweeps over no values"),
     ("smaple", "smaple: no such command; did you mean sample?"),
-    ("loss wgan", "loss: is a group, whose options are chosen as in loss=wgan."),
+    ("loss wgan", "loss: is a group of options; choose one, as in loss=wgan."),
     ("arch=dcgan", "use arch=mlp"),
     ("data=cifar10 data.download=false", "no CIFAR-10 there"),
     ("data=fer2013", "data.root=data: no FER2013 there"),
@@ -87,12 +87,16 @@ SLIPS = [
     ("train.n_critic=2 train.update=simultaneous", "train.update=simultaneous: takes one step of each player"),
     ("init=3", "init=3: is a group of settings, as in init.nets=generator."),
     ("init_from=nowhere", "init_from=nowhere: no run there (it has no config.yaml)."),
+    ("init.nets=generator", "init.nets=generator: has no effect without init_from; add init_from=RUN_DIR."),
+    ("init.same_data=true", "init.same_data=true: has no effect without init_from"),
+    ("init.checkpoint=7 init.nets=G", "init.nets=G: must be one of both, generator, discriminator."),
+    ("experiment=heights metric=none +metric.parzen.num_valid=3", "metric.parzen: has no _target_"),
     ("init_from=nowhere init.nets=G", "init.nets=G: must be one of both, generator, discriminator."),
-    ("sample", "run_dir: has to be given"),
+    ("sample", "run_dir: must be given"),
     ("sample runn_dir=3", "runn_dir=3: no such setting; did you mean run_dir?"),
     ("sample run_dir=nowhere", "run_dir=nowhere: no run there"),
     ("resume run_dir=nowhere", "run_dir=nowhere: no run there"),
-    ("evaluate", "run_dir: has to be given, as in `ganrun evaluate run_dir=...`."),
+    ("evaluate", "run_dir: must be given, as in `ganrun evaluate run_dir=...`."),
     ("evaluate metric=modis", "metric=modis: no such option; did you mean modes?"),
     ("-m loss=wgan,wgam", "loss=wgam: no such option; did you mean wgan?"),
     ("-m train.steps=3,-1", "train.steps=-1: must be at least 1."),
@@ -123,6 +127,7 @@ def test_version(here: Here) -> None:
 # ---- help
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"], ["sample", "--help"], ["train.steps=-1"]])
 def test_help_config_and_slips_are_answered_without_torch(arguments: list[str]) -> None:
     code = f"import sys; from ganrun.cli.main import main; main({arguments}); assert 'torch' not in sys.modules"
@@ -167,7 +172,7 @@ def test_help_of_a_verb_has_its_settings_and_groups_with_their_comments(verb: st
 
 def examples_in(text: str) -> list[list[str]]:
     """The command lines of a help text, split as a shell does it."""
-    lines = text.partition("To copy:\n")[2].partition("\n\n")[0].splitlines()
+    lines = text.partition("Examples:\n")[2].partition("\n\n")[0].splitlines()
     return [shlex.split(line, comments=True) for line in lines]
 
 
@@ -181,6 +186,7 @@ def test_help_of_a_verb_has_an_example_that_composes(verb: str, here: Here) -> N
         validate(verb, config_from(here, *arguments))
 
 
+@pytest.mark.slow
 def test_help_has_examples_that_compose(here: Here) -> None:
     examples = examples_in(here("--help")[1])
     assert ["ganrun"] in examples
@@ -342,6 +348,7 @@ PATHS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", PATHS)
 def test_a_path_is_taken_as_it_is_typed(line: str, here: Here) -> None:
     *before, key = line.split()
@@ -370,7 +377,6 @@ def test_a_users_own_option_can_declare_a_path(here: Here, tmp_path: Path) -> No
     assert "cannot be understood" in err
 
 
-@pytest.mark.slow
 def test_the_commands_that_a_run_prints_have_its_path_in_quotes(here: Here, tmp_path: Path) -> None:
     code, out, _ = here("run_dir=a b,c (1)", "train.steps=2", "train.sample_every=0")
     assert code == 0

@@ -137,6 +137,7 @@ def test_a_killed_run_is_evaluated_and_then_continues_bit_for_bit(here, tmp_path
     assert [step for step, _ in curves(killed)["metric_seed_5/ks_1k"]] == [6]
 
 
+@pytest.mark.slow
 def test_the_events_of_a_run_in_two_parts_stay_in_order(here, tmp_path: Path) -> None:
     line = [*RUN, "train.steps=9", "train.keep_checkpoints=3", "run_dir=r"]
     assert here(*line)[0] == 0
@@ -175,7 +176,7 @@ def test_a_run_of_an_older_ganrun_has_the_defaults_of_what_it_does_not_know(fini
 
 CANNOT_WORK = [
     (["metric=modis"], "metric=modis: no such option; did you mean modes?"),
-    (["metric.modes.num=3"], "metric.modes.num=3: no metric is chosen here; choose its own, as in metric=modes"),
+    (["metric.modes.num=3"], "metric.modes.num=3: no metric is chosen; choose one, as in metric=modes"),
     (["metric=modes", "metric.modes.nun=3"], "no such setting; did you mean metric.modes.num?"),
     (["metric=modes", "metric.modes.num=0"], "metric.modes.num=0: must be at least 1."),
     (["metric=modes"], "metric=modes: needs data whose modes are known"),
@@ -188,6 +189,7 @@ CANNOT_WORK = [
 ]
 
 
+@pytest.mark.slow
 def test_settings_that_cannot_work_are_named_and_nothing_is_recorded(finished: Path, here) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     for settings, message in CANNOT_WORK:

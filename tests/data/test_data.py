@@ -327,8 +327,8 @@ def test_images_are_turned_as_their_exif_data_say_whatever_else_these_say(turn: 
         ({}, {}, "no such folder"),
         ({"a.txt": b"x"}, {}, "holds no image"),
         ({"a.png": b"x"}, {}, "none of its 1 images can be read"),
-        ({"a.png": b"x"}, {"size": 0}, "size is at least 1"),
-        ({"a.png": b"x"}, {"channels": 2}, "channels are 1 or 3"),
+        ({"a.png": b"x"}, {"size": 0}, "size must be at least 1"),
+        ({"a.png": b"x"}, {"channels": 2}, "channels 1 or 3"),
         ({"a.png": b"x"}, {"valid": 0.6, "test": 0.4}, "sum to less than 1"),
     ],
 )

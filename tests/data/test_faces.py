@@ -71,9 +71,9 @@ ROW = " ".join(["7"] * 2304)
         ("emotion,pixels\n", "does not name emotion, pixels and Usage"),
         ("emotion,pixels,Usage\n", "no Training rows"),
         (f"emotion,pixels,Usage\n0,{ROW},Training\n1,{ROW},PublicTest\n", "no PrivateTest rows"),
-        (f"emotion,pixels,Usage\n0,{ROW},Training\n1,{ROW}", "line 3 is no row"),
-        (f"emotion,pixels,Usage\n0,{ROW},Trianing\n", "line 2 is no row"),
-        (f"emotion,pixels,Usage\n0,{ROW.replace('7', '256')},Training\n", "line 2 is no row"),
+        (f"emotion,pixels,Usage\n0,{ROW},Training\n1,{ROW}", "line 3 is not a row"),
+        (f"emotion,pixels,Usage\n0,{ROW},Trianing\n", "line 2 is not a row"),
+        (f"emotion,pixels,Usage\n0,{ROW.replace('7', '256')},Training\n", "line 2 is not a row"),
         (f"emotion,pixels,Usage\n0,{ROW} 7,Training\n", "line 2 has 2305 pixels, not 2304"),
         (
             f"emotion,pixels,Usage\n7,{ROW},Training\n0,{ROW},PublicTest\n0,{ROW},PrivateTest\n",

@@ -128,6 +128,7 @@ def test_every_remedy_can_be_run_and_changes_something(line: list[str], finding:
 # The command
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_its_diagnosis(here: Here, tmp_path: Path) -> None:
     line = ["train.steps=40", "train.log_every=4", "train.sample_every=0"]
     code, out, _ = here(*line, "run_dir=r")
@@ -161,7 +162,6 @@ def test_a_diverged_run_is_diagnosed_too(here: Here, tmp_path: Path) -> None:
     json.dumps(result, allow_nan=False)
 
 
-@pytest.mark.slow
 def test_runs_with_labels_and_with_hardly_any_data_are_diagnosed(here: Here) -> None:
     few = ["data=digits", "data.num_valid=1793", "data.num_test=2", "train.batch_size=2"]  # two are left to train on
     for line in (few, ["data=digits", "condition=projection"], ["data=dirac"]):

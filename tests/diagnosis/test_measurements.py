@@ -132,6 +132,7 @@ def test_a_loss_on_features_has_no_slope_in_the_logits() -> None:
     assert "slope" not in diagnosis.measurements
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("loss", "expected"), SLOPES)
 def test_the_slope_of_a_run_is_where_its_d_puts_samples(loss: str, expected: float) -> None:
     line = [f"loss={loss}", "penalty=none", "train.n_critic=1", "metric=none"]

@@ -49,6 +49,7 @@ def draws_of(net: nn.Module) -> list[Tensor]:
     return drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), ("condition=concat",), ("train.ema=0.5",)], ids=["G", "classes", "G_ema"])
 def test_metrics_galleries_and_diagnosis_are_of_the_same_samples(settings: tuple[str, ...]) -> None:
     run = run_of(*MLP, *settings)

@@ -224,7 +224,7 @@ def test_a_run_ends_with_score_sigma_numbers_and_caveat(here: Callable[..., tupl
     assert all(name in score for name in ("se: ", "sigma: ", "valid: ", "num_valid: ", "num_test: "))
     anchor = next(line for line in lines if line.startswith("  parzen_50_anchor "))
     assert all(name in anchor for name in ("se: ", "sigma: ", "num: 50"))
-    assert any("says little of quality" in line and "Theis" in line for line in lines)
+    assert any("says little about quality" in line and "Theis" in line for line in lines)
 
 
 def test_conditional_runs_are_scored_too() -> None:

@@ -78,6 +78,7 @@ def test_evaluation_gives_it_the_runs_d() -> None:
     assert Evaluation(run).metrics()["value_1k"] == pytest.approx(-math.log(4), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_metrics_during_training_change_no_weight_and_are_recorded_once(here: Here) -> None:
     line = ["train.steps=6", "train.batch_size=16", "train.sample_every=0", "metric=[distribution,theory]",
             "metric.distribution.num=1000", "metric.theory.num=1000"]  # fmt: skip

@@ -19,6 +19,7 @@ from ganrun.protocols import Penalty
 ALL = [*GRADIENT_PENALTIES, Consistency, Orthogonal]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("make", [*GRADIENT_PENALTIES, Consistency])
 def test_gradients_agree_with_finite_differences(make: type[Penalty], shape: tuple[int, ...]) -> None:

@@ -114,7 +114,7 @@ def test_batch_norm_in_d_is_refused(make: type[Penalty]) -> None:
     name = {GradientPenalty: "gradient_penalty", ZeroCentered: "zero_centered", Dragan: "dragan", R1: "r1", R2: "r2"}
     for layer in norms():
         with pytest.raises(
-            ValueError, match=f"^penalty={name[make]}: D has batch normalization, which ties .*norm=none"
+            ValueError, match=f"^penalty={name[make]}: D has batch normalization, which mixes .*norm=none"
         ):
             make().check(Net((2, 5, 4), layer))
     assert make.bounds_gradient
@@ -126,7 +126,7 @@ def test_layers_that_mix_samples_are_refused_but_for_r1_and_r2() -> None:
     D = Net((2, 5, 4), Mixer())
     for penalty in (GradientPenalty(), ZeroCentered(), Dragan()):
         assert penalty.needs_independent_samples
-        with pytest.raises(ValueError, match="D has a layer Mixer, which ties the samples"):
+        with pytest.raises(ValueError, match="D has a layer Mixer, which mixes the samples"):
             penalty.check(D)
     for other in (R1(), R2()):  # StyleGAN2 has R1 and minibatch standard deviation
         assert not other.needs_independent_samples

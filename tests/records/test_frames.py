@@ -158,8 +158,8 @@ def test_a_resumed_run_has_the_frames_of_a_whole_one(here, tmp_path: Path) -> No
 @pytest.mark.slow
 def test_a_run_stopped_while_d_is_alone_begins_its_frames_again(here, tmp_path: Path) -> None:
     line = [*SHORT, "train.log_every=1", "train.steps=2", "train.pretrain_d=4", "run_dir=r"]
-    code, out = send_at(-1, signal.SIGTERM, line, tmp_path)
-    assert code == 143, out
+    ended = send_at(-1, [signal.SIGTERM], line, tmp_path)
+    assert ended.code == 143, ended
     assert [frame.step for frame in frames.load_all(tmp_path / "r")] == [-4, -2]
     assert not (tmp_path / "r" / "checkpoints").exists()
     frames.save(replace(frames.load_all(tmp_path / "r")[0], step=-3), tmp_path / "r", pretrain_d=4)
@@ -180,6 +180,7 @@ def test_a_damaged_frame_is_named_and_left_out(damage: bytes | None, tmp_path: P
     assert "It is left out." in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("data", ["heights", "ring"])
 def test_a_run_that_has_diverged_still_has_its_frame(data: str, value: float, tmp_path: Path) -> None:

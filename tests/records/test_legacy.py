@@ -67,6 +67,7 @@ def close(a: Any, b: Any) -> bool:
     return a == pytest.approx(b, rel=1e-3) if isinstance(a, float) else a == b
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESUMED)
 def test_a_run_of_an_earlier_version_resumes_bit_for_bit(name: str, here, tmp_path: Path) -> None:
     run_dir = interrupted_copy_of(name, tmp_path)

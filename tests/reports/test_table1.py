@@ -62,7 +62,7 @@ def test_published_rows_and_ours_are_in_one_table(here: Here) -> None:
     assert rows[2:] == [["214 +- 1.1", "1890 +- 29"], ["225 +- 2", "2057 +- 26"], ["226.0 +- 2.0 (1 run)", "-"]]
     (run,) = [run for run in cells(out, "MNIST") if len(run) > 3]
     assert run == ["MNIST", "a", "0", "-", "1000", "226.0 +- 2.0", "0.2154", "10000", "10000", "225.0", "243.6"]
-    assert "says little of quality" in out
+    assert "says little about quality" in out
 
 
 def test_runs_of_several_seeds_are_one_mean_and_are_listed_one_by_one(here: Here) -> None:
@@ -109,7 +109,7 @@ def test_stand_ins_have_columns_of_their_own_and_are_named(here: Here) -> None:
     assert cells(out, "Deep GSN")[0][1:] == ["214 +- 1.1", "1890 +- 29", "-", "-"]
     assert cells(out, "olivetti")[0][-1] == "243.6 (n=280)"
     for name in ("fer2013", "olivetti"):
-        assert f"{name}: is not TFD, for which it stands in" in out
+        assert f"{name}: is not TFD, but a substitute for it" in out
     assert "MNIST: is not TFD" not in out
 
 
@@ -198,7 +198,7 @@ def test_the_published_protocol_counts_before_other_numbers_of_samples(here: Her
 def test_the_best_of_a_run_that_was_killed(here: Here) -> None:
     write_run("a", rows=[{"step": step, **tagged(parzen(200 + step))} for step in (3, 7)])
     Path("a/result.json").unlink()
-    assert "has no Parzen score of checkpoint=best" in here("table1", "runs=[a]", "checkpoint=best")[2]
+    assert "has no recorded Parzen score of checkpoint=best" in here("table1", "runs=[a]", "checkpoint=best")[2]
     checkpoint.save_best(Path("a/checkpoints"), {"step": 3})
     assert score_of(here, "runs=[a]", "checkpoint=best") == ("3", "203.0 +- 2.0")
 
@@ -216,7 +216,7 @@ def test_a_run_without_a_score_is_named_with_the_command(here: Here) -> None:
     write_run("with out", metrics={"nearest_1k": 3.0})
     code, out, err = here("table1", "runs=[with,with out]")
     sentence = (
-        "run_dir=with out: has no Parzen score on record; take it with `ganrun evaluate run_dir='with out' "
+        "run_dir=with out: has no recorded Parzen score; compute it with `ganrun evaluate run_dir='with out' "
         "metric=parzen`."
     )
     assert (code, sentence in out + err) == (0, True)
@@ -227,6 +227,7 @@ def test_a_run_without_a_score_is_named_with_the_command(here: Here) -> None:
     assert "with `ganrun evaluate run_dir=with metric=parzen checkpoint=best`." in out + err
 
 
+@pytest.mark.slow
 def test_runs_are_named_by_paths_and_patterns_and_counted_once(here: Here) -> None:
     write_run("sweep/loss=wgan_seed=1", metrics=parzen(224))
     write_run("sweep/loss=wgan_seed=2", metrics=parzen(226))
@@ -249,7 +250,7 @@ def test_runs_are_named_by_paths_and_patterns_and_counted_once(here: Here) -> No
         (["runs=[]"], "runs=[]: names no run"),
         (["runs=no*"], "runs=no*: no run there"),
         (["runs=[.]"], "run_dir=.: no run there (it has no config.yaml)"),
-        ([], "runs: has to be given"),
+        ([], "runs: must be given"),
         (["runs=3"], "runs=3: no run there"),
         (["runs=[a]", "format=latex"], "format=latex: must be one of text, markdown"),
         (["runs=[a]", "figure=table1"], "figure=table1: must end in one of .png, .pdf, .svg"),
@@ -269,7 +270,7 @@ def test_markdown(here: Here) -> None:
     assert widths == [4] * 7 + [12] * 3
     assert set(tables[1]) == set(tables[8]) == set("| -")
     assert "| Deep GSN         | 214 +- 1.1" in out
-    assert "\n- parzen: says little of quality" in out
+    assert "\n- parzen: says little about quality" in out
 
 
 # The figure

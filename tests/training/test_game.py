@@ -191,6 +191,7 @@ ONE_PASS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minibatch", ["none", "stddev"])
 @pytest.mark.parametrize("settings", ONE_PASS.values(), ids=ONE_PASS.keys())
 def test_each_sample_passes_d_once_in_an_update(settings: list[str], minibatch: str) -> None:

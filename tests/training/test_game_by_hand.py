@@ -107,6 +107,7 @@ def test_alternating_stays_on_its_ellipse() -> None:
     assert half_turns in (31, 32)  # 1000 steps turn it by acos(1 - h^2 / 2) each, 31.8 pi
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("penalty", ["r1", "r2"])
 @pytest.mark.parametrize("every", [1, 4])
 def test_the_dirac_gan_converges_with_r1_in_the_game(penalty: str, every: int) -> None:

@@ -146,6 +146,7 @@ MISFITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "message"), MISFITS)
 def test_networks_that_do_not_fit_are_refused_with_both_shapes(
     settings: list[str], message: str, first: Path, here
@@ -158,6 +159,7 @@ def test_a_network_that_is_not_taken_need_not_fit(source: Path) -> None:
     initialized(f"init_from={source}", "init.nets=generator", "arch.discriminator.hidden=[3]")
 
 
+@pytest.mark.slow
 def test_a_missing_run_checkpoint_or_option_is_named(first: Path, here, tmp_path: Path) -> None:
     assert refused(here, "init_from=nowhere") == "init_from=nowhere: no run there (it has no config.yaml)."
     assert refused(here, "init_from=first", "init.checkpoint=77") == (
@@ -268,6 +270,7 @@ def test_the_second_stage_has_the_generator_of_the_first_behind_new_layers(
     assert not same(after["D"], before["D"])
 
 
+@pytest.mark.slow
 def test_a_second_stage_needs_the_first_with_its_layers_on_the_same_data(
     first_stage: Path, here, tmp_path: Path
 ) -> None:

@@ -295,6 +295,7 @@ def test_a_missing_best_checkpoint_and_a_damaged_one_are_named(here, tmp_path: P
     assert "best.pt: cannot be read" in err
 
 
+@pytest.mark.slow
 def test_a_sweep_counts_a_run_that_stopped_early_as_done(here) -> None:
     line = ["-m", *BEST, "train.patience=1,4", "run_dir=s"]
     assert "2 of 2" in here(*line)[1]

@@ -100,6 +100,7 @@ def test_pretraining_updates_d_alone_on_batches_of_its_own(here, monkeypatch: py
     assert [untouched for _, untouched in calls] == [True] * (7 + 2) + [False] * 4
 
 
+@pytest.mark.slow
 def test_what_pretraining_leaves(here) -> None:
     """Steps that count up to 0, two pictures more, and nimg that counts its examples too."""
     code, out, _ = here(*QUICK, "train.steps=2", "train.pretrain_d=4")
@@ -126,6 +127,7 @@ def test_pretraining_lowers_ds_loss(net: str) -> None:
     assert last < 0.7 * first
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_while_d_is_trained_begins_again(here, monkeypatch: pytest.MonkeyPatch) -> None:
     """And its curves are not doubled."""
     asked = iter([False, False])
@@ -155,4 +157,4 @@ def test_the_legend_of_ds_histograms_gives_its_accuracy() -> None:
     """Logits above 0 are classified as real. Reals at 1, -1; fakes at -1, -1."""
     figure = logits_figure(torch.tensor([1.0, -1.0]), torch.tensor([-1.0, -1.0]), True, "t")
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["real, 50% classified right", "generated, 100% classified right"]
+    assert labels == ["real, 50% classified correctly", "generated, 100% classified correctly"]

@@ -1,19 +1,30 @@
 """An interrupted run continues bit for bit, however it was interrupted."""
 
-import os
+import resource
 import signal
-import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import assert_same_run, kill_at, logged, recorded, result_of, send_at, start_until, train_in, waiting_at
+from helpers import (
+    assert_same_run,
+    end_of,
+    kill_at,
+    kill_before_renaming,
+    logged,
+    recorded,
+    result_of,
+    send_at,
+    train_in,
+    waiting_at,
+)
 
 from ganrun.records import checkpoint
 
 HEIGHTS = ["train.steps=60", "train.pretrain_d=3", "train.checkpoint_every=20", "train.log_every=1",
-           "train.sample_every=30", "train.metric_every=15", "train.frame_every=0", "data.num=2000",
+           "train.sample_every=0", "train.metric_every=15", "train.frame_every=0", "data.num=2000",
            "metric.distribution.num=1000", "metric.theory.num=1000"]  # fmt: skip
 WGAN = ["data=digits", "train.threads=1", "arch.generator.width=8", "arch.discriminator.width=8", "loss=wgan",
         "train.ema=0.99", "train.steps=14", "train.batch_size=16", "latent=uniform", "train.checkpoint_every=5",
@@ -85,35 +96,6 @@ def test_a_run_that_is_killed_twice_continues_bit_for_bit(whole: Path, here, tmp
     assert_resumes_as(whole, tmp_path / "killed", 40, here)
 
 
-BEFORE_RENAMING = """
-import os, signal, sys
-from pathlib import Path
-
-replace = os.replace
-
-def ended(source, target, **others):
-    if Path(target).name.startswith({name!r}):
-        assert Path(source).stat().st_size > 0
-        os.kill(os.getpid(), signal.SIGKILL)
-    replace(source, target, **others)
-
-os.replace = ended
-from ganrun.cli.main import main
-sys.exit(main({arguments}))
-"""
-
-
-def kill_before_renaming(name: str, arguments: list[str], cwd: Path) -> None:
-    """Runs `ganrun ARGUMENTS`, and ends it by SIGKILL when it has written a temporary file that is to be `name`."""
-    done = run_code(BEFORE_RENAMING.format(name=name, arguments=arguments), cwd)
-    assert done.returncode == -signal.SIGKILL, done.stdout + done.stderr
-
-
-def run_code(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run([sys.executable, "-c", code], cwd=cwd, env=environment, capture_output=True, text=True)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "start"),
@@ -144,25 +126,23 @@ def test_a_signal_stops_the_run_after_its_step_and_a_checkpoint_is_written(
     number: signal.Signals, code: int, whole: Path, here, tmp_path: Path
 ) -> None:
     line = [*HEIGHTS, "train.checkpoint_every=0", "run_dir=stopped"]
-    ended, out = send_at(33, number, line, tmp_path)
-    assert ended == code, out
+    ended = send_at(33, [number], line, tmp_path)
+    assert ended.code == code, ended
     stopped = tmp_path / "stopped"
     assert (result_of(stopped)["status"], result_of(stopped)["steps"]) == ("interrupted", 33)
     assert checkpoint.steps_in(stopped / "checkpoints") == [33]
     assert logged(stopped)[-1]["step"] == 33
-    assert "interrupted after 33 steps; the last checkpoint is step 33; continue with `ganrun resume" in out
+    assert "interrupted after 33 steps; the last checkpoint is step 33; continue with `ganrun resume" in ended.out
     assert_resumes_as(whole, stopped, 33, here, *line)  # the same command continues, too
 
 
 @pytest.mark.slow
 def test_a_second_interrupt_does_not_wait_for_the_step_to_end(whole: Path, here, tmp_path: Path) -> None:
-    line, interrupt = [*HEIGHTS, "run_dir=stopped"], "os.kill(os.getpid(), signal.SIGINT)"
-    process = start_until(33, f"{interrupt}; {interrupt}", line, tmp_path)
-    out, _ = process.communicate()
-    assert process.returncode == 130, out
+    ended = send_at(33, [signal.SIGINT, signal.SIGINT], [*HEIGHTS, "run_dir=stopped"], tmp_path)
+    assert ended.code == 130, ended
     stopped = tmp_path / "stopped"
     assert (result_of(stopped)["status"], result_of(stopped)["steps"]) == ("interrupted", 33)
-    assert "interrupted after 33 steps; the last checkpoint is step 20;" in out
+    assert "interrupted after 33 steps; the last checkpoint is step 20;" in ended.out
     assert_resumes_as(whole, stopped, 20, here)
 
 
@@ -186,6 +166,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(here, tmp_path
     assert_same_run(tmp_path / "whole", damaged)
 
 
+@pytest.mark.slow
 def test_a_changed_config_is_refused_and_its_keys_are_named(here) -> None:
     line = ["train.steps=4", "train.sample_every=0", "run_dir=r"]
     assert here(*line)[0] == 0
@@ -208,9 +189,8 @@ def test_a_folder_of_someone_else_is_refused_and_left_as_it_is(here, tmp_path: P
 @pytest.mark.slow
 def test_a_run_that_is_under_way_is_refused(here, tmp_path: Path) -> None:
     line = ["train.steps=4", "train.sample_every=0", "train.log_every=1", "run_dir=busy"]
-    with waiting_at(2, line, tmp_path) as process:
+    with waiting_at(2, line, tmp_path):
         answers = [here("resume", "run_dir=busy"), here(*line)]
-        process.kill()
     for code, _, err in answers:
         assert code == 2
         assert "run_dir=busy: another process is writing to it." in err
@@ -258,26 +238,21 @@ def test_an_error_in_the_middle_is_recorded(here, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs resource limits")
 def test_a_full_disk_is_one_sentence_and_loses_nothing(here, tmp_path: Path) -> None:
     line = ["train.steps=30", "train.log_every=5", "train.checkpoint_every=10", "train.sample_every=0"]
     assert here(*line, "run_dir=whole")[0] == 0
     limit = (tmp_path / "whole" / "checkpoints" / "step_00000030.pt").stat().st_size // 2
-    done = run_code(
-        "import resource, sys\n"
-        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        f"from ganrun.cli.main import main; sys.exit(main({[*line, 'run_dir=r']}))",
-        tmp_path,
-    )
-    assert done.returncode == 1
-    assert "File too large" in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
+    ended = end_of([*line, "run_dir=r"], tmp_path, partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)))
+    assert ended.code == 1
+    assert "File too large" in ended.err
+    assert len(ended.err.strip().splitlines()) == 1
     assert result_of(tmp_path / "r")["status"] == "failed"
     assert not list((tmp_path / "r" / "checkpoints").iterdir())
     assert here("resume", "run_dir=r")[0] == 0
     assert_same_run(tmp_path / "whole", tmp_path / "r")
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits_and_another_other_ones(here, tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert (

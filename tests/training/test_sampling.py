@@ -143,10 +143,11 @@ def test_drawing_in_between_does_not_change_a_run(here, tmp_path: Path, monkeypa
     monkeypatch.setattr(Pictures, "draw", disturbing)
     for name, every in (("often", 1), ("never", 0)):
         line = ["metric=distribution", "metric.distribution.num=100", "arch=heights", f"train.sample_every={every}"]
-        assert here(*line, "train.steps=8", "train.log_every=2", "train.ema=0.5", f"run_dir={name}")[0] == 0
+        assert here(*line, "train.steps=4", "train.log_every=1", "train.ema=0.5", f"run_dir={name}")[0] == 0
     assert logged(tmp_path / "often") == logged(tmp_path / "never")
 
 
+@pytest.mark.slow
 @each_net
 def test_batch_norm_has_a_small_eps_and_a_small_momentum(net: list[str]) -> None:
     """Public mistake: `BatchNorm2d(n, 0.8)`, where the 0.8 that is meant as Keras' momentum becomes eps."""
