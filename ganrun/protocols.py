@@ -30,8 +30,7 @@ class DOutput(NamedTuple):
 
     def halves(self) -> "tuple[DOutput, DOutput]":
         """The outputs on the first half of the batch, and on the second."""
-        half = len(self.logits) // 2
-        first, second = zip(*((None, None) if part is None else part.split(half) for part in self), strict=True)
+        first, second = zip(*((None, None) if part is None else part.chunk(2) for part in self), strict=True)
         return DOutput(*first), DOutput(*second)
 
 

@@ -287,6 +287,9 @@ def treats_samples_independently(net: nn.Module) -> bool:
 @contextmanager
 def keep_statistics(layers: Sequence[nn.Module]) -> Iterator[None]:
     """Use `layers_with_statistics` as in training, but do not update them."""
+    if not layers:  # as in the smallest networks, whose steps are short
+        yield
+        return
     before = [layer.track_running_stats if isinstance(layer, _BatchNorm) else layer.training for layer in layers]
     _set_updating(layers, [False] * len(layers))
     try:
