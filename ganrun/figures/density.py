@@ -97,7 +97,7 @@ def draw_discriminator(axes: Axes, dataset: Dataset, frame: Frame, limits: Limit
     axes.set(ylim=(-0.02, 1.02), yticks=[0, 0.25, 0.5, 0.75, 1], yticklabels=["0", ".25", ".50", ".75", "1"])
     if dataset.distribution is not None:
         centers, best = optimum(dataset, frame)
-        axes.plot(centers, best, color=BLACK, lw=1.1, ls=(0, (6, 2, 1, 2)), label="best, D*(x)")
+        axes.plot(centers, best, color=BLACK, lw=1.1, ls=(0, (6, 2, 1, 2)), label="optimal, D*(x)")
 
 
 def optimum(dataset: Dataset, frame: Frame) -> tuple[np.ndarray, np.ndarray]:

@@ -25,7 +25,7 @@ BELL /= BELL.sum()
 FEWEST = 50  # fewest samples, real and generated, for which D* is drawn
 CLEAR = 0.3  # the boundary of D* is drawn only if D* reaches this far above and below 1/2; else it is noise
 LEVELS = tuple(k / 10 for k in range(11))  # of a probability
-BEST = "best, D*(x)"
+BEST = "optimal, D*(x)"
 RARE: Any = {"fc": "white", "ec": "#bbbbbb", "hatch": "...."}
 PALE = LinearSegmentedColormap.from_list("pale", ["#ffffff", "#f3b27a"])  # black lines are visible on all of it
 

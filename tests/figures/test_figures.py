@@ -139,7 +139,7 @@ def test_density_figure_names_its_lines_and_their_units() -> None:
     figure = density_figure(HEIGHTS, frame_of(), "step 0")
     left, right = figure.axes
     assert (left.get_xlabel(), left.get_ylabel(), right.get_ylabel()) == ("x (inches)", "density (1 / inches)", "D(x)")
-    assert labels(figure) == {"data", "generated", "D(x)", "D(x) = .50", "best, D*(x)"}
+    assert labels(figure) == {"data", "generated", "D(x)", "D(x) = .50", "optimal, D*(x)"}
     assert lines(right)["D(x)"][200] == pytest.approx(0.5)  # at 69
     assert lines(left)["data"].max() == pytest.approx(1 / (3 * np.sqrt(2 * np.pi)), rel=1e-3)
     styles = [line.get_linestyle() for axes in figure.axes for line in axes.get_lines()]
@@ -163,7 +163,7 @@ def test_data_of_unknown_density_are_drawn_as_a_histogram() -> None:
     unknown = replace(HEIGHTS, distribution=None)
     figure = density_figure(unknown, frame_of(), "step 0")
     assert lines(figure.axes[0])["data"].max() == pytest.approx(0.133, rel=0.3)
-    assert "best, D*(x)" not in labels(figure)
+    assert "optimal, D*(x)" not in labels(figure)
 
 
 def test_a_remark_says_how_much_lies_outside_or_is_cut_off() -> None:
@@ -200,7 +200,7 @@ def test_the_plane() -> None:
     figure = plane_figure(RING, plane_frame(), "step 0")
     left, middle, right = figure.axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("x₁", "x₂")
-    assert [axes.get_title() for axes in figure.axes] == ["samples", "D(x)", "best, D*(x)"]
+    assert [axes.get_title() for axes in figure.axes] == ["samples", "D(x)", "optimal, D*(x)"]
     assert {"D(x) = .50", "99% of the data", "gradient of D(x): the pull on samples", "too few samples"} <= labels(
         figure
     )
