@@ -1,6 +1,6 @@
 """ganrun: a command-line experiment runner for generative adversarial networks.
 
-In Python, with what the command line uses itself (imported when it is first needed):
+The Python API has the functions that the command line uses, imported on first use:
 
     config = ganrun.compose("data=digits", "train.steps=500")   # as `ganrun data=digits train.steps=500`
     run = ganrun.train(config)                                  # trains, and returns the run
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["LoadedRun", "__version__", "build", "compose", "load", "train"]
 
-_PLACES = {
+_EXPORTS = {
     "compose": ("ganrun.cli.api", "compose"),
     "build": ("ganrun.training.build", "build"),
     "train": ("ganrun.training.train", "train_and_load"),
@@ -30,9 +30,9 @@ _PLACES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _EXPORTS:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, attribute = _PLACES[name]
+    module, attribute = _EXPORTS[name]
     return getattr(import_module(module), attribute)
 
 

@@ -193,11 +193,11 @@ def test_a_bare_metric_is_taken(here: Here) -> None:
 @pytest.mark.parametrize(
     ("group", "name", "message"),
     [
-        ("augment", "function", "augment: a function cannot be completed by the defaults of its interface; "
-         "use a class, or derive from ganrun.protocols.Augmentation."),
-        ("loss", "WithSlots", "loss: a WithSlots cannot be completed by the defaults of its interface; "
-         "use a class, or derive from ganrun.protocols.Loss."),
-        ("metric", "BadKeys", "metric.bare: its method keys has to return a ganrun.protocols.MetricKey for each key."),
+        ("augment", "function", "augment: the defaults of its interface cannot be added to a function; "
+         "use a plain class, or derive from ganrun.protocols.Augmentation."),
+        ("loss", "WithSlots", "loss: the defaults of its interface cannot be added to a WithSlots; "
+         "use a plain class, or derive from ganrun.protocols.Loss."),
+        ("metric", "BadKeys", "metric.bare: its method keys must return a ganrun.protocols.MetricKey for each key."),
         ("loss", "Term", "loss: its d_loss(real_logits, fake_logits) does not work (it has no method d_loss)."),
     ],
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Checkpoints: written whole or not at all, checked when read, loadable with weights_only=True."""
+"""Checkpoints: written atomically, verified when read, and loadable with weights_only=True."""
 
 import io
 import logging
@@ -18,7 +18,7 @@ from ganrun.records.legacy import upgraded_state
 
 log = logging.getLogger("ganrun")
 
-FORMAT = 2  # 1 had other names
+FORMAT = 2  # format 1 has other names (legacy.py)
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -36,14 +36,17 @@ def steps_in(folder: Path) -> list[int]:
 
 
 def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Path:
-    """Write the checkpoint of state["step"], then remove those that are neither among the newest `keep`, nor at
-    a multiple of `keep_every` (0: no such ones). The old ones stay until the new one is safely on the disk."""
+    """Write the checkpoint of state["step"], then remove old ones, and any of later steps, which a resume has skipped.
+
+    Kept are the newest `keep`, and those at multiples of `keep_every` (0: none). The old ones are removed only when the
+    new one is on the disk.
+    """
     folder.mkdir(exist_ok=True)
     path = path_of(folder, state["step"])
     write_atomically(path, partial(_save, state))
     steps = steps_in(folder)
     now = steps.index(state["step"])
-    later = steps[now + 1 :]  # damaged ones, which a resume has passed over
+    later = steps[now + 1 :]  # damaged
     old = [step for step in steps[: max(0, now + 1 - keep)] if not (keep_every and step % keep_every == 0)]
     for step in old + later:
         path_of(folder, step).unlink()
@@ -51,19 +54,19 @@ def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Pat
 
 
 def save_best(folder: Path, state: dict[str, Any]) -> None:
-    """Keep the state as the best checkpoint, in place of the one before."""
+    """Write the state as the best checkpoint, replacing the previous one."""
     folder.mkdir(exist_ok=True)
     write_atomically(best_path(folder), partial(_save, state))
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
-    buffer = io.BytesIO()  # not straight to the file: of a full disk, torch only says "unexpected pos"
+    buffer = io.BytesIO()  # torch's own error for a full disk is only "unexpected pos"
     torch.save({"format": FORMAT, **state}, buffer)
     path.write_bytes(buffer.getbuffer())
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a file beside `path`, and put it in its place once it is on the disk."""
+    """Let `write` write a temporary file next to `path`, and rename it to `path` once it is on the disk."""
     unfinished = path.with_name(path.name + ".partial")
     try:
         write(unfinished)
@@ -76,7 +79,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """See that a renamed file has its new name after a power cut, where the system lets a folder be opened."""
+    """Make a renaming survive a power failure, if the system can open folders."""
     try:
         handle = os.open(folder, os.O_RDONLY)
     except OSError:
@@ -88,30 +91,30 @@ def _sync_folder(folder: Path) -> None:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The state in `path`, on the CPU. Raises ValueError where it is damaged: torch itself checks no checksum."""
+    """The state in `path`, on the CPU. Raises ValueError if it is damaged; torch itself verifies no checksums."""
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
                 raise ValueError(f"{path}: is damaged (checksum of {damaged}).")
         state: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        kept = ", ".join(map(str, steps_in(path.parent))) or "none"
-        raise ValueError(f"{path}: no such checkpoint; kept steps: {kept}.") from None
+        saved = ", ".join(map(str, steps_in(path.parent))) or "none"
+        raise ValueError(f"{path}: no such checkpoint; saved steps: {saved}.") from None
     except (OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError) as error:
         raise ValueError(
             f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else error!r})."
         ) from error
     number = state.pop("format", None) if isinstance(state, dict) else None
     if number not in (1, FORMAT):
-        raise ValueError(f"{path}: is no checkpoint of this version of ganrun.")
+        raise ValueError(f"{path}: is not a checkpoint of this version of ganrun.")
     return upgraded_state(state) if number == 1 else state
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint that can be read, or None. Names each one that it passes over."""
+    """The newest checkpoint that can be read, or None. Warns of each damaged one that it skips."""
     for step in reversed(steps_in(folder)):
         try:
             return load(path_of(folder, step))
         except ValueError as error:
-            log.warning("%s It is passed over.", error)
+            log.warning("%s It is skipped.", error)
     return None

@@ -8,10 +8,9 @@ from ganrun.data.seeds import generator
 
 
 class Batches:
-    """Batch number i of an endless stream of shuffled epochs: a function of (seed, i), and of nothing else.
+    """An endless sequence of batches from shuffled epochs. Batch i is a function of (seed, i) only.
 
-    A batch that runs over the end of an epoch goes on in the next one, so every batch is full, and in every
-    epoch each example is used exactly once.
+    A batch may extend over the end of an epoch: every batch is full, and every epoch uses each example exactly once.
     """
 
     def __init__(self, split: Split, spec: DataSpec, batch_size: int, seed: int, device: torch.device) -> None:
@@ -22,7 +21,7 @@ class Batches:
         self._format = torch.channels_last if spec.is_image else torch.contiguous_format
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor | None]:
-        """x (B, *shape) in the value range and y (B,) or None, on the device."""
+        """x (B, *shape) in the value range, and y (B,) or None, on the device."""
         x, y = self.split.x, self.split.y
         index = self._indices(i * self.batch_size)
         x = self.spec.decode(x.index_select(0, index).to(self.device)).contiguous(memory_format=self._format)

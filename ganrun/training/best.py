@@ -1,4 +1,4 @@
-"""The best checkpoint of a run by one of its metrics, and early stopping."""
+"""The best checkpoint of a run according to one of its metrics, and early stopping."""
 
 import math
 from collections.abc import Mapping
@@ -8,15 +8,15 @@ from ganrun.protocols import MetricKey
 from ganrun.training.evaluation import metric_keys
 from ganrun.training.run import Run
 
-BETTER = ("higher", "lower")  # what a metric of the user's own may say in `MetricKey.better`
+BETTER = ("higher", "lower")  # the values of `MetricKey.better` with which a key can choose a checkpoint
 
 
 @dataclass
 class Best:
-    """The best value so far of the metric `key`, and the step it was taken at. All of it is part of a checkpoint.
+    """The best value so far of the metric `key`, and its step. All fields are saved in checkpoints.
 
-    higher: whether higher values are better. patience: how many evaluations in a row may bring no better value before
-    the run stops; 0: any number. evaluations_since: how many have. last_step: of the last evaluation.
+    higher: whether higher values are better. patience: after this many evaluations in a row without a better value, the
+    run stops; 0: never. evaluations_since: how many there have been. last_step: of the last evaluation.
     """
 
     key: str
@@ -28,16 +28,16 @@ class Best:
     last_step: int | None = None
 
     def improves(self, value: float, step: int) -> bool:
-        """Record a value, and return whether it is the best so far. A value that is not finite is not.
+        """Record a value, and return whether it is the best so far. A value that is not finite never is.
 
-        A step that was recorded already, because the run was resumed there, does not count again.
+        A step that was already recorded, because the run was resumed there, does not count again.
         """
         if step == self.last_step:
             return False
         self.last_step = step
         better = self.value is None or (value > self.value if self.higher else value < self.value)
         if better and math.isfinite(value):
-            self.value, self.step, self.evaluations_since = float(value), step, 0  # numpy's would not be plain
+            self.value, self.step, self.evaluations_since = float(value), step, 0  # not a NumPy scalar
             return True
         self.evaluations_since += 1
         return False
@@ -48,10 +48,10 @@ class Best:
 
 
 def choose_best(run: Run) -> Best | None:
-    """What train.keep_best asks for; None where it asks for nothing.
+    """The initial state for train.keep_best; None if that is null.
 
-    Raises ValueError for a key that the run's metrics do not declare, that is made from test data, or of which it is
-    not known whether higher or lower values are better.
+    Raises ValueError for a key that the run's metrics do not declare, that is computed from test data, or that does not
+    declare whether higher or lower values are better.
     """
     key = run.options.keep_best
     if key is None:
@@ -62,19 +62,19 @@ def choose_best(run: Run) -> Best | None:
     if key not in known:
         raise ValueError(
             f"train.keep_best={key}: this run's metrics declare no such key; {choices(known)}; "
-            "a metric of your own declares its keys by a method `keys` (ganrun.protocols.Metric)."
+            "your own metrics declare their keys in a method `keys` (ganrun.protocols.Metric)."
         )
     if known[key].from_test:
         raise ValueError(
-            f"train.keep_best={key}: is made from test data, which must not choose a checkpoint; {choices(known)}."
+            f"train.keep_best={key}: is computed from test data, which must not choose a checkpoint; {choices(known)}."
         )
     if known[key].better not in BETTER:
         raise ValueError(
-            f"train.keep_best={key}: it is not known whether higher or lower values are better; {choices(known)}."
+            f"train.keep_best={key}: it does not declare whether higher or lower values are better; {choices(known)}."
         )
     return Best(key, known[key].better == "higher", run.options.patience)
 
 
 def choices(known: Mapping[str, MetricKey]) -> str:
     names = ", ".join(name for name, key in known.items() if key.better in BETTER and not key.from_test)
-    return f"choose one of {names}" if names else "none of its metrics can choose"
+    return f"choose one of {names}" if names else "none of its metrics can choose a checkpoint"

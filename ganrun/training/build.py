@@ -1,4 +1,4 @@
-"""A config, as plain dictionaries, becomes a run."""
+"""Builds a run from its config."""
 
 import copy
 import logging
@@ -36,13 +36,13 @@ from ganrun.training.runtime import choose_device, prepare_process
 
 log = logging.getLogger("ganrun")
 
-SHARED_DATA_KEYS = ("root", "download", "verify")  # data sets that need none of them do not have to name them
+SHARED_DATA_KEYS = ("root", "download", "verify")  # data sets that do not need them need not name them
 
 
 def build(config: Config, options: TrainOptions | None = None) -> Run:
-    """Everything that one run needs. Raises ValueError, in one sentence, for a setting that cannot work.
+    """All objects of one run. Raises ValueError, with a one-sentence message, for a setting that cannot work.
 
-    options: those of config["train"], where they have been made already.
+    options: those of config["train"], if the caller has them already.
     """
     options = options or TrainOptions.of(config["train"])
     device, seed = choose_device(options.device), config["seed"]
@@ -95,13 +95,13 @@ def load_data(config: Config) -> Dataset:
 
 
 def scaled(spec: DataSpec, value_range: Any, gcn: Any) -> DataSpec:
-    """The facts of the data with pixels scaled to `value_range`, or contrast-normalized to norm `gcn`."""
+    """`spec` for pixels scaled to `value_range`, or contrast-normalized to norm `gcn`. Raises ValueError."""
     if value_range is not None and not fits(value_range, tuple[float, float]):
         raise ValueError(f"data.value_range={value_range}: must be two numbers, as in [0,1].")
     if not fits(gcn, float):
         raise ValueError(f"data.gcn={as_typed(gcn)}: must be a number, as in 55; 0 is off.")
     if not spec.is_image and value_range not in (None, [-1, 1]):
-        log.warning("data.value_range has no effect: these data are no images.")
+        log.warning("data.value_range has no effect: these data are not images.")
     spec = spec if value_range is None else spec.scaled_to(value_range)
     return spec.normalized(gcn) if gcn else spec
 
@@ -114,7 +114,7 @@ def make_loss(config: Config) -> Loss:
 
 
 def make_metrics(config: Config, dataset: Dataset | None = None) -> dict[str, Metric]:
-    """By their names. dataset: to check that they are defined for it, and declare their keys as they should."""
+    """The metrics, by name. dataset: to check that they are defined for it, and declare valid keys."""
     nodes: Config = config.get("metric") or {}
     metrics = {name: make_component(f"metric.{name}", node, Metric) for name, node in nodes.items()}
     if dataset is not None:
@@ -125,7 +125,7 @@ def make_metrics(config: Config, dataset: Dataset | None = None) -> dict[str, Me
 
 
 def make_latent(config: Config, dataset: Dataset | None = None) -> Latent:
-    """dataset: for a source that draws from it; None: it is loaded only then."""
+    """dataset: for latents drawn from the data; None: it is loaded if it is needed."""
     node, facts = config["latent"], {"dim": z_dim_of(config)}
     if dataset is None and needs("latent", node, "dataset"):
         dataset = load_data(config)
@@ -155,7 +155,7 @@ def make_generator(
     device: torch.device,
     examples: Split | None = None,
 ) -> nn.Module:
-    """examples: to train on; None where weights are loaded afterwards."""
+    """examples: the training split; None if weights are loaded afterwards."""
     facts = {"spec": spec, "z_dim": latent.dim, "examples": examples}
     G = make_net("arch.generator", config, condition, condition.label_dims(spec)[0], **facts)
     return on_device(condition.complete_generator(G, spec), spec, device)
@@ -197,9 +197,9 @@ def make_augmentation(config: Config, spec: DataSpec, device: torch.device) -> A
 
 
 def make_optimizer(config: Config, key: str, net: nn.Module, every: int = 1) -> Optimizer:
-    """The player's own optimizer where one is chosen, else the shared one.
+    """The player's own optimizer if one is chosen, else one with the shared settings.
 
-    every: the largest interval of a lazy penalty, for which the rates are rescaled (`lazy_rates`).
+    every: the largest interval of a lazy penalty, for which learning rate and betas are rescaled (`lazy_rates`).
     """
     key, node = (key, config[key]) if config.get(key) else ("optimizer", config["optimizer"])
     if every > 1:
@@ -210,13 +210,13 @@ def make_optimizer(config: Config, key: str, net: nn.Module, every: int = 1) -> 
 
 
 def make_schedule(config: Config, key: str, steps_per_epoch: float) -> Schedule:
-    """The player's own schedule of the learning rate where one is chosen, else the shared one."""
+    """The player's own learning rate schedule if one is chosen, else the shared one."""
     schedule: Schedule = make("schedule", config.get(key) or config["schedule"], steps_per_epoch=steps_per_epoch)
     return schedule
 
 
 def make_momentum(config: Config, steps_per_epoch: float, *optimizers: Optimizer) -> Schedule | None:
-    """The schedule of both optimizers' momentum; None: it stays as it is."""
+    """The momentum schedule of both optimizers; None: the momentum is constant."""
     if not config.get("momentum"):
         return None
     validate.check_momentum(optimizers)

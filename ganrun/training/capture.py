@@ -1,4 +1,4 @@
-"""Recording a moment of a run. It changes nothing of the training."""
+"""Captures frames of a run, from which figures are drawn, without changing the training."""
 
 import numpy as np
 import torch
@@ -10,22 +10,22 @@ from ganrun.records.frames import Frame
 from ganrun.training.run import Run
 from ganrun.training.sampling import d_logits, fixed_latents, generate
 
-BINS = 400  # of the histogram over one dimension
-POINTS = {1: 401, 2: 64}  # along each dimension, where D's logits are taken
-DRAWS = 201  # samples over one dimension that are kept with their latents,
-RANKED = 5000  # chosen by rank from so many: sorting all takes as long as drawing them
-PLANE, COUNTED = 2500, 10_000  # samples in the plane that are kept, and that are counted
+BINS = 400  # of the histogram in one dimension
+POINTS = {1: 401, 2: 64}  # of D's logits along each axis, by the number of dimensions
+DRAWS = 201  # samples kept with their latents in one dimension,
+RANKED = 5000  # selected by rank from this many: sorting all would take as long as drawing them
+PLANE, COUNTED = 2500, 10_000  # samples kept, and samples counted, in two dimensions
 
 
 def can_capture(run: Run) -> bool:
-    """Whether the data of `run` have one or two dimensions, and the run uses no labels."""
+    """Whether the data of `run` have one or two dimensions and it uses no labels."""
     return run.dataset.spec.shape in ((1,), (2,)) and not run.condition.uses_labels
 
 
 def box_of(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """The box (low, high) of all frames of a run.
 
-    Five standard deviations about the mean, or about all modes; in the plane three, and a quarter more on every side.
+    Five standard deviations around the mean, or around all modes; in two dimensions three, plus a quarter on each side.
     """
     spec, truth, flat = dataset.spec, dataset.distribution, dataset.spec.shape == (1,)
     if truth is not None:
@@ -44,7 +44,7 @@ def box_of(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 def capture(run: Run, step: int, num: int = 0) -> Frame:
-    """The frame of `run` now. num: samples that are drawn; 0: 20,000, or fewer where G is usually larger."""
+    """The current frame of `run`. num: samples to draw; 0: 20,000, or fewer for data with which G is usually larger."""
     low, high = box_of(run.dataset)
     dim = len(low)
     z_dim = run.latent.dim
@@ -81,7 +81,7 @@ def capture(run: Run, step: int, num: int = 0) -> Frame:
 
 
 def histogram(x: Tensor, low: tuple[float, ...], high: tuple[float, ...]) -> Tensor:
-    """How many of the samples x (n, d) lie in each cell of the box: (400,) or (64, 64)."""
+    """The number of samples x (n, d) in each cell of the box: (400,) or (64, 64)."""
     if len(low) == 1:
         return torch.histc(x, BINS, low[0], high[0]).int()
     num = POINTS[2]

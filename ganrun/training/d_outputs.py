@@ -1,4 +1,4 @@
-"""Everything that D gives for a batch, from one pass where possible."""
+"""All outputs of D for a batch, in one forward pass if possible."""
 
 from collections.abc import Callable
 
@@ -14,9 +14,9 @@ DOutputs = Callable[[Tensor, Tensor | None], DOutput]
 
 
 def make_d_outputs(D: nn.Module, spec: DataSpec, y: Tensor | None, features: bool) -> DOutputs:
-    """A function (x, y) -> DOutput in float32, with autocast or without.
+    """A function (x, y) -> DOutput in float32, with or without autocast.
 
-    y: labels (2,) of two samples, in a conditional run. features: whether they are needed.
+    y: labels (2,) of two samples in a conditional run, else None. features: whether they are needed.
     """
     if isinstance(D, HasOutputs):
         return _with_outputs(D, features)
@@ -38,7 +38,7 @@ def _with_outputs(D: HasOutputs, features: bool) -> DOutputs:
 
 
 class _InputOf:
-    """Keeps the last input of a layer, until it is taken."""
+    """Keeps the last input of a layer until `take` returns it."""
 
     def __init__(self, layer: nn.Module) -> None:
         self.value: Tensor | None = None
@@ -53,7 +53,7 @@ class _InputOf:
 
 
 def _in_one_pass(D: nn.Module) -> DOutputs:
-    """The features are what enters D's layer `output` when D is called, so that the logits are D's own in any case."""
+    """Take as features the input of D's layer `output` when D is called, so that the logits are always D's own."""
     assert isinstance(D, HasHead)
     entering = _InputOf(D.output)
 
@@ -72,14 +72,14 @@ def _in_two_passes(D: nn.Module) -> DOutputs:
 
     def d_outputs(x: Tensor, y: Tensor | None) -> DOutput:
         logits: Tensor = D(x, y)
-        with keep_statistics(layers):  # they have been updated with this batch already
+        with keep_statistics(layers):  # they have already been updated with this batch
             return DOutput(logits.float(), features=features(x, y).float())
 
     return d_outputs
 
 
 def _features_enter_output(D: nn.Module, spec: DataSpec, y: Tensor | None) -> bool:
-    """Whether D(x, y) passes features(x, y) to its layer `output`, which a D that has both need not do."""
+    """Whether D(x, y) passes features(x, y) to its layer `output`; a D that has both need not do so."""
     assert isinstance(D, HasHead)
     spread = torch.linspace(-1, 1, 2 * spec.numel, device=next(D.parameters()).device)
     x = spec.mean + spec.std * spread.view(2, *spec.shape)

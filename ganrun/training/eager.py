@@ -1,7 +1,7 @@
-"""Gradients and optimizer steps of small networks, without the work that torch does for its compiler and profiler.
+"""Gradients and optimizer steps of small networks, without torch's overhead for its compiler and profiler.
 
-Each shortcut is one function that relies on something private of torch, gives the same bits as the public call, and
-falls back to that where torch has changed. `benchmarks/eager.py` measures what each one saves.
+Each shortcut is one function that uses a private part of torch, gives the same bits as the public call, and falls back
+to it if torch has changed. `benchmarks/eager.py` measures what each one saves.
 """
 
 import inspect
@@ -14,11 +14,11 @@ from torch.optim import Adam, Optimizer
 from torch.optim import optimizer as torch_optimizer
 
 Grads = tuple[Tensor | None, ...]
-PLAIN = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")  # options of Adam, all off
+PLAIN = ("amsgrad", "maximize", "capturable", "differentiable", "decoupled_weight_decay")  # options of Adam, off
 
 
 def skip_compiler_import() -> None:
-    """Mark optimizer methods as done with, which otherwise import torch's compiler when they are first called."""
+    """Mark optimizer methods as disabled for torch's compiler: their first call would import it to do so."""
     for method in (Optimizer.add_param_group, Optimizer.state_dict, Optimizer.load_state_dict):
         plain = inspect.unwrap(method)
         if plain is not method:
@@ -26,7 +26,7 @@ def skip_compiler_import() -> None:
 
 
 def find_engine() -> Callable[..., Grads] | None:
-    """The backward pass of torch's engine, or None where its signature or its result is not the known one."""
+    """The backward pass of torch's engine, or None if its signature or its result is not as expected."""
     x = torch.ones(2, requires_grad=True)
     try:
         run: Callable[..., Grads] = torch.autograd.Variable._execution_engine.run_backward
@@ -41,7 +41,7 @@ ENGINE = find_engine()
 
 
 def gradients(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = False) -> Grads:
-    """d loss / d params of a scalar; None where the loss does not depend on one. keep_graph: for another call."""
+    """The gradients of a scalar loss; None for parameters that it does not depend on. keep_graph: for another call."""
     if ENGINE is None:
         return torch.autograd.grad(loss, params, retain_graph=keep_graph, allow_unused=True)
     one = torch.ones_like(loss)
@@ -50,7 +50,7 @@ def gradients(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = False) 
 
 
 def optimizer_step(optimizer: Optimizer, params: Sequence[Tensor]) -> Callable[[Grads], None]:
-    """A function that makes one step of the optimizer with gradients of `params`, which it does not leave behind."""
+    """A function that makes one optimizer step with given gradients of `params`, and resets their `.grad` to None."""
     bare_step = unwrapped_step(optimizer)
 
     @torch.no_grad()
@@ -65,7 +65,7 @@ def optimizer_step(optimizer: Optimizer, params: Sequence[Tensor]) -> Callable[[
 
 
 def unwrapped_step(optimizer: Optimizer) -> Callable[[], Any]:
-    """`optimizer.step` of torch's own optimizers without its wrappers, which import the compiler; under no_grad."""
+    """`optimizer.step` without its wrappers, which import the compiler, if it is torch's own; call it under no_grad."""
     kind = type(optimizer)
     if kind.__module__.startswith("torch.optim.") and "step" not in optimizer.__dict__:
         unwrapped: Callable[[], Any] = inspect.unwrap(kind.step).__get__(optimizer)
@@ -74,7 +74,7 @@ def unwrapped_step(optimizer: Optimizer) -> Callable[[], Any]:
 
 
 def is_plain_fused_adam(optimizer: Optimizer, params: Sequence[Tensor]) -> bool:
-    """Whether a step is one call of torch's fused kernel, and nothing else."""
+    """Whether a step is a single call of torch's fused kernel."""
     if type(optimizer) is not Adam or len(optimizer.param_groups) != 1 or "_fused_adam_" not in dir(torch):
         return False
     (group,) = optimizer.param_groups
@@ -85,7 +85,7 @@ def is_plain_fused_adam(optimizer: Optimizer, params: Sequence[Tensor]) -> bool:
 
 
 def has_step_hooks(optimizer: Optimizer) -> bool:
-    """Whether hooks are registered that torch calls before or after a step; True where that cannot be found out."""
+    """Whether hooks before or after a step are registered, for this optimizer or globally; True if unknown."""
     try:
         own: Any = optimizer._optimizer_step_pre_hooks, optimizer._optimizer_step_post_hooks
         of_all: Any = torch_optimizer._global_optimizer_pre_hooks, torch_optimizer._global_optimizer_post_hooks
@@ -95,17 +95,17 @@ def has_step_hooks(optimizer: Optimizer) -> bool:
 
 
 class FusedAdam:
-    """Calls the kernel of a fused Adam with lists that are made once.
+    """Calls the kernel of a fused Adam with lists that are built once.
 
-    ordinary_step: a step of the optimizer itself. It is taken first, so that the optimizer's state is there, whenever
-    a parameter has no gradient, and where hooks are registered.
+    ordinary_step: a step of the optimizer itself, used at first, so that the optimizer's state exists, whenever a
+    parameter has no gradient, and if hooks are registered.
     """
 
     def __init__(self, optimizer: Optimizer, params: Sequence[Tensor], ordinary_step: Callable[[Grads], None]) -> None:
         self.optimizer, self.params, self.ordinary_step = optimizer, list(params), ordinary_step
         self.state: list[list[Tensor]] = []
         self.count = torch.empty(0)
-        optimizer.register_load_state_dict_post_hook(lambda _: self.state.clear())  # it brings tensors of its own
+        optimizer.register_load_state_dict_post_hook(lambda _: self.state.clear())  # it replaces the tensors
 
     @torch.no_grad()
     def __call__(self, grads: Grads) -> None:
@@ -117,16 +117,16 @@ class FusedAdam:
         (group,) = self.optimizer.param_groups
         beta1, beta2 = group["betas"]
         means, squares, steps = self.state
-        self.count.add_(1)  # and with it all of `steps`
+        self.count.add_(1)  # `steps` are views of it
         torch._fused_adam_(
             self.params, present, means, squares, [], steps, lr=group["lr"], beta1=beta1, beta2=beta2,
             weight_decay=group["weight_decay"], eps=group["eps"], amsgrad=False, maximize=False,
         )  # fmt: skip
 
     def _find_state(self) -> list[list[Tensor]]:
-        """The optimizer's state, or nothing where a parameter has none yet, because it never had a gradient.
+        """The optimizer's state, or an empty list if a parameter has none yet because it never had a gradient.
 
-        Its steps, a number for each parameter, become views of one tensor, `self.count`.
+        Its step counts, one for each parameter, become views of one tensor, `self.count`.
         """
         states = [self.optimizer.state.get(p, {}) for p in self.params]
         if not all(states):

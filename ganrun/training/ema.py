@@ -3,21 +3,21 @@
 import torch
 from torch import nn
 
-SINGULAR_VECTORS = ("._u", "._v")  # how torch names the buffers of a spectral norm
+SINGULAR_VECTORS = ("._u", "._v")  # torch's names of the buffers of a spectral norm
 
 
 class EMA:
     """G_ema <- decay * G_ema + (1 - decay) * G, float buffers included.
 
-    With a `rampup` the decay is at first smaller than `decay`, so that its half-life is at most that share of the steps
-    so far. Karras et al. 2020 (StyleGAN2-ADA), in the authors' code. Integer buffers are copied, and so are the
-    singular vectors of spectral norms, because the mean of two unit vectors is none.
+    With `rampup`, the decay is smaller at first, so that its half-life is at most this share of the steps so far: see
+    the authors' code of Karras et al. 2020 (StyleGAN2-ADA). Integer buffers are copied, and so are the singular vectors
+    of spectral norms, because the mean of two unit vectors is not a unit vector.
     """
 
     def __init__(self, G_ema: nn.Module, G: nn.Module, decay: float, rampup: float = 0.0) -> None:
         self.decay, self.rampup = decay, rampup
         source = G.state_dict()
-        pairs = {to.data_ptr(): (name, to, source[name]) for name, to in G_ema.state_dict().items()}  # tied ones once
+        pairs = {to.data_ptr(): (name, to, source[name]) for name, to in G_ema.state_dict().items()}  # tied once
         self.targets, self.sources, self.copied = [], [], []
         for name, to, now in pairs.values():
             if to.is_floating_point() and not name.endswith(SINGULAR_VECTORS):

@@ -1,4 +1,4 @@
-"""One evaluation of a run: metrics, their pictures and the diagnosis, from the same samples."""
+"""One evaluation of a run: metrics, their pictures, and the diagnosis, from the same samples."""
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
@@ -18,9 +18,9 @@ from ganrun.training.sampling import d_logits, draw, labels_like
 
 
 class Evaluation:
-    """How good the samples of a run are: a function of its weights and the seed. Samples are drawn when first needed.
+    """An evaluation of a run's samples: a function of its weights and the seed. Samples are drawn when first needed.
 
-    seed: of the latents; None: that of the run. ema: whether samples come from G_ema, where there is one.
+    seed: of the latents; None: the seed of the run. ema: whether to sample from G_ema, if the run has one.
     """
 
     def __init__(self, run: Run, seed: int | None = None, ema: bool = True) -> None:
@@ -29,12 +29,12 @@ class Evaluation:
 
     @cached_property
     def samples(self) -> tuple[Tensor, Tensor | None]:
-        """As many as the metrics need, (n, *shape) on the CPU, and their labels."""
+        """As many samples as the metrics need, (n, *shape) on the CPU, and their labels (n,) or None."""
         return self._draw(max(metric.num for metric in self.run.metrics.values()))
 
     @cached_property
     def diagnosed_samples(self) -> tuple[Tensor, Tensor | None]:
-        """The first ones of `samples`, where these are enough for the diagnosis, else others."""
+        """The first of `samples` if there are enough for the diagnosis, else new ones."""
         num = measure.NUM
         if not self.run.metrics or len(self.samples[0]) < num:
             return self._draw(num)
@@ -47,7 +47,7 @@ class Evaluation:
         return draw(self.G, run.latent, num, run.device, self.seed, y), y
 
     def metrics(self) -> dict[str, float]:
-        """All metrics of the run. Numbers of other types become floats, which a checkpoint can hold."""
+        """All metrics of the run, as plain floats, which a checkpoint can hold."""
         run = self.run
         D = DFunction(lambda x: d_logits(run.D, x, run.device), run.loss.logistic)
         found: dict[str, float] = {}
@@ -58,7 +58,7 @@ class Evaluation:
         return found
 
     def galleries(self) -> dict[str, np.ndarray]:
-        """The pictures of metrics that draw one, (H, W, 3) of uint8, by the metric's name."""
+        """The pictures of the metrics that have one, uint8 (H, W, 3), by the metric's name."""
         run, found = self.run, {}
         for name, metric in run.metrics.items():
             if gallery := metric.gallery(self.samples[0], run.dataset):
@@ -68,7 +68,7 @@ class Evaluation:
     def diagnosis(
         self, rows: Iterable[dict[str, Any]], config: Config, overrides: Sequence[str], diverged: bool = False
     ) -> Diagnosis:
-        """rows: of metrics.jsonl. overrides: of the run's command line. diverged: whether it was stopped for that."""
+        """rows: of metrics.jsonl. overrides: of the run's command line. diverged: whether the run has diverged."""
         run = self.run
         samples, y = self.diagnosed_samples
         measurements = measure.measure(
@@ -79,7 +79,7 @@ class Evaluation:
         return diagnose(measurements, setup, overrides)
 
     def _slope(self, samples: Tensor, y: Tensor | None) -> float | None:
-        """How steep G's loss is where D's logits of `samples` are. D's logits of as many real examples are used too."""
+        """The relative slope of G's loss at D's logits for `samples`, with D's logits for as many real examples."""
         run = self.run
         real = run.dataset.train[: min(len(samples), measure.NUM_SEARCHED)]
         num = len(real)
@@ -90,7 +90,7 @@ class Evaluation:
 
 
 def metric_keys(run: Run) -> dict[str, MetricKey]:
-    """What is known of the keys of all metrics before any is computed."""
+    """The declared keys of all metrics of the run."""
     found: dict[str, MetricKey] = {}
     for metric in run.metrics.values():
         found |= metric.keys(run.dataset.spec, run.loss.logistic)

@@ -1,7 +1,7 @@
 """The updates of both players: Goodfellow et al. 2014, Algorithm 1, with k = n_critic.
 
-A player's gradients are taken with respect to its own parameters alone. So the other player is neither changed nor
-given a gradient, and nothing is left over for its next update.
+A player's gradients are computed only with respect to its own parameters, so an update neither changes the other player
+nor gives it a gradient.
 """
 
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ from ganrun.training.run import Run
 
 
 class DUpdate(NamedTuple):
-    """One update of D. Logits are (B,); `terms`, by tag, are what was added to the loss."""
+    """One update of D. Logits are (B,); `terms` are the terms added to the loss, by TensorBoard tag."""
 
     loss: Tensor
     real_logits: Tensor
@@ -31,14 +31,14 @@ class DUpdate(NamedTuple):
     logistic: bool = False
 
     def scalars(self) -> dict[str, Tensor]:
-        """What is logged, by TensorBoard tag."""
+        """The values to log, by TensorBoard tag."""
         logits = {"logits/real": self.real_logits.mean(), "logits/fake": self.fake_logits.mean()}
         return {"loss/d": self.loss, **self.terms, **logits, **self.accuracy(), "grad_norm/d": grad_norm(self.grads)}
 
     def accuracy(self) -> dict[str, Tensor]:
-        """The share of pairs whose real logit is the greater one; a tie counts one half. At chance level it is .5.
+        """The share of pairs whose real logit is greater than the fake one; a tie counts one half. Chance level is .5.
 
-        Of a logistic loss also D's accuracy on real and on fake examples.
+        For a logistic loss also D's accuracy on real and on fake examples.
         """
         real, fake = self.real_logits, self.fake_logits
         found = {"accuracy/pairs": (torch.sign(real[:, None] - fake).mean() + 1) / 2}
@@ -55,12 +55,12 @@ class GUpdate(NamedTuple):
     grads: Grads
 
     def scalars(self) -> dict[str, Tensor]:
-        """What is logged, by TensorBoard tag."""
+        """The values to log, by TensorBoard tag."""
         return {"loss/g": self.loss, **self.terms, "grad_norm/g": grad_norm(self.grads)}
 
 
 class Game:
-    """Makes the steps of one run, with its networks, optimizers and data."""
+    """Performs the training steps of one run, with its networks, optimizers and data."""
 
     def __init__(self, run: Run) -> None:
         self.run = run
@@ -78,7 +78,7 @@ class Game:
         self.ema = None if run.G_ema is None else EMA(run.G_ema, run.G, ema, rampup)
 
     def step(self, step: int) -> tuple[DUpdate, GUpdate]:
-        """Step number `step`, counted from 0: n_critic updates of D, then n_gen of G. Returns the last one of each."""
+        """Step number `step`, from 0: n_critic updates of D, then n_gen of G. Returns each player's last update."""
         options = self.run.options
         self.follow_schedules(step)
         noise, first = self.instance_noise(step), options.pretrain_d + step * options.n_critic
@@ -94,7 +94,7 @@ class Game:
         return d, g
 
     def d_update(self, index: int, noise: float) -> DUpdate:
-        """Update number `index` of D, on the real batch of that number and fresh fakes. G does not change by a bit."""
+        """Update number `index` of D, on the real batch of that number and new fakes. G does not change by a bit."""
         run = self.run
         real, y = self.real_batch(index)
         with self.precision():
@@ -109,9 +109,9 @@ class Game:
         return DUpdate(loss, real_out.logits, fake_out.logits, terms, grads, run.loss.logistic)
 
     def g_update(self, index: int, noise: float) -> GUpdate:
-        """An update of G on fresh latents. D does not change by a bit.
+        """An update of G on new latents. D does not change by a bit.
 
-        A loss that needs real examples gets the batch of number `index`; else labels are drawn as they are in the data.
+        A loss that needs real examples gets batch number `index` and its labels; otherwise labels are random.
         """
         run = self.run
         with self.precision(), keep_statistics(self.d_statistics):
@@ -133,8 +133,8 @@ class Game:
     def simultaneous_update(self, index: int, noise: float) -> tuple[DUpdate, GUpdate]:
         """Both gradients at the same parameters, from the same fakes and dropout masks; then both are applied.
 
-        Of images, real and fake pass D separately, so that G's gradient need not pass D for real examples too: 8% of
-        the arithmetic of a step on MNIST. Networks for vectors are so small that only the number of operations counts.
+        Real and fake images pass D separately, so that G's backward pass skips the real examples, which saves 8% of the
+        arithmetic of a step on MNIST. Networks for vectors are so small that only the number of operations matters.
         """
         run = self.run
         real, y = self.real_batch(index)
@@ -153,7 +153,7 @@ class Game:
         return d, GUpdate(g_loss, g_terms, g_grads)
 
     def outputs(self, real: Tensor, fake: Tensor, y: Tensor | None, together: bool) -> tuple[DOutput, DOutput]:
-        """D's outputs on real and on fake examples, from one pass of both where `together`."""
+        """D's outputs on real and on fake examples, from one pass of both if `together`."""
         d_outputs = self.run.d_outputs
         if not together:
             return d_outputs(real, y), d_outputs(fake, y)
@@ -162,7 +162,7 @@ class Game:
     def d_loss(
         self, index: int, real: Tensor, fake: Tensor, y: Tensor | None, real_out: DOutput, fake_out: DOutput
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """D's loss, the terms that are added to it, and their sum. Lazy penalties are due at some numbers `index`."""
+        """D's loss, the terms added to it, and their sum. A lazy penalty is added if its `every` divides `index`."""
         run = self.run
         loss = run.loss.d_loss(*self.with_label_noise(real_out.logits, fake_out.logits))
         terms, total = {}, loss
@@ -175,7 +175,7 @@ class Game:
                 continue
             term = penalty.logits_term(real_out.logits, fake_out.logits)
             if term is None:
-                with keep_statistics(self.d_statistics):  # they have been updated with this batch already
+                with keep_statistics(self.d_statistics):  # they have already been updated with this batch
                     term = penalty.term(run.D, real, fake, y)
             if term is not None:
                 terms[f"penalty/{name}"] = term
@@ -185,7 +185,7 @@ class Game:
     def g_loss(
         self, fake_out: DOutput, real_out: DOutput | None, y: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """G's loss, the terms that are added to it, and their sum."""
+        """G's loss, the terms added to it, and their sum."""
         loss = self.run.loss.g_objective(fake_out, real_out)
         term = self.run.condition.g_term(fake_out, y)
         return (loss, {}, loss) if term is None else (loss, {"loss/g_class": term}, loss + term)
@@ -203,7 +203,7 @@ class Game:
             layer.constrain()
 
     def follow_schedules(self, step: int) -> None:
-        """Set both optimizers' learning rates, and where it has a schedule their momentum."""
+        """Set both optimizers' learning rates, and their momentum if it has a schedule."""
         run, steps = self.run, self.run.options.steps
         scale(run.d_optimizer, "lr", run.d_schedule(step, steps))
         scale(run.g_optimizer, "lr", run.g_schedule(step, steps))
@@ -212,7 +212,7 @@ class Game:
                 scale(optimizer, "momentum", run.momentum(step, steps))
 
     def precision(self) -> AbstractContextManager[object]:
-        """A new context each time: weights cast to bf16 under no_grad must not be reused where gradients are taken."""
+        """A new context each time: weights cast to bf16 under no_grad must not be reused in passes with gradients."""
         if self.run.options.precision == "bf16":
             return torch.autocast(self.run.device.type, torch.bfloat16)
         return nullcontext()
@@ -221,29 +221,29 @@ class Game:
         return self.run.latent(self.run.options.batch_size, self.run.device)
 
     def real_batch(self, index: int) -> tuple[Tensor, Tensor | None]:
-        """Real batch number `index`, and in a conditional run its labels, which the fakes share."""
+        """Real batch number `index`, and in a conditional run its labels, which D's fakes have too."""
         real, y = self.run.batches[index]
         return real, None if self.labels is None else y
 
     def random_labels(self) -> Tensor | None:
-        """In a conditional run labels (B,) as frequent as in the training data."""
+        """In a conditional run, labels (B,) with the frequencies of the training data."""
         if self.labels is None:
             return None
         return self.labels[torch.randint(len(self.labels), (self.run.options.batch_size,), device=self.run.device)]
 
     def instance_noise(self, step: int) -> float:
-        """The standard deviation of the instance noise at `step`, in the data's units: it falls linearly to 0."""
+        """The standard deviation of the instance noise at `step`, in the data's units: it decays linearly to 0."""
         options = self.run.options
         left = 1 - step / (options.instance_noise_until or options.steps)
         return options.instance_noise * self.run.dataset.spec.std * max(left, 0.0)
 
     def perturb(self, x: Tensor, noise: float) -> Tensor:
-        """Samples as D gets them, real or fake: augmented, with instance noise of that standard deviation."""
+        """D's input for real or fake samples x: augmented, plus instance noise with standard deviation `noise`."""
         x = self.run.augment(x)
         return x + noise * torch.randn_like(x) if noise else x
 
     def with_label_noise(self, real_logits: Tensor, fake_logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits that D's loss takes for those of real and fake: label noise exchanges some pairs at random."""
+        """The real and fake logits for D's loss; label noise exchanges the logits of some pairs at random."""
         if not self.run.options.label_noise:
             return real_logits, fake_logits
         wrong = torch.rand_like(real_logits) < self.run.options.label_noise
@@ -251,7 +251,7 @@ class Game:
 
 
 def scalars(*updates: DUpdate | GUpdate) -> dict[str, float]:
-    """The logged values of a step's updates, by TensorBoard tag. This waits for the device."""
+    """The values to log of a step's updates, by TensorBoard tag. Waits for the device."""
     values = {tag: value for update in updates for tag, value in update.scalars().items()}
     numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
     return dict(zip(values, numbers, strict=True))
@@ -264,13 +264,13 @@ def grad_norm(grads: Grads) -> Tensor:
 
 
 def scale(optimizer: Optimizer, key: str, factor: float) -> None:
-    """Set the learning rate, or the momentum, to `factor` times the one that the optimizer was made with."""
+    """Set the learning rate or the momentum to `factor` times its initial value."""
     for group in optimizer.param_groups:
         group[key] = optimizer.defaults[key] * factor
 
 
 def layers_with_statistics(net: nn.Module) -> list[nn.Module]:
-    """The layers that change when they are used in training: batch norm, and spectral norm's power iteration."""
+    """The layers that a forward pass in training mode changes: batch norm and spectral norm."""
     return [layer for layer in net.modules() if isinstance(layer, _BatchNorm | _SpectralNorm)]
 
 
@@ -279,15 +279,15 @@ def constrained_layers(net: nn.Module) -> list[HasConstraint]:
 
 
 def treats_samples_independently(net: nn.Module) -> bool:
-    """Whether a sample's output depends on that sample alone, so that real and fake may share a pass."""
+    """Whether the output for a sample depends only on that sample, so that real and fake can share a pass."""
     mixing = (isinstance(x, _BatchNorm) or (isinstance(x, MixesSamples) and x.mixes_samples) for x in net.modules())
     return not any(mixing)
 
 
 @contextmanager
 def keep_statistics(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Use `layers_with_statistics` as in training, but do not update them."""
-    if not layers:  # as in the smallest networks, whose steps are short
+    """Run `layers_with_statistics` in training mode without updating their statistics."""
+    if not layers:  # saves time in the short steps of small networks
         yield
         return
     before = [layer.track_running_stats if isinstance(layer, _BatchNorm) else layer.training for layer in layers]

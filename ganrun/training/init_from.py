@@ -1,4 +1,4 @@
-"""Starting from the weights of another run: to fine-tune on other data, or to grow its networks."""
+"""Initialization from the weights of another run, to fine-tune on other data or to grow its networks."""
 
 import logging
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from ganrun.training.run import Run, data_changes
 
 log = logging.getLogger("ganrun")
 
-MOST_NAMED = 3  # misfits in one message
+MAX_LISTED = 3  # misfits in one message
 
 
 @dataclass(frozen=True)
 class InitOptions:
-    """The settings `init` of conf/train.yaml: what is taken from the run that `init_from` names."""
+    """The settings `init` of conf/train.yaml: what is loaded from the run `init_from`."""
 
     nets: Literal["both", "generator", "discriminator"] = "both"
     checkpoint: int | Literal["last", "best"] = "last"
@@ -28,10 +28,10 @@ class InitOptions:
 
 
 def init_from(run: Run, config: Config) -> None:
-    """Load the weights of the run that config["init_from"] names, if any, into fresh networks of `run`.
+    """Load the weights of the run config["init_from"], if any, into the new networks of `run`.
 
-    G_ema then starts from the same weights as G. Raises ValueError for a run, a checkpoint or weights that do not fit,
-    and names the misfits.
+    G_ema gets the same weights as G. Raises ValueError for a missing run or checkpoint, and for weights whose names or
+    shapes differ, which the message lists.
     """
     check_arguments("init", InitOptions, config["init"])
     source, options = config["init_from"], InitOptions(**config["init"])
@@ -42,8 +42,8 @@ def init_from(run: Run, config: Config) -> None:
     if changes := data_changes(run, state):
         if options.same_data:
             raise ValueError(
-                f"init_from={source}: was trained on other data, maybe on what this run is tested on: "
-                f"{', '.join(changes)}. Give both runs the same data, and the same data.fold."
+                f"init_from={source}: was trained on other data, possibly on this run's test data: "
+                f"{', '.join(changes)}. Use the same data, and the same data.fold, for both runs."
             )
         log.warning("init_from=%s: was trained on other data: %s.", source, ", ".join(changes))
     if options.nets != "discriminator":
@@ -70,7 +70,7 @@ def read(source: str, options: InitOptions) -> dict[str, Any]:
 
 
 def load_weights(source: str, player: str, net: nn.Module, state: dict[str, Tensor]) -> None:
-    """Where the shapes differ, the network may adapt the weights itself (`ganrun.protocols.AdaptsWeights`)."""
+    """Load `state` into `net`, which may adapt weights of other shapes (`ganrun.protocols.AdaptsWeights`)."""
     misfits = find_misfits(net.state_dict(), state)
     if misfits and isinstance(net, AdaptsWeights):
         try:
@@ -79,16 +79,16 @@ def load_weights(source: str, player: str, net: nn.Module, state: dict[str, Tens
             raise ValueError(f"init_from={source}: {error}") from error
         misfits = find_misfits(net.state_dict(), state)
     if misfits:
-        more = f" and {len(misfits) - MOST_NAMED} more" if len(misfits) > MOST_NAMED else ""
+        more = f" and {len(misfits) - MAX_LISTED} more" if len(misfits) > MAX_LISTED else ""
         raise ValueError(
-            f"init_from={source}: its {player} does not fit this one: {', '.join(misfits[:MOST_NAMED])}{more}. "
-            "Choose the same arch and settings, or take one network alone, as in init.nets=generator."
+            f"init_from={source}: its {player} does not fit this one: {', '.join(misfits[:MAX_LISTED])}{more}. "
+            "Choose the same arch and settings, or load only one network, as in init.nets=generator."
         )
     net.load_state_dict(state)
 
 
 def find_misfits(own: dict[str, Tensor], other: dict[str, Tensor]) -> list[str]:
-    """What differs between two state_dicts, in words."""
+    """The differences in names and shapes between two state_dicts, in words."""
     found = []
     for name in own.keys() | other.keys():
         if name not in other or name not in own:

@@ -1,4 +1,4 @@
-"""A node of the config becomes an object. The only module that reads `_target_`."""
+"""Creates the objects that nodes of the config describe. The only module that reads `_target_`."""
 
 import inspect
 from collections.abc import Callable
@@ -13,18 +13,18 @@ from ganrun.protocols import complete
 from ganrun.records.legacy import TARGETS
 
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
-OPTIONAL = ("metric.", "penalty.")  # parts of the config that a run may have any number of
+OPTIONAL = ("metric.", "penalty.")  # sections of which a run may have any number
 T = TypeVar("T")
 
 
 def make(key: str, node: Config, **facts: Any) -> Any:
-    """The object that `node` describes. Of the `facts` it is given those that its signature names.
+    """The object that `node` describes. It also gets those of the `facts` that its signature names.
 
-    Raises ValueError, worded with `key`, where the target cannot be found, or its arguments do not fit.
+    Raises ValueError, with `key` in the message, if the target cannot be imported or its arguments do not fit.
     """
     if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
         remedy = f" Choose an option of its group, or remove it by '~{key}'." if key.startswith(OPTIONAL) else ""
-        raise ValueError(f"{key}: has no _target_, which names the class or function to use.{remedy}")
+        raise ValueError(f"{key}: has no _target_, the class or function to use.{remedy}")
     target = find_target(key, node["_target_"])
     given = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
     check_arguments(key, target, given)
@@ -49,28 +49,28 @@ def make(key: str, node: Config, **facts: Any) -> Any:
 
 
 def make_component(key: str, node: Config, interface: type[T], **facts: Any) -> T:
-    """`make`, and `completed`."""
+    """The object that `node` describes, with the defaults of `interface`. Raises ValueError."""
     return completed(key, make(key, node, **facts), interface)
 
 
 def completed(key: str, component: object, interface: type[T]) -> T:
-    """The object with the defaults of `interface` for all that it does not define itself. Raises ValueError."""
+    """The object with the defaults of `interface` for all that its class lacks. Raises ValueError."""
     try:
         return complete(component, interface)
     except TypeError as error:
         raise ValueError(
-            f"{key}: a {type(component).__name__} cannot be completed by the defaults of its interface; "
-            f"use a class, or derive from ganrun.protocols.{interface.__name__}."
+            f"{key}: the defaults of its interface cannot be added to a {type(component).__name__}; "
+            f"use a plain class, or derive from ganrun.protocols.{interface.__name__}."
         ) from error
 
 
 def needs(key: str, node: Config, fact: str) -> bool:
-    """Whether the signature of the node's target names that fact."""
+    """Whether the signature of the node's target has a parameter `fact`."""
     return fact in inspect.signature(find_target(key, node["_target_"])).parameters
 
 
 def with_key(key: str, given: Config, message: str) -> str:
-    """The message of a component, with the key under which the user set what it is about.
+    """The error message of a component, prefixed with the key of the setting that it is about.
 
     >>> with_key("schedule", {"every": 0}, "every=0: must be at least 1.")
     'schedule.every=0: must be at least 1.'
@@ -87,7 +87,7 @@ def find_target(key: str, target: str) -> Callable[..., Any]:
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise ValueError(
             f"{key}._target_={target}: cannot be imported ({reason}). "
-            "Modules are looked for among the installed ones and in the folder where ganrun is started."
+            "Modules are searched for among the installed ones and in the folder where ganrun is started."
         ) from error
     if not callable(found):
         raise ValueError(f"{key}._target_={target}: is not a class or a function.")

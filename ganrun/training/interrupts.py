@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: noticed, and acted on when the step is done."""
+"""Handling of Ctrl-C and SIGTERM, on which a run stops after the current step."""
 
 import signal
 import threading
@@ -7,14 +7,14 @@ from typing import Any
 
 
 class Interrupts:
-    """Keeps SIGINT and SIGTERM until they are asked for. A second SIGINT raises KeyboardInterrupt at once."""
+    """Records SIGINT and SIGTERM for the training loop. A second SIGINT raises KeyboardInterrupt at once."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interrupts":
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             for number in (signal.SIGINT, signal.SIGTERM):
                 self._before[number] = signal.signal(number, self._notice)
         return self

@@ -1,4 +1,4 @@
-"""A run that was trained, read from its directory: what every verb but train starts from."""
+"""A trained run, loaded from its directory. All verbs except train use it."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -22,9 +22,9 @@ Labels = Sequence[int | str] | int | str | None
 
 
 class LoadedRun:
-    """A run as it was at a checkpoint. Its data are not loaded, unless it is built again.
+    """A run at one of its checkpoints. Its data are not loaded unless `build` needs them, or latents drawn from them.
 
-    config: what it was started with. state: of the checkpoint. step: of the checkpoint. spec: the facts of its data.
+    config: the run's config. state, step: of the checkpoint. spec: the properties of the data.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class LoadedRun:
 
     @cached_property
     def G_ema(self) -> nn.Module | None:
-        """The exponential moving average of G, where the run kept one (train.ema)."""
+        """The exponential moving average of G, or None if the run has none (train.ema). In eval mode."""
         return self._generator("G_ema") if "G_ema" in self.state else None
 
     @cached_property
@@ -78,8 +78,8 @@ class LoadedRun:
     def sample(self, num: int, labels: Labels = None, seed: int = 0, ema: bool = True) -> Tensor:
         """`num` samples (num, *spec.shape) on the CPU, in the data's value range.
 
-        labels: of a conditional run, which classes, by number or name; None: all, in turn. seed: of the latents.
-        ema: from G_ema, where the run kept one. Raises ValueError for labels that the run does not know.
+        labels: classes of a conditional run, by number or name; None: all, in turn. seed: of the latents.
+        ema: whether to sample from G_ema, if the run has one. Raises ValueError for num < 1 and for unknown labels.
         """
         if num < 1:
             raise ValueError(f"num={num}: must be at least 1.")
@@ -87,31 +87,31 @@ class LoadedRun:
         return draw(G, self.latent, num, self.device, seed, self.classes(num, labels))
 
     def classes(self, num: int, labels: Labels = None) -> Tensor | None:
-        """The classes (num,) that `sample` draws; None of a run without labels."""
+        """The classes (num,) that `sample` draws; None if the run does not use labels."""
         chosen = class_indices(labels, self.spec, self.condition.uses_labels)
         return torch.tensor(chosen)[torch.arange(num) % len(chosen)] if chosen else None
 
     @property
     def result(self) -> dict[str, Any] | None:
-        """What result.json says; None while the run is under way, or was killed."""
+        """The content of result.json; None while the run is running, or if it was killed."""
         return self.run_dir.result()
 
     @property
     def metrics(self) -> dict[str, float]:
-        """The metrics at the end of the run; before that, the last value of each."""
+        """The metrics at the end of the run, or the last value of each if it has not finished."""
         if (result := self.result) and result["metrics"]:
             return dict(result["metrics"])
         rows = [row for row in self.run_dir.metrics() if "evaluated" not in row]
         return {k.removeprefix("metric/"): v for row in rows for k, v in row.items() if k.startswith("metric/")}
 
     def history(self) -> list[dict[str, Any]]:
-        """What was logged: the rows of metrics.jsonl, each with its step, and values by their TensorBoard tags."""
+        """The rows of metrics.jsonl: each has its step, and values by TensorBoard tag."""
         return list(self.run_dir.metrics())
 
     def build(self, **changes: Any) -> Run:
-        """The complete run at this checkpoint, with its data. changes: of the config, by its top-level keys.
+        """The complete run at this checkpoint, with its data. changes: replacements of top-level keys of the config.
 
-        Raises ValueError where the data are others than at the time of the checkpoint.
+        Raises ValueError if the data differ from those that the checkpoint was trained on.
         """
         config = {**self.config, **changes}
         run = build({**config, "train": {**config["train"], "device": str(self.device)}})
@@ -121,18 +121,18 @@ class LoadedRun:
 
 
 def load(run_dir: str | Path, checkpoint: int | str = "last", device: str = "auto") -> LoadedRun:
-    """The run in that directory, at a checkpoint: "last", "best" (train.keep_best), or the step of one that was kept.
+    """The run in `run_dir` at a checkpoint: "last", "best" (train.keep_best), or the step of a saved checkpoint.
 
-    Raises ValueError where there is no run, or no such checkpoint.
+    Raises ValueError if there is no run, or no such checkpoint.
     """
     return LoadedRun(RunDir(Path(run_dir)), checkpoint, choose_device(device, "device"))
 
 
 def class_indices(labels: Labels, spec: DataSpec, conditional: bool) -> list[int]:
-    """The numbers of the classes that samples are taken from in turn; none of a run without labels."""
+    """The numbers of the classes to sample in turn; an empty list for a run without labels. Raises ValueError."""
     if not conditional:
         if labels is not None:
-            raise ValueError("labels: this run has none; train one with condition=concat, acgan or projection.")
+            raise ValueError("labels: this run uses none; train one with condition=concat, acgan or projection.")
         return []
     if labels is None:
         return list(range(spec.num_classes))
@@ -142,5 +142,5 @@ def class_indices(labels: Labels, spec: DataSpec, conditional: bool) -> list[int
     for label in labels:
         if label not in spec.classes and not (fits(label, int) and 0 <= int(label) < spec.num_classes):
             names = ", ".join(f"{i} ({name})" if str(i) != name else name for i, name in enumerate(spec.classes))
-            raise ValueError(f"labels: {label} is no class of this run; they are {names}.")
+            raise ValueError(f"labels: {label} is not a class of this run; its classes are {names}.")
     return [int(label) if fits(label, int) else spec.classes.index(str(label)) for label in labels]

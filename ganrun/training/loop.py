@@ -1,4 +1,4 @@
-"""The training loop: Algorithm 1, and when to log, to draw, to save, to evaluate and to stop."""
+"""The training loop: Algorithm 1, and when to log, draw, save, evaluate and stop."""
 
 import logging
 import math
@@ -28,15 +28,15 @@ log = logging.getLogger("ganrun")
 
 
 class Diverged(Exception):
-    """A loss or a weight is not a finite number."""
+    """A loss or a weight is not finite."""
 
 
 @dataclass
 class Status:
-    """How far a run has come. It is updated while the run is trained.
+    """The progress of a run, updated during training.
 
-    step: steps done, negative while D is trained before the game. seconds: that they took. best: of train.keep_best.
-    metrics, diagnosis: of the end of the run.
+    step: completed steps, negative while D is pre-trained. seconds: the time they took. best: for train.keep_best.
+    metrics, diagnosis: at the end of the run.
     """
 
     step: int = 0
@@ -46,16 +46,16 @@ class Status:
     diagnosis: Diagnosis | None = None
 
     def is_last(self, run: Run) -> bool:
-        """Whether this is the last step: all steps are done, or there was no better evaluation for too long."""
+        """Whether this is the last step: all steps are completed, or the run stops early (train.patience)."""
         return self.step == run.options.steps or (self.best is not None and self.best.exhausted)
 
 
 def train_loop(
     run: Run, run_dir: RunDir, config: Config, state: dict[str, Any] | None, status: Status, stop: Callable[[], bool]
 ) -> None:
-    """Train `run` from `state`, a checkpoint's, or from its start, to its last step, or until `stop()`.
+    """Train `run` from the checkpoint `state`, or from the start if it is None, to the last step or until `stop()`.
 
-    `status` is updated. Raises Diverged; the last good checkpoint stays.
+    Updates `status`. Raises Diverged; the last good checkpoint is kept.
     """
     restore(run, run_dir, state, status)
     board = Dashboard(run_dir.path)
@@ -78,7 +78,7 @@ def train_loop(
 
 
 def restore(run: Run, run_dir: RunDir, state: dict[str, Any] | None, status: Status) -> None:
-    """Load the state, if any, and remove what was logged after it, and what is logged at the end in any case."""
+    """Load the state, if any, and remove what was logged after it; at the last step also what `finish` logs again."""
     status.step = -run.options.pretrain_d
     if state:
         run.load_state_dict(state)
@@ -92,7 +92,7 @@ def restore(run: Run, run_dir: RunDir, state: dict[str, Any] | None, status: Sta
 
 
 class Loop:
-    """Algorithm 1, and what is done between its steps."""
+    """Algorithm 1, with logging, pictures, evaluations and checkpoints between its steps."""
 
     def __init__(
         self, run: Run, run_dir: RunDir, config: Config, board: Dashboard, progress: Progress, status: Status
@@ -101,12 +101,12 @@ class Loop:
         self.board, self.progress, self.status = board, progress, status
         self.game, self.pictures = Game(run), Pictures(run)
         self.last_logged, self.last_time = status.step, time.perf_counter()
-        self.last_evaluation: Evaluation | None = None  # of the last step, where the run stops early
+        self.last_evaluation: Evaluation | None = None  # of the last step, if the run stops early
         if self.options.sample_every and not self.pictures.possible:
-            log.warning("samples of shape %s cannot be drawn as a picture.", run.dataset.spec.shape)
+            log.warning("samples of shape %s cannot be drawn as pictures.", run.dataset.spec.shape)
 
     def train(self, stop: Callable[[], bool]) -> None:
-        """To the last step, or until `stop()`."""
+        """Train to the last step, or until `stop()`."""
         status, options = self.status, self.options
         began = time.perf_counter() - status.seconds
         if status.step < 0:
@@ -121,7 +121,7 @@ class Loop:
             status.step += 1
             status.seconds = time.perf_counter() - began
             if self.is_due(options.metric_every) and status.step < options.steps:
-                self.evaluate()  # first, because it may make this step the last one
+                self.evaluate()  # first, since it may end the run at this step
             if self.is_due(options.log_every):
                 self.log(updates)
             if self.is_due(options.sample_every):
@@ -134,7 +134,7 @@ class Loop:
                 return
 
     def pretrain(self, stop: Callable[[], bool]) -> None:
-        """D alone, in steps that count up to 0, or until `stop()`."""
+        """Train D alone, in steps that count up to 0, or until `stop()`."""
         status, num = self.status, self.options.pretrain_d
         noise = self.game.instance_noise(0)
         if self.options.sample_every and self.pictures.possible:
@@ -147,7 +147,7 @@ class Loop:
             if self.options.log_every and status.step % self.options.log_every == 0:
                 self.log_scalars(scalars(update))
         if status.step == 0:
-            log.info("D had %s updates before the game", f"{num:,}")
+            log.info("D was pre-trained with %s updates", f"{num:,}")
             if self.options.sample_every:
                 image = self.pictures.draw_discriminator(f"D after {num:,} updates alone")
                 self.add_picture(image, "pretrained_d", "figure/pretrained_d")
@@ -172,7 +172,7 @@ class Loop:
         self.board.scalars(values, step)
 
     def evaluate(self) -> None:
-        """All metrics along the way, logged; or kept for the end, where they make this step the last one."""
+        """Compute all metrics during training, and log them, or keep them for `finish` if the run stops early here."""
         self.check_weights()
         evaluation = Evaluation(self.run)
         metrics = evaluation.metrics()
@@ -183,7 +183,7 @@ class Loop:
             self.log_metrics(evaluation, metrics)
 
     def finish(self) -> None:
-        """All metrics at the end, logged, the HParams row, and the diagnosis."""
+        """Log all metrics, the HParams row and the diagnosis at the end of the run."""
         if self.last_evaluation is None:
             self.last_evaluation = Evaluation(self.run)
             self.status.metrics = self.last_evaluation.metrics()
@@ -206,7 +206,7 @@ class Loop:
             checkpoint.save_best(self.run_dir.checkpoints, self.state())
 
     def diagnose(self, diverged: bool = False) -> None:
-        """Into `status` and onto the dashboard. A run that has done its work does not fail for want of a diagnosis."""
+        """Store the diagnosis in `status` and TensorBoard. An error in the diagnosis does not make the run fail."""
         if not self.options.diagnose:
             return
         try:
@@ -214,7 +214,7 @@ class Loop:
             rows, overrides = self.run_dir.metrics(), self.run_dir.overrides()
             self.status.diagnosis = evaluation.diagnosis(rows, self.config, overrides, diverged)
         except Exception as error:
-            log.warning("there is no diagnosis: %s: %s", type(error).__name__, error)
+            log.warning("the diagnosis failed: %s: %s", type(error).__name__, error)
             log.debug("traceback", exc_info=True)
         text = self.status.diagnosis.text() if self.status.diagnosis else "none"
         self.board.text("diagnosis", text, self.status.step)
@@ -224,7 +224,7 @@ class Loop:
             self.add_picture(self.pictures.draw(title), f"step_{self.status.step:08d}", self.pictures.tag)
 
     def record_frame(self) -> None:
-        """Record what figures of this moment are drawn from: when it is due, at the start of each part, at the end."""
+        """Save a frame, for figures of this step, if one is due, at the start, after pre-training D, and at the end."""
         step, options = self.status.step, self.options
         due = any(self.is_due(every) for every in (options.sample_every, options.frame_every))
         if (due or step in (-options.pretrain_d, 0) or self.status.is_last(self.run)) and can_capture(self.run):
@@ -242,7 +242,7 @@ class Loop:
         checkpoint.save(self.run_dir.checkpoints, self.state(), options.keep_checkpoints, options.keep_every)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """The content of a checkpoint."""
         status, run = self.status, self.run
         return {
             "step": status.step,
@@ -257,4 +257,4 @@ class Loop:
 
     def check_weights(self) -> None:
         if not self.run.is_finite():
-            raise Diverged(f"step {self.status.step}: a weight is not a finite number.")
+            raise Diverged(f"step {self.status.step}: a weight is not finite.")

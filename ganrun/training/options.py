@@ -1,4 +1,4 @@
-"""The settings of the training loop (`train:`), checked. Their defaults stand in conf/train.yaml."""
+"""The settings of the training loop (`train:`), with checks. Their defaults are in conf/train.yaml."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -26,7 +26,7 @@ MINIMUM = {
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The settings of the training loop. Intervals (`*_every`) are in steps; 0 is never."""
+    """The settings of the training loop. Intervals (`*_every`) are in steps; 0: never. Raises ValueError."""
 
     steps: int
     batch_size: int
@@ -58,17 +58,17 @@ class TrainOptions:
             if vars(self)[name] < least:
                 raise ValueError(f"train.{name}={vars(self)[name]}: must be at least {least}.")
         if self.threads > 1024:
-            raise ValueError(f"train.threads={self.threads}: must be at most 1024; 0 chooses.")
+            raise ValueError(f"train.threads={self.threads}: must be at most 1024; 0 is automatic.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"train.ema={self.ema}: must lie in [0, 1), as in train.ema=0.999; 0 is off.")
         if not 0 <= self.ema_rampup <= 1:
-            raise ValueError(f"train.ema_rampup={self.ema_rampup}: a share in [0, 1], as in 0.05; 0 is off.")
+            raise ValueError(f"train.ema_rampup={self.ema_rampup}: must lie in [0, 1], as in 0.05; 0 is off.")
         if self.ema_rampup and not self.ema:
             raise ValueError(
                 f"train.ema_rampup={self.ema_rampup}: has no effect without train.ema; add train.ema=0.999."
             )
         if not 0 <= self.label_noise < 0.5:
-            raise ValueError(f"train.label_noise={self.label_noise}: a share in [0, 0.5), as in 0.05; 0 is off.")
+            raise ValueError(f"train.label_noise={self.label_noise}: must lie in [0, 0.5), as in 0.05; 0 is off.")
         if not self.instance_noise >= 0:
             raise ValueError(f"train.instance_noise={self.instance_noise}: must be at least 0, as in 0.1; 0 is off.")
         if self.instance_noise_until and not self.instance_noise:
@@ -78,24 +78,24 @@ class TrainOptions:
             )
         if self.keep_best is not None and not self.metric_every:
             raise ValueError(
-                f"train.keep_best={self.keep_best}: metrics are taken only at the end; "
-                "say how often they are to choose, as in train.metric_every=1000."
+                f"train.keep_best={self.keep_best}: metrics are computed only at the end; "
+                "set how often they are computed, as in train.metric_every=1000."
             )
         if self.patience and self.keep_best is None:
             raise ValueError(
-                f"train.patience={self.patience}: has no effect without a metric to choose by; "
-                "add train.keep_best=KEY, as in train.keep_best=ks_100k."
+                f"train.patience={self.patience}: has no effect without train.keep_best; "
+                "add a metric's key, as in train.keep_best=ks_100k."
             )
         if self.update == "simultaneous" and (self.n_critic, self.n_gen) != (1, 1):
             raise ValueError(
-                "train.update=simultaneous: takes one step of each player; "
+                "train.update=simultaneous: makes one update of each player per step; "
                 "add train.n_critic=1 train.n_gen=1, or choose train.update=alternating."
             )
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> "TrainOptions":
-        """The options of a composed config. Raises ValueError for a name, a type or a range that is wrong."""
+        """The options from a composed config. Raises ValueError for an unknown name, a wrong type or a wrong range."""
         check_arguments("train", cls, given)
         if missing := set(cls.__dataclass_fields__) - set(given):
-            raise ValueError(f"train.{min(missing)}: has no value; conf/train.yaml gives the defaults.")
+            raise ValueError(f"train.{min(missing)}: has no value; the defaults are in conf/train.yaml.")
         return cls(**given)

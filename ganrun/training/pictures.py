@@ -1,4 +1,4 @@
-"""The pictures of a run at one moment: what `samples/` and TensorBoard show."""
+"""The pictures of a run at one step, for `samples/` and TensorBoard."""
 
 import numpy as np
 import torch
@@ -9,14 +9,14 @@ from ganrun.training.run import Run
 from ganrun.training.sampling import d_logits, fixed_latents, generate, labels_like
 
 NUM_IN_GRID = 64  # images in a grid
-COLUMNS, ROWS = 10, 16  # of a grid with a row for each class, and the most of them
-NUM_EXAMPLES = 1000  # of either kind, in a figure of D's logits
+COLUMNS, ROWS = 10, 16  # at most, of a grid with a row for each class
+NUM_EXAMPLES = 1000  # real, and generated, in a figure of D's logits
 
 
 class Pictures:
-    """Draws from the same latents each time, so that the pictures of one run can be compared.
+    """Pictures from the same latents at every step, so that they can be compared.
 
-    matplotlib and Pillow are imported when the first picture is drawn: a run without pictures starts sooner.
+    matplotlib and Pillow are imported with the first picture, so that a run without pictures starts faster.
     """
 
     def __init__(self, run: Run) -> None:
@@ -34,11 +34,11 @@ class Pictures:
 
     @property
     def possible(self) -> bool:
-        """True for images, and for data of one or two dimensions without labels."""
+        """Whether samples can be drawn: images, and data of one or two dimensions without labels."""
         return self.run.dataset.spec.is_image or can_capture(self.run)
 
     def draw(self, moment: str) -> np.ndarray:
-        """Samples as an image (H, W, 3) of uint8. moment: for the title, where there is one."""
+        """Samples as an image, uint8 (H, W, 3). moment: for the title, if the picture has one."""
         if not self.run.dataset.spec.is_image:
             return self._draw_vectors(moment, with_moments=True)
         from ganrun.figures.grid import grid
@@ -47,7 +47,7 @@ class Pictures:
         return grid(self.run.dataset.spec.encode(samples), self.columns)
 
     def draw_discriminator(self, title: str) -> np.ndarray:
-        """D over one or two dimensions, else histograms of D on real and on generated examples; (H, W, 3) of uint8."""
+        """D over one or two dimensions, else histograms of D on real and generated examples; uint8 (H, W, 3)."""
         run = self.run
         if can_capture(run):
             return self._draw_vectors(title)

@@ -1,4 +1,4 @@
-"""One run, built: every object that is used while it is trained, and the state that a checkpoint has to hold."""
+"""One run: all objects that training uses, and their state for checkpoints."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,9 +17,9 @@ from ganrun.training.options import TrainOptions
 
 @dataclass(frozen=True)
 class Run:
-    """What `build.build` makes of a config. Only the networks and the optimizers change while it is trained.
+    """All objects of a run, built from its config (`build.build`).
 
-    d_outputs: all of D's outputs that the loss and the condition need, (x, y) -> DOutput, from one pass.
+    d_outputs: all outputs of D that the loss and the condition need, (x, y) -> DOutput, in one forward pass.
     """
 
     options: TrainOptions
@@ -35,21 +35,21 @@ class Run:
     metrics: Mapping[str, Metric]
     G: nn.Module
     D: nn.Module
-    G_ema: nn.Module | None  # the exponential moving average of G, where train.ema asks for it
+    G_ema: nn.Module | None  # exponential moving average of G (train.ema)
     d_outputs: Callable[[Tensor, Tensor | None], DOutput]
     g_optimizer: Optimizer
     d_optimizer: Optimizer
     g_schedule: Schedule
     d_schedule: Schedule
-    momentum: Schedule | None = None  # of both optimizers' momentum; None: it stays as it is
+    momentum: Schedule | None = None  # of both optimizers; None: it is constant
 
     @property
     def sampler(self) -> nn.Module:
-        """The generator that samples are drawn from: G_ema where there is one."""
+        """The generator to sample from: G_ema if there is one, else G."""
         return self.G if self.G_ema is None else self.G_ema
 
     def stateful(self) -> dict[str, Any]:
-        """Everything that has a state, under the name it has in a checkpoint."""
+        """All objects with a state, by their name in a checkpoint."""
         found: dict[str, Any] = {
             "G": self.G,
             "D": self.D,
@@ -64,47 +64,47 @@ class Run:
         return {name: part.state_dict() for name, part in self.stateful().items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Raises ValueError for a state that does not fit."""
+        """Load the state of every object. Raises ValueError for a state that does not fit."""
         for name, part in self.stateful().items():
             load_part(name, part, state)
 
     def is_finite(self) -> bool:
-        """Whether every weight of both networks is a finite number."""
+        """Whether all weights of both networks are finite."""
         weights: Sequence[Tensor] = [*self.G.parameters(), *self.D.parameters()]
         return bool(torch.stack([w.detach().isfinite().all() for w in weights]).all())
 
     def data_facts(self) -> dict[str, Any]:
-        """Shape, range, moments and number of the training data: other content has other moments."""
+        """Shape, range, moments and number of the training data; the moments identify their content."""
         return asdict(self.dataset.spec) | {"num_train": len(self.dataset.train)}
 
     def num_images(self, step: int) -> int:
-        """Real examples shown to D until `step`, by which runs of different n_critic are compared.
+        """The number of real examples that D has had at `step`, to compare runs with different n_critic.
 
-        step: negative while D is trained before the game.
+        step: negative while D is pre-trained.
         """
         updates = step if step < 0 else step * self.options.n_critic
         return (self.options.pretrain_d + updates) * self.options.batch_size
 
 
 def load_part(name: str, part: Any, state: Mapping[str, Any]) -> None:
-    """Load one part of a checkpoint. Raises ValueError where it does not fit."""
+    """Load one part of a checkpoint. Raises ValueError if it does not fit."""
     try:
         part.load_state_dict(state[name])
     except (KeyError, RuntimeError, ValueError) as error:
-        lines = str(error).splitlines()  # torch names the first misfit in the second line
+        lines = str(error).splitlines()  # torch's second line names the first mismatch
         reason = lines[:2][-1].strip().rstrip(".") if name in state and lines else "is missing"
         raise ValueError(f"the checkpoint does not fit the config of its run: {name}: {reason}.") from error
 
 
 def data_changes(run: Run, state: Mapping[str, Any]) -> list[str]:
-    """The facts in which the data of `run` differ from those that a checkpoint was trained on."""
+    """The differences between the data of `run` and those that a checkpoint was trained on, in words."""
     before, now = state["data"], run.data_facts()
     return [f"{key} ({before.get(key)} there, {now[key]} now)" for key in now if before.get(key) != now[key]]
 
 
 def check_same_data(run: Run, run_dir: Path, state: Mapping[str, Any]) -> None:
-    """Raise ValueError where the data differ from the checkpoint's. Their folder may move, their content not change."""
+    """Raise ValueError if the data's content differs from that of the checkpoint's data; their folder may differ."""
     if changes := data_changes(run, state):
         raise ValueError(
-            f"run_dir={run_dir}: its run was trained on other data: {', '.join(changes)}. Name a new run_dir."
+            f"run_dir={run_dir}: its run was trained on other data: {', '.join(changes)}. Choose a new run_dir."
         )

@@ -1,4 +1,4 @@
-"""The process that a run is in: its device, its threads, and deterministic results."""
+"""Settings of the process: device, threads, and deterministic results."""
 
 import os
 
@@ -9,7 +9,7 @@ from ganrun.training.eager import skip_compiler_import
 
 
 def choose_device(name: str, key: str = "train.device") -> torch.device:
-    """The device of that name; auto is CUDA, then MPS, then the CPU. Raises ValueError where it is not available."""
+    """The device `name`; auto: CUDA, else MPS, else the CPU. Raises ValueError if it is not available."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
@@ -23,7 +23,7 @@ def choose_device(name: str, key: str = "train.device") -> torch.device:
 
 
 def prepare_process(threads: int, spec: DataSpec) -> None:
-    """Set the number of threads, ask CUDA for deterministic results, and let torch start without its compiler."""
+    """Set the number of threads, make CUDA deterministic, and keep torch from importing its compiler."""
     set_threads(threads, spec)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False
@@ -32,12 +32,12 @@ def prepare_process(threads: int, spec: DataSpec) -> None:
 
 
 def set_threads(threads: int, spec: DataSpec) -> None:
-    """`threads`; 0: one for vectors, whose operations are too small to share, all cores for images."""
+    """Use `threads`; 0: one for vectors, whose operations are too small to parallelize, and all cores for images."""
     torch.set_num_threads(threads or (available_cores() if spec.is_image else 1))
 
 
 def available_cores() -> int:
     try:
         return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
+    except AttributeError:  # not available on every system
         return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Samples of a generator and logits of a discriminator, without changing either."""
+"""Samples of a generator and logits of a discriminator, without changes to their state."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +11,12 @@ from ganrun.data.seeds import generator
 from ganrun.protocols import Latent
 from ganrun.training.randomness import seeded
 
-CHUNK = 250  # samples at a time: bounds the memory
+CHUNK = 250  # samples per forward pass, to bound memory
 
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """The network in eval mode and without gradients. The mode of every layer is restored."""
+    """Eval mode without gradients for the body; the mode of every layer is restored afterwards."""
     modes = [(layer, layer.training) for layer in net.modules()]
     net.eval()
     try:
@@ -28,15 +28,15 @@ def evaluating(net: nn.Module) -> Iterator[None]:
 
 
 def fixed_latents(latent: Latent, num: int, device: torch.device, seed: int) -> Tensor:
-    """The `num` latents (num, dim) that every picture of a run is drawn from."""
+    """The fixed latents (num, dim) of a run's pictures and frames."""
     with seeded(device, seed, "fixed_z"):
         return latent(num, device)
 
 
 def generate(G: nn.Module, z: Tensor, y: Tensor | None = None) -> Tensor:
-    """G(z, y) on the CPU, float32, (len(z), *shape); in eval mode, so that a sample does not depend on the others.
+    """G(z, y) on the CPU, float32, (len(z), *shape); in eval mode, so that samples do not depend on each other.
 
-    A G that draws noise of its own, such as dropout, draws the same noise each time.
+    A G with internal noise, such as dropout, draws the same noise at each call.
     """
     size = CHUNK if z.shape[1] > 1 else 100 * CHUNK
     zs = z.split(size)
@@ -46,7 +46,7 @@ def generate(G: nn.Module, z: Tensor, y: Tensor | None = None) -> Tensor:
 
 
 def draw(G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int, y: Tensor | None = None) -> Tensor:
-    """`num` samples on the CPU, (num, *shape), of classes y (num,) where G is conditional.
+    """`num` samples (num, *shape) on the CPU, of classes y (num,) if G is conditional.
 
     A function of the weights, the seed and y.
     """
@@ -55,13 +55,13 @@ def draw(G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int
 
 
 def d_logits(D: nn.Module, x: Tensor, device: torch.device, y: Tensor | None = None) -> Tensor:
-    """D's logits of x (B, *shape), of classes y where D is conditional: (B,) on the CPU, float32, in eval mode."""
+    """D's logits (B,) for x (B, *shape), and classes y (B,) if D is conditional: float32, on the CPU, in eval mode."""
     with evaluating(D):
         logits: Tensor = D(x.to(device), None if y is None else y.to(device))
         return logits.float().cpu()
 
 
 def labels_like(split: Split, num: int, seed: int) -> Tensor:
-    """`num` labels, as frequent as in `split`: a function of the seed."""
+    """`num` labels (num,) with the frequencies of `split`: a function of the seed."""
     assert split.y is not None, "only conditional runs use labels"
     return split.y.cpu()[torch.randint(len(split), (num,), generator=generator(seed, "labels"))]

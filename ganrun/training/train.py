@@ -1,4 +1,4 @@
-"""One training job: from a config to a run directory with its result."""
+"""One training job: from a config to a run directory with a result."""
 
 import logging
 import platform
@@ -36,7 +36,7 @@ Ending = Literal["finished", "interrupted", "diverged", "failed"]
 class Outcome:
     """How a training job ended.
 
-    status: None where the run was finished before. error: what ended it. signal: received while it was trained.
+    status: None if the run had already finished. error: the exception that ended it. signal: received during training.
     """
 
     run_dir: RunDir
@@ -51,11 +51,10 @@ class Outcome:
 def train(
     config: Config, name: str = "run", overrides: Sequence[str] | None = None, options: TrainOptions | None = None
 ) -> Outcome:
-    """Train what `config` says, in config["run_dir"], or in a new directory under outputs/ whose name ends in `name`.
+    """Train a run in config["run_dir"], or in a new directory under outputs/ whose name ends in `name`.
 
-    A run found there is resumed. overrides: the settings that were typed, for the record. options: those of
-    config["train"], where they have been made already. Raises ValueError, before anything is written, for a config that
-    cannot work.
+    An existing run is resumed. overrides: the settings that were typed, to save them. options: of config["train"], if
+    the caller has them already. Raises ValueError, before anything is written, for a config that cannot work.
     """
     given = config["run_dir"]
     with RunDir(Path(given)) if given else new_run_dir(Path("outputs"), slug(name)) as run_dir:
@@ -79,11 +78,11 @@ def train(
 
 
 def train_and_load(config: Config) -> LoadedRun:
-    """`ganrun.train`: train what `config` says, as `ganrun` does, and return the run as `ganrun.load` does.
+    """`ganrun.train`: train a run as `ganrun` does, and return it as `ganrun.load` does.
 
-    It goes to config["run_dir"], or to a new directory under outputs/. A run found there is resumed. It returns earlier
-    after Ctrl-C; the same call continues then, with the same run_dir. Raises ValueError for a config that cannot work,
-    and what ended the training where that failed: `ganrun.training.loop.Diverged`, or any other exception.
+    The run is in config["run_dir"], or in a new directory under outputs/. An existing run is resumed. Ctrl-C returns
+    early; the same call with the same run_dir then continues. Raises ValueError for a config that cannot work, and the
+    exception that ended a failed training: `ganrun.training.loop.Diverged`, or any other.
     """
     outcome = train(config)
     if outcome.error is not None:
@@ -106,7 +105,7 @@ def _train(
     try:
         train_loop(run, run_dir, config, state, status, interrupts.received)
         ending: Ending = "finished" if status.is_last(run) else "interrupted"
-    except KeyboardInterrupt as found:  # a second Ctrl-C, which does not wait for the step to end
+    except KeyboardInterrupt as found:  # a second Ctrl-C, in the middle of a step
         ending, error = "interrupted", found
         interrupts.signal = signal.SIGINT
     except Diverged as found:
@@ -149,7 +148,7 @@ def versions() -> dict[str, str]:
 
 
 def git_commit() -> str | None:
-    """The commit of the folder that ganrun was started in, where it is a git checkout."""
+    """The commit of the folder in which ganrun was started, or None if it is not a git checkout."""
     try:
         done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=5)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""Checks of what was built, before it is trained: ValueError for components that do not work together."""
+"""Checks before training. They raise ValueError for components that do not work together."""
 
 from collections.abc import Callable, Iterable, Mapping
 
@@ -13,14 +13,14 @@ from ganrun.training.sampling import evaluating
 
 def check_dataset(key: str, dataset: object) -> Dataset:
     if not isinstance(dataset, Dataset):
-        raise ValueError(f"{key}: gives no ganrun.data.dataset.Dataset.")
+        raise ValueError(f"{key}: does not return a ganrun.data.dataset.Dataset.")
     if dataset.train.x.dtype not in (torch.uint8, torch.float32):
-        raise ValueError(f"data: holds {dataset.train.x.dtype}; examples are torch.uint8 or torch.float32.")
+        raise ValueError(f"data: has dtype {dataset.train.x.dtype}; it must be torch.uint8 or torch.float32.")
     return dataset
 
 
 def check_loss(loss: Loss) -> None:
-    """Call both players' losses with two logits each, and look at the results."""
+    """Call both players' losses with two logits each, and check the results."""
     logits, features = torch.zeros(2, requires_grad=True), torch.zeros(2, 3, requires_grad=True)
     other = DOutput(torch.ones(2, requires_grad=True), features=torch.ones(2, 3, requires_grad=True))
     output = DOutput(logits, features=features)
@@ -38,51 +38,47 @@ def _check_scalar(name: str, compute: Callable[[], object]) -> None:
     except (AttributeError, TypeError, RuntimeError, ValueError) as error:
         raise ValueError(f"loss: its {name} does not work ({error}).") from error
     if not (isinstance(value, Tensor) and value.ndim == 0 and value.requires_grad):
-        raise ValueError(
-            f"loss: its {name.partition('(')[0]} has to return a scalar tensor that depends on the logits."
-        )
+        raise ValueError(f"loss: its {name.partition('(')[0]} must return a scalar tensor that depends on the logits.")
 
 
 def check_metric_keys(name: str, metric: Metric, spec: DataSpec) -> None:
     keys: object = metric.keys(spec, True)
     if not isinstance(keys, Mapping) or not all(isinstance(key, MetricKey) for key in keys.values()):
-        raise ValueError(f"metric.{name}: its method keys has to return a ganrun.protocols.MetricKey for each key.")
+        raise ValueError(f"metric.{name}: its method keys must return a ganrun.protocols.MetricKey for each key.")
 
 
 def check_features(loss: Loss, D: nn.Module) -> None:
     if loss.g_needs_features and not isinstance(D, HasFeatures):
-        raise ValueError("loss: matches features, but this arch's discriminator has no method `features`.")
+        raise ValueError("loss: needs features, but this arch's discriminator has no method `features`.")
 
 
 def check_net(key: str, target: str, net: object) -> nn.Module:
     if not isinstance(net, nn.Module):
-        raise ValueError(f"{key}._target_={target}: gives no torch.nn.Module.")
+        raise ValueError(f"{key}._target_={target}: does not return a torch.nn.Module.")
     return net
 
 
 def check_shapes(
     G: nn.Module, D: nn.Module, latent: Latent, spec: DataSpec, device: torch.device, y: Tensor | None
 ) -> None:
-    """Pass two samples through both networks, in eval mode so that nothing changes, and compare with the data.
+    """Compare the outputs of both networks for two samples with the data, in eval mode so that nothing changes.
 
-    y: their labels (2,), in a conditional run.
+    y: their labels (2,) in a conditional run.
     """
     for name, net in (("generator", G), ("discriminator", D)):
         if not any(p.requires_grad for p in net.parameters()):
-            raise ValueError(f"arch.{name}: has no parameter to train.")
+            raise ValueError(f"arch.{name}: has no trainable parameter.")
     with evaluating(G), evaluating(D):
         fake = _call("generator", G, latent(2, device), y)
         if fake.shape != (2, *spec.shape):
             raise ValueError(
-                f"arch.generator: makes samples of shape {tuple(fake.shape[1:])}, but the data has {spec.shape}; "
-                "choose an arch that fits, as arch=mlp does for any shape."
+                f"arch.generator: makes samples of shape {tuple(fake.shape[1:])}, but the data have {spec.shape}; "
+                "choose an arch that fits, such as arch=mlp, which fits any shape."
             )
         _check_range(G, fake, spec)
         logits = _call("discriminator", D, fake, y)
         if logits.shape != (2,):
-            raise ValueError(
-                f"arch.discriminator: gives {tuple(logits.shape)} for 2 samples; logits of shape (2,) are needed."
-            )
+            raise ValueError(f"arch.discriminator: returns shape {tuple(logits.shape)} for 2 samples; it must be (2,).")
 
 
 def _check_range(G: nn.Module, fake: Tensor, spec: DataSpec) -> None:
@@ -90,11 +86,11 @@ def _check_range(G: nn.Module, fake: Tensor, spec: DataSpec) -> None:
         return
     declared = G.output_range if isinstance(G, HasOutputRange) else None
     if declared and tuple(declared) != tuple(spec.value_range):
-        raise ValueError(f"arch.generator: makes values in {tuple(declared)}, but the data lies in {spec.value_range}.")
+        raise ValueError(f"arch.generator: makes values in {tuple(declared)}, but the data lie in {spec.value_range}.")
     if not (spec.value_range[0] <= fake.min() and fake.max() <= spec.value_range[1]):
         raise ValueError(
-            f"arch.generator: makes values from {fake.min():.3g} to {fake.max():.3g}, but the data lies in "
-            f"{spec.value_range}; end it in a bounded function such as tanh."
+            f"arch.generator: makes values from {fake.min():.3g} to {fake.max():.3g}, but the data lie in "
+            f"{spec.value_range}; end it with a bounded function such as tanh."
         )
 
 
@@ -105,19 +101,19 @@ def _call(player: str, net: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
         raise ValueError(f"arch.{player}: cannot take input of shape {tuple(x.shape)} ({error}).") from error
     if not isinstance(found, Tensor):
         what = "samples" if player == "generator" else "logits"
-        raise ValueError(f"arch.{player}: gives a {type(found).__name__}; {what} as one tensor are needed.")
+        raise ValueError(f"arch.{player}: returns a {type(found).__name__}; it must return {what} as one tensor.")
     return found
 
 
 def check_batch_size(batch_size: int, *nets: nn.Module) -> None:
     if batch_size == 1 and any(isinstance(layer, nn.BatchNorm1d) for net in nets for layer in net.modules()):
-        raise ValueError("train.batch_size=1: has no variance for this arch's batch normalization; use 2 or more.")
+        raise ValueError("train.batch_size=1: is too small for this arch's batch normalization; use 2 or more.")
 
 
 def check_momentum(optimizers: Iterable[Optimizer]) -> None:
     for optimizer in optimizers:
         if not optimizer.defaults.get("momentum"):
             raise ValueError(
-                f"momentum: this optimizer ({type(optimizer).__name__}) has none that could follow a schedule; "
+                f"momentum: this optimizer ({type(optimizer).__name__}) has no momentum for a schedule to change; "
                 "use optimizer=momentum, or schedule@momentum=null."
             )

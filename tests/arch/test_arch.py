@@ -116,10 +116,10 @@ MISFITS = [
     ("arch.generator: makes samples of shape", lambda z: z[:, :3], good_d),
     ("arch.generator: makes values from", lambda z: 5 + z.view(-1, 1, 8, 8), good_d),
     ("arch.generator: cannot take input", lambda z: z @ torch.ones(3, 64), good_d),
-    ("arch.discriminator: gives", good_g, lambda x: x.mean((2, 3))),
+    ("arch.discriminator: returns shape", good_g, lambda x: x.mean((2, 3))),
     ("arch.discriminator: cannot take input", good_g, lambda x: x @ torch.ones(3)),
-    ("arch.generator: gives a tuple; samples as one tensor", lambda z: (good_g(z),), good_d),
-    ("arch.discriminator: gives a list; logits as one tensor", good_g, lambda x: [good_d(x)]),
+    ("arch.generator: returns a tuple; it must return samples as one tensor", lambda z: (good_g(z),), good_d),
+    ("arch.discriminator: returns a list; it must return logits as one tensor", good_g, lambda x: [good_d(x)]),
 ]
 
 

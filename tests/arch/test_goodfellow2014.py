@@ -308,7 +308,7 @@ def test_a_second_stage_on_other_data_or_of_another_shape_is_refused(here: Here,
     code, _, err = here(*GROWN, "data.num_test=100", "run_dir=second")
     assert code == 2
     assert err.startswith("init_from=first: was trained on other data, maybe on what this run is tested on: ")
-    assert err.endswith("Give both runs the same data, and the same data.fold.\n")
+    assert err.endswith("Use the same data, and the same data.fold, for both runs.\n")
     code, _, err = here(*GROWN, "arch.generator.hidden=[9,100,20,30]", "run_dir=second")
     assert code == 2
     assert err.startswith("init_from=first: its generator has 2 hidden layers, which are not the last of this one's 4")

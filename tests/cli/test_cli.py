@@ -76,7 +76,7 @@ SLIPS = [
     ("train.keep_best=ks_100k metric=none", "train.keep_best=ks_100k: this run has no metric; choose one"),
     (
         "train.keep_best=mean_100k",
-        "it is not known whether higher or lower values are better; choose one of ks_100k, w1_100k, ",
+        "it does not declare whether higher or lower values are better; choose one of ks_100k, w1_100k, ",
     ),
     (
         "train.keep_best=ks_10k",

@@ -181,7 +181,7 @@ CANNOT_WORK = [
     (["metric=modes", "metric.modes.num=0"], "metric.modes.num=0: must be at least 1."),
     (["metric=modes"], "metric=modes: needs data whose modes are known"),
     (["metric=none"], "metric=none: leaves nothing to take; choose a metric, as in metric=distribution."),
-    (["checkpoint=77"], "no such checkpoint; kept steps: 3, 6."),
+    (["checkpoint=77"], "no such checkpoint; saved steps: 3, 6."),
     (["checkpoint=first"], "checkpoint=first: must be"),
     (["device=gpu9"], "device=gpu9: not available here"),
     (["seed=-1"], "seed=-1: must be at least 0."),

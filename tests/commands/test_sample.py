@@ -74,7 +74,7 @@ def test_vectors_are_in_the_datas_units(here, tmp_path: Path) -> None:
 CANNOT_WORK = [
     ("num=0", "num=0: must be at least 1"),
     ("num=x", "num=x: must be a whole number"),
-    ("checkpoint=77", "kept steps: 3, 6"),
+    ("checkpoint=77", "saved steps: 3, 6"),
     ("format=gif", "must be one of npz, png"),
 ]
 

@@ -132,7 +132,7 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
 def test_what_another_program_saved_is_no_checkpoint(tmp_path: Path) -> None:
     for state in ({"step": 3}, [3], {"format": 3, "step": 3}):
         torch.save(state, path := checkpoint.path_of(tmp_path, 3))
-        with pytest.raises(ValueError, match=r"step_00000003\.pt: is no checkpoint of this version of ganrun"):
+        with pytest.raises(ValueError, match=r"step_00000003\.pt: is not a checkpoint of this version of ganrun"):
             checkpoint.load(path)
         assert checkpoint.load_newest(tmp_path) is None
 

@@ -163,7 +163,7 @@ def test_a_network_that_is_not_taken_need_not_fit(source: Path) -> None:
 def test_a_missing_run_checkpoint_or_option_is_named(first: Path, here, tmp_path: Path) -> None:
     assert refused(here, "init_from=nowhere") == "init_from=nowhere: no run there (it has no config.yaml)."
     assert refused(here, "init_from=first", "init.checkpoint=77") == (
-        "init_from=first: first/checkpoints/step_00000077.pt: no such checkpoint; kept steps: 2, 4, 6."
+        "init_from=first: first/checkpoints/step_00000077.pt: no such checkpoint; saved steps: 2, 4, 6."
     )
     assert refused(here, "init_from=first", "init.nets=both_of_them").startswith("init.nets=both_of_them: must be one")
     assert refused(here, "init_from=first", "init.checkpoint=first").startswith("init.checkpoint=first: must be")
@@ -181,8 +181,8 @@ def test_other_data_are_named_and_refused_on_demand(first: Path, here, tmp_path:
     other = ["init_from=first", "data.mean=70", "data.num=400"]
     changes = "mean (69.0 there, 70.0 now), num_train (500 there, 400 now)"
     assert refused(here, *other, "init.same_data=true") == (
-        "init_from=first: was trained on other data, maybe on what this run is tested on: "
-        f"{changes}. Give both runs the same data, and the same data.fold."
+        "init_from=first: was trained on other data, possibly on this run's test data: "
+        f"{changes}. Use the same data, and the same data.fold, for both runs."
     )
     code, _, err = here(*COMMON, *other, "train.steps=1", "run_dir=r")
     assert (code, err) == (0, f"init_from=first: was trained on other data: {changes}.\n")

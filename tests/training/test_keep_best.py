@@ -162,29 +162,30 @@ WRONG: Any = "up"
         (
             "loss_test",
             [Declared(LOSSES)],
-            "is made from test data, which must not choose a checkpoint; choose one of loss_valid.",
+            "is computed from test data, which must not choose a checkpoint; choose one of loss_valid.",
         ),
         (
             "loss_num",
             [Declared(LOSSES)],
-            "it is not known whether higher or lower values are better; choose one of loss_valid.",
+            "it does not declare whether higher or lower values are better; choose one of loss_valid.",
         ),
         (
             "score",
             [Declared({"score": MetricKey(WRONG)})],
-            "it is not known whether higher or lower values are better; none of its metrics can choose.",
+            "it does not declare whether higher or lower values are better; none of its metrics can choose a "
+            "checkpoint.",
         ),
         (
             "loss",
             [Declared(LOSSES)],
-            "this run's metrics declare no such key; choose one of loss_valid; a metric of your own declares its keys "
-            "by a method `keys` (ganrun.protocols.Metric).",
+            "this run's metrics declare no such key; choose one of loss_valid; your own metrics declare their keys "
+            "in a method `keys` (ganrun.protocols.Metric).",
         ),
         (
             "score",
             [Bare()],
-            "this run's metrics declare no such key; none of its metrics can choose; a metric of your own declares "
-            "its keys by a method `keys` (ganrun.protocols.Metric).",
+            "this run's metrics declare no such key; none of its metrics can choose a checkpoint; your own metrics "
+            "declare their keys in a method `keys` (ganrun.protocols.Metric).",
         ),
         ("loss", [], "this run has no metric; choose one, as in metric=distribution."),
     ],
@@ -198,7 +199,7 @@ def test_a_metric_that_may_not(key: str, metrics: list[Any], message: str) -> No
 def test_a_metric_that_may_not_choose_is_refused_before_anything_is_written(here, tmp_path: Path) -> None:
     code, _, err = here(*RUN, "train.keep_best=mean_1k", "run_dir=r")
     assert code == 2
-    assert "it is not known whether higher or lower values are better; choose one of ks_1k, w1_1k, jsd_" in err
+    assert "it does not declare whether higher or lower values are better; choose one of ks_1k, w1_1k, jsd_" in err
     assert not (tmp_path / "r").exists()
 
 

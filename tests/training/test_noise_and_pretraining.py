@@ -71,8 +71,8 @@ def test_noise_that_is_off_draws_nothing() -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("train.label_noise=0.5", r"train.label_noise=0.5: a share in \[0, 0.5\)"),
-        ("train.label_noise=-0.1", r"a share in"),
+        ("train.label_noise=0.5", r"train.label_noise=0.5: must lie in \[0, 0.5\)"),
+        ("train.label_noise=-0.1", r"-0.1: must lie in"),
         ("train.instance_noise=-1", r"train.instance_noise=-1: must be at least 0"),
         ("train.instance_noise_until=10", r"has no effect without instance noise; add"),
         ("train.pretrain_d=-1", r"train.pretrain_d=-1: must be at least 0"),
