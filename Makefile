@@ -9,7 +9,7 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help setup run test test-fast lint bench dashboard docs wheel clean
 
-help:  ## Show these lines
+help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 setup: $(READY)  ## Make .venv and install ganrun into it
@@ -17,16 +17,16 @@ setup: $(READY)  ## Make .venv and install ganrun into it
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile $(TORCH) -e '.[dev]'
-	$(BIN)/python -c 'import ganrun.commands.train'  # compiles what is used of what was installed: a tenth
+	$(BIN)/python -c 'import ganrun.commands.train'  # compiles only the modules that are used, a tenth of all
 	@touch $@
 
-run: setup  ## Train the heights GAN (or another job, as in: make run ARGS="data=digits")
+run: setup  ## Train the heights GAN, or another job, as in: make run ARGS="data=digits"
 	$(BIN)/ganrun $(or $(ARGS),experiment=heights)
 
-test: setup  ## Run every test
+test: setup  ## Run all tests
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
-test-fast: setup  ## Run the quick tests, in less than a minute
+test-fast: setup  ## Run the fast tests, in less than a minute
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not slow'
 
 lint: setup  ## Check style and types
@@ -34,7 +34,7 @@ lint: setup  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup  ## Measure speed, memory and quality, and keep the results in benchmarks/
+bench: setup  ## Measure speed, memory and quality, and save the results in benchmarks/
 	$(BIN)/python benchmarks/heights.py
 	$(BIN)/python benchmarks/speed.py
 	$(BIN)/python benchmarks/eager.py
@@ -42,11 +42,11 @@ bench: setup  ## Measure speed, memory and quality, and keep the results in benc
 dashboard: setup  ## Show outputs/ in TensorBoard, at http://127.0.0.1:6006
 	$(BIN)/tensorboard --logdir outputs --host 127.0.0.1
 
-docs: setup  ## Write docs/options.md anew from conf/
+docs: setup  ## Generate docs/options.md from conf/
 	$(BIN)/python docs/make_options.py
 
 wheel: setup  ## Build the wheel into dist/
 	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
 
-clean:  ## Remove what was built, but no run
+clean:  ## Remove build files and caches, but no runs
 	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache

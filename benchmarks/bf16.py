@@ -1,11 +1,11 @@
-"""ganrun on a processor without arithmetic for bf16, where torch's own products in bf16 take ten times as long.
+"""Runs ganrun on a processor without bf16 arithmetic, where torch's own bf16 products take ten times as long.
 
     python benchmarks/bf16.py experiment=goodfellow2014/mnist train.precision=bf16
 
-Takes what `ganrun` takes. A product of bf16 matrices is made as hardware for bf16 makes it: the factors are exact in
-float32, in which they are multiplied and summed, and the result is rounded to bf16. All else is torch's own bf16. It
-prints first how far such a product lies from torch's own, in units of the rounding: sums in another order may round to
-a neighbour.
+Takes the same arguments as `ganrun`. Products of bf16 matrices are computed as bf16 hardware does: the factors are
+converted to float32, which is exact, multiplied and summed in float32, and the result is rounded to bf16. All other
+operations are torch's own. It first prints the difference between such a product and torch's own, in units in the last
+place: a different order of summation can change the rounding.
 """
 
 import sys
@@ -22,7 +22,7 @@ PRODUCTS = (torch.ops.aten.mm.default, torch.ops.aten.addmm.default)
 
 
 class FastProducts(TorchDispatchMode):
-    """Products of bf16 matrices by way of float32."""
+    """Computes products of bf16 matrices in float32."""
 
     def __torch_dispatch__(
         self, operation: Callable[..., Any], types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
@@ -33,7 +33,7 @@ class FastProducts(TorchDispatchMode):
 
 
 def distance(size: int = 256) -> tuple[float, float]:
-    """The share of entries that differ from those of torch's own product, and by how many units at most."""
+    """The share of entries that differ from torch's own product, and the largest difference in ulps (`ulp`)."""
     generator = torch.Generator().manual_seed(0)
     a, b, c = (torch.randn(size, size, generator=generator).bfloat16() for _ in range(3))
     own = torch.addmm(c, a, b)
@@ -44,12 +44,12 @@ def distance(size: int = 256) -> tuple[float, float]:
 
 
 def ulp(x: Tensor) -> Tensor:
-    """The distance of bf16 numbers, of 8 bits, to their next."""
+    """The unit in the last place of bf16 numbers, which have 8 significant bits."""
     return torch.exp2(torch.floor(torch.log2(x.float().abs())) - 7)
 
 
 if __name__ == "__main__":
     share, most = distance()
-    print(f"products   {share:.2%} of the entries round otherwise than torch's own, by {most:g} units at most")
+    print(f"products   {share:.2%} of the entries differ from torch's own, by at most {most:g} units in the last place")
     with FastProducts():
         sys.exit(main())

@@ -1,8 +1,8 @@
-"""A conditional GAN on MNIST: are its digits those that were asked for? Written to benchmarks/conditional_mnist.json.
+"""A conditional GAN on MNIST: do its digits have the requested classes? Writes benchmarks/conditional_mnist.json.
 
-`ganrun` trains a CGAN by the command below, timed from outside, start-up included. A classifier is trained on the real
-training digits, its accuracy taken on the real test digits (99% or better is asked for), and then on 10,000 samples,
-1,000 a class: the share that it recognizes as the class that was asked for (97% or better). Run with GANRUN_DATA set.
+`ganrun` trains a CGAN with the command below; the time includes start-up. A classifier is trained on the real training
+digits. Its accuracy is measured on the real test digits (required: at least 99%), and on 10,000 samples, 1,000 per
+class, as the share that it assigns to the requested class (required: at least 97%). GANRUN_DATA must be set.
 """
 
 import json
@@ -25,7 +25,7 @@ COMMAND = ["data=mnist", "condition=concat", "train.steps=8000", "train.ema=0.99
 
 
 def train() -> float:
-    """Seconds that the run took. A finished run is kept, and its loop's own time told."""
+    """The training time in seconds. A finished run is reused, with the time that its training loop has recorded."""
     if (RUN_DIR / "result.json").exists():
         return json.loads((RUN_DIR / "result.json").read_text())["wall_time"]
     start = time.perf_counter()
@@ -34,7 +34,7 @@ def train() -> float:
 
 
 def sample() -> tuple[Tensor, Tensor]:
-    """10,000 digits (N, 1, 28, 28) in [0, 1], and the classes that were asked for."""
+    """10,000 digits (N, 1, 28, 28) in [0, 1], and the requested classes (N,)."""
     import numpy as np
 
     options = ["num=10000", f"out={RUN_DIR}/asked"]
@@ -45,7 +45,7 @@ def sample() -> tuple[Tensor, Tensor]:
 
 
 def classifier(x: Tensor, y: Tensor, epochs: int = 8) -> nn.Module:
-    """Two convolutions and two linear layers, Adam 1e-3 falling to 0, shifts by up to two pixels."""
+    """Two convolutional and two linear layers; Adam 1e-3 with linear decay; random shifts of up to two pixels."""
     torch.manual_seed(0)
     net = nn.Sequential(
         nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(),
@@ -67,7 +67,7 @@ def classifier(x: Tensor, y: Tensor, epochs: int = 8) -> nn.Module:
 
 @torch.no_grad()
 def recognized(net: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Whether each of x is taken for y, (N,)."""
+    """Whether the network classifies each x as y, (N,)."""
     return torch.cat([net(part).argmax(1) for part in x.split(1000)]) == y
 
 

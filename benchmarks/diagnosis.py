@@ -1,13 +1,13 @@
-"""Runs made to fail on purpose, and healthy ones, against their diagnosis: benchmarks/diagnosis.json.
+"""The diagnosis of runs that fail by design, and of healthy ones. Writes benchmarks/diagnosis.json.
 
 Each line of FAILING and HEALTHY is a command line of `ganrun`, trained with two seeds. The rules, their thresholds and
-these lines were chosen on seeds 0 and 1; seed 2 was trained at the end, and is the check. The names that count as right
-follow from what was done to a run; where two are right, both are listed. `truth` measures whether a run is what it is
-meant to be. Lines on MNIST are trained where GANRUN_DATA names a folder with it; they were added later, and changed no
-rule.
+these lines were chosen with seeds 0 and 1; seed 2 was trained at the end, as a test. The correct findings follow from
+the way in which a run is made to fail; if two are correct, both are listed. `truth` measures whether a run fails or
+succeeds as intended. The lines on MNIST are trained if GANRUN_DATA is a folder with MNIST; they were added later, and
+no rule was changed for them.
 
-    python benchmarks/diagnosis.py            # runs that are finished already, in outputs/diagnosis, are kept
-    python benchmarks/diagnosis.py ring       # only runs with that in their name, and no file written
+    python benchmarks/diagnosis.py            # reuses finished runs in outputs/diagnosis
+    python benchmarks/diagnosis.py ring       # only runs whose name contains "ring"; writes no file
 """
 
 import json
@@ -38,7 +38,7 @@ OUT = Path(__file__).with_suffix(".json")
 RUNS = Path("outputs/diagnosis")
 SEEDS = (0, 2)
 
-# Short names of settings; of a setting that stands twice in a line the last one counts.
+# Abbreviations of settings. If a line has a setting twice, the last one counts.
 D_SMALL, D_PLANE, D_DIGITS = (f"arch.discriminator.hidden=[{n},{n}]" for n in (32, 128, 256))
 G_SMALL, G_PLANE, G_DIGITS = (f"arch.generator.hidden=[{n},{n}]" for n in (32, 128, 256))
 HEIGHTS = "data=heights train.steps=2000 train.log_every=50"
@@ -58,7 +58,7 @@ DCGAN = "data=mnist arch.generator.width=16 arch.discriminator.width=16 train.lo
 COPY = "~arch.generator.hidden ~arch.generator.spectral_norm arch.generator._target_="
 
 FAILING: dict[str, tuple[str, set[str]]] = {
-    # D is perfect before G's first step, and G's loss is the one that saturates.
+    # D is perfect before G's first step, and G's loss saturates.
     "ring, minimax, overtrained D": (
         f"{RING} train.steps=500 loss=minimax train.pretrain_d=1000 train.n_critic=5 optimizer=adam_small {G_SGD}",
         {"vanishing_gradients"},
@@ -67,24 +67,24 @@ FAILING: dict[str, tuple[str, set[str]]] = {
         f"{MLP} train.steps=300 loss=minimax train.pretrain_d=500 train.n_critic=5 optimizer.lr=0.001 {G_SGD}",
         {"vanishing_gradients"},
     ),
-    # G cannot move, or hardly.
+    # G does not learn, or hardly.
     "digits, frozen G": (f"{MLP} train.steps=400 {FROZEN_G}", {"d_too_strong"}),
     "ring, slow G": (f"{RING} train.steps=500 train.n_critic=5 optimizer=adam_small {SLOW_G}", {"d_too_strong"}),
     "digits, hinge, slow G": (f"{MLP} train.steps=300 loss=hinge optimizer.lr=0.001 {SLOW_G}", {"d_too_strong"}),
     "digits, lsgan, slow G": (f"{MLP} train.steps=300 loss=lsgan optimizer.lr=0.001 {SLOW_G}", {"d_too_strong"}),
-    # D cannot move, or cannot see.
+    # D does not learn, or cannot tell real from fake.
     "heights, frozen D": (f"{HEIGHTS} train.steps=1000 {FROZEN_D}", {"d_blind"}),
     "digits, frozen D": (f"{MLP} train.steps=500 {FROZEN_D}", {"d_blind"}),
     "ring, D of one unit": (f"{RING} train.steps=1500 {SMOOTH} arch.discriminator.hidden=[1]", {"d_blind"}),
     "digits, labels exchanged": (f"{MLP} train.steps=500 train.label_noise=0.49 train.batch_size=16", {"d_blind"}),
-    # The rate is huge, or nothing bounds the critic.
+    # The learning rate is huge, or the critic is unbounded.
     "heights, huge rate": (f"{HEIGHTS} train.steps=500 loss=lsgan optimizer=sgd optimizer.lr=10", {"divergence"}),
     "ring, wgan unbounded": (
         f"{RING} train.steps=1000 loss=wgan penalty=none optimizer=adam_small optimizer.lr=0.02",
         {"divergence"},
     ),
     "digits, huge rate": (f"{MLP} train.steps=300 optimizer.lr=1", {"divergence"}),
-    # Nothing damps the rotation about the equilibrium; with momentum it grows.
+    # The rotation around the equilibrium is not damped; with momentum it grows.
     "dirac": (
         "data=dirac optimizer=sgd optimizer.lr=0.1 train.steps=1000 arch.discriminator.hidden=[] "
         "~arch.generator.hidden ~arch.generator.activation ~arch.generator.spectral_norm "
@@ -100,8 +100,8 @@ FAILING: dict[str, tuple[str, set[str]]] = {
         f"{HEIGHTS} train.steps=2000 loss=wgan_gp optimizer=adam_small train.n_critic=1 train.ema=0",
         {"oscillation"},
     ),
-    # G moves on while D stands still: the "Helvetica scenario" of Goodfellow et al. 2014, section 6. G gathers at one
-    # place, is found out, and gathers at the next, so that its samples collapse and the game turns round and round.
+    # G has more updates than D: the "Helvetica scenario" of Goodfellow et al. 2014, section 6. G's samples collapse to
+    # one point until D rejects them, and then to the next, so the game also oscillates.
     "ring, 5 G steps": (f"{RING} train.steps=1000 train.n_gen=5 optimizer.lr=0.001", {"mode_collapse", "oscillation"}),
     "grid, 5 G steps": (f"{GRID} train.steps=1500 train.n_gen=5 optimizer.lr=0.001", {"mode_collapse", "oscillation"}),
     "digits, 5 G steps": (f"{MLP} train.steps=400 train.n_gen=5 optimizer.lr=0.0005", {"mode_collapse", "oscillation"}),
@@ -117,7 +117,7 @@ FAILING: dict[str, tuple[str, set[str]]] = {
         f"{RING} train.steps=2000 optimizer.lr=0.002 arch.discriminator.hidden=[16]",
         {"mode_collapse", "oscillation"},
     ),
-    # G has the training data.
+    # G returns training data.
     "digits, copies": (
         f"{MLP} train.steps=200 {COPY}diagnosis.digits_copier {G_SGD} g_optimizer.lr=0.001",
         {"memorization"},
@@ -130,7 +130,7 @@ FAILING: dict[str, tuple[str, set[str]]] = {
         f"{DIGITS} {GOOD} train.steps=2000 data.num_valid=880 data.num_test=900 train.batch_size=17",
         {"memorization"},
     ),
-    # Too short.
+    # Training is too short.
     "ring, 50 steps": (f"{RING} train.steps=50 train.log_every=2 {SMOOTH}", {"not_converged"}),
     "digits, 30 steps": (f"{DIGITS} train.steps=30 train.log_every=2 {GOOD}", {"not_converged"}),
 }
@@ -158,7 +158,7 @@ HEALTHY: dict[str, str] = {
     "digits, of a class": f"{DIGITS} condition=concat {GOOD}",
 }
 
-# MNIST, where GANRUN_DATA names a folder that holds it: images of 784 pixels, and 50,000 of them.
+# On MNIST, if GANRUN_DATA is a folder with it: 50,000 images of 784 pixels.
 MNIST_FAILING: dict[str, tuple[str, set[str]]] = {
     "mnist, minimax, overtrained D": (
         f"{MNIST} train.steps=300 loss=minimax train.pretrain_d=500 train.n_critic=5 optimizer.lr=0.001 {G_SGD}",
@@ -176,7 +176,7 @@ MNIST_FAILING: dict[str, tuple[str, set[str]]] = {
         f"{MNIST} train.steps=200 {COPY}diagnosis.mnist_copier {G_SGD} g_optimizer.lr=0.001",
         {"memorization"},
     ),
-    # Too short; and D, which is ahead of G at first, is right in all cases. Both are true.
+    # Training is too short, and D, which at first learns faster than G, is always right: both findings are correct.
     "mnist, 30 steps": (f"{MNIST} train.steps=30 train.log_every=2 {GOOD}", {"not_converged", "d_too_strong"}),
 }
 
@@ -198,7 +198,7 @@ class Point(nn.Module):
 
 
 class Copier(nn.Module):
-    """G(z) is the training example that z's first number points at, and a shift, which is all that can be learned."""
+    """G(z) is a training example, selected by the first number of z, plus a shift, the only parameter."""
 
     def __init__(self, x: Tensor, value_range: tuple[float, float] | None) -> None:
         super().__init__()
@@ -249,7 +249,7 @@ def collection() -> list[tuple[str, str, set[str]]]:
 
 
 def one(name: str, line: str, right: set[str], seed: int) -> dict[str, Any]:
-    """Trained unless it is finished already, and diagnosed from its directory in any case."""
+    """Train the run unless it is finished, and diagnose it from its directory."""
     folder = RUNS / f"{name.replace(', ', '-').replace(' ', '_')}-{seed}"
     config = config_of(line, seed, folder)
     start = time.perf_counter()
@@ -260,7 +260,7 @@ def one(name: str, line: str, right: set[str], seed: int) -> dict[str, Any]:
     if state := checkpoint.load_newest(run_dir.checkpoints):
         run.load_state_dict(state)
     diverged = result["status"] == "diverged"
-    found = Evaluation(run).diagnosis(run_dir.metrics(), config, line.split(), diverged).as_json()
+    found = Evaluation(run).diagnosis(run_dir.rows(), config, line.split(), diverged).as_json()
     return {
         "name": name,
         "seed": seed,
@@ -279,13 +279,13 @@ def one(name: str, line: str, right: set[str], seed: int) -> dict[str, Any]:
 def config_of(line: str, seed: int, folder: Path) -> dict[str, Any]:
     settings = ["train.threads=1", "train.device=cpu", "train.sample_every=0", "train.checkpoint_every=0"]
     settings += ["train.diagnose=false", f"seed={seed}", f"run_dir={folder}"]
-    chosen: dict[str, str] = {word.partition("=")[0]: word for word in line.split()}  # the last word on a key counts
+    chosen: dict[str, str] = {word.partition("=")[0]: word for word in line.split()}  # the last value of a key counts
     return plain(compose("train", [*chosen.values(), *settings]))
 
 
 @torch.no_grad()
 def truth(run: Run, result: dict[str, Any]) -> dict[str, float]:
-    """What the metrics say; of digits, how a classifier by the five nearest training digits labels samples."""
+    """The metrics, and for digits a classification of samples by their five nearest training digits."""
     known = ("ks", "modes", "high", "reverse", "w1")
     found = {k: round(v, 3) for k, v in result["metrics"].items() if k.split("_")[0] in known and "true" not in k}
     if run.dataset.spec.is_image and result["status"] == "finished":

@@ -1,8 +1,8 @@
-"""What each shortcut of ganrun/training/eager.py saves on the heights; written to benchmarks/eager.json.
+"""The time that each shortcut of ganrun/training/eager.py saves on the heights. Writes benchmarks/eager.json.
 
-Of a step: the default job with all shortcuts, and with one of them replaced by torch's public call, in turns within one
-process. Of the start: whole processes, `ganrun train.steps=1`, with and without the shortcut that avoids the import of
-torch's compiler. A shortcut stays only as long as its line here is worth its private call.
+For a step: the default job with all shortcuts, and with one of them replaced by torch's public call, alternately in one
+process. For the start: processes of `ganrun train.steps=1`, with and without the shortcut that avoids the import of
+torch's compiler. A shortcut should be removed if it does not save enough to justify the use of a private function.
 """
 
 import itertools
@@ -24,9 +24,9 @@ import ganrun
 from ganrun.training import eager
 
 OUT = Path(__file__).with_suffix(".json")
-TURN, TURNS = 500, 15  # steps of each loop before the next has its turn, and how often
+TURN, TURNS = 500, 15  # steps of each loop per turn, and number of turns
 STARTS = 7
-# The name in eager.py, and what takes its place.
+# The name in eager.py, and its replacement.
 REPLACED: dict[str, tuple[str, Any]] = {
     "gradients by torch's engine / by torch.autograd.grad": ("ENGINE", None),
     "a fused Adam step by its kernel / by the optimizer": ("is_plain_fused_adam", lambda optimizer, params: False),
@@ -51,7 +51,7 @@ def seconds(loop: Iterator[None]) -> float:
 
 
 def ratio_of_steps(name: str, replacement: Any, *line: str) -> float:
-    """The time of a step with the shortcut over that without it: the median over turns, the first of them left out."""
+    """The time of a step with the shortcut divided by that without it: the median over all turns but the first."""
     config = ganrun.compose("metric=none", "train.sample_every=0", *line)
     with_it, without = steps_of(config), steps_of(config)
     ratios = []
@@ -71,7 +71,7 @@ def start_up(code: list[str]) -> float:
 
 
 def hooks_cost() -> float:
-    """Microseconds that asking for hooks takes, once an update."""
+    """The time in microseconds of the check for hooks, which each update makes once."""
     optimizer = ganrun.build(ganrun.compose("metric=none")).g_optimizer
     start = time.perf_counter()
     for _ in range(100_000):

@@ -1,8 +1,8 @@
-"""What the recipe of Goodfellow et al. 2014 on MNIST costs, in fp32 and bf16; written to goodfellow2014.json.
+"""The speed of the MNIST experiment of Goodfellow et al. 2014 in fp32 and bf16. Writes benchmarks/goodfellow2014.json.
 
-ganrun's loop, with logging, pictures and checkpoints on, against a loop written by hand with the same networks,
-optimizers and update, in turns within one process, on one thread. Data are random bytes: only the time counts.
-What the precision does to the score is measured where the real recipe is trained: docs/table1.md.
+Compares ganrun's loop, with logging, pictures and checkpoints, with a hand-written loop with the same networks,
+optimizers and update, alternately in one process, on one thread. The data are random bytes, since only time is
+measured. docs/table1.md has the effect of the precision on the score.
 """
 
 import json
@@ -21,16 +21,16 @@ from ganrun.data.dataset import Dataset, DataSpec
 OUT = Path(__file__).with_suffix(".json")
 SPEC = DataSpec((1, 28, 28), (0.0, 1.0), std=0.3)
 BATCH = 100
-TURN = {"fp32": 30, "bf16": 5}  # steps; without hardware for bf16, its steps take seconds
+TURN = {"fp32": 30, "bf16": 5}  # steps per turn; without bf16 hardware, a bf16 step takes seconds
 
 
 def noise_digits() -> Dataset:
-    """Random images of MNIST's size, as a data option: `data._target_=goodfellow2014.noise_digits`."""
+    """Random images of the size of MNIST, for `data._target_=goodfellow2014.noise_digits`."""
     return noise(SPEC)
 
 
 def bare_loop(bf16: bool) -> Iterator[None]:
-    """Both gradients from one pass, as an expert writes it, with an EMA of G: one `next` is one step."""
+    """An expert's loop: both gradients from one pass, and an EMA of G. Each `next` is one step."""
     G, D = Generator(SPEC, 100, examples=noise_digits().train), Discriminator(SPEC)
     G_ema = Generator(SPEC, 100)
     G_ema.load_state_dict(G.state_dict())

@@ -1,8 +1,8 @@
-"""The heights GAN over seeds 0-9: fit and wall time, written to benchmarks/heights.json.
+"""The fit and wall time of the heights GAN with seeds 0-9. Writes benchmarks/heights.json.
 
-Each seed is a process of its own, `ganrun experiment=heights seed=S`, timed from outside, start-up included. Fit is
-that of 100,000 samples to N(69, 3): bounds of the project are |mean - 69| <= 0.05, |std - 3| <= 0.05, KS <= 0.01, the
-mass beyond two standard deviations within 10% of the truth (medians), and 15 s.
+Each seed runs in its own process, `ganrun experiment=heights seed=S`; the time includes start-up. The fit is that of
+100,000 samples to N(69, 3). The project requires medians of |mean - 69| <= 0.05, |std - 3| <= 0.05, KS <= 0.01, a mass
+beyond two standard deviations within 10% of the true one, and 15 s.
 """
 
 import json

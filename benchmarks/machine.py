@@ -1,4 +1,4 @@
-"""What a figure was measured on."""
+"""A description of the machine, for the results of benchmarks."""
 
 import os
 import platform

@@ -1,10 +1,10 @@
-"""The ring and the grid over seeds 0-9, and beside them the game that fails, written to benchmarks/mixtures.json.
+"""The ring and the grid with seeds 0-9, and the settings that fail on them. Writes benchmarks/mixtures.json.
 
-Each seed is a process of its own, `ganrun experiment=ring seed=S`, timed from outside, start-up included. The bounds of
-the project: ring 8 of 8 modes and 95 % of samples of high quality, grid 25 of 25 and 90 %, in 9 of 10 seeds, each
-within 120 s. Quality is that of 2,500 samples (metric=modes); findings are what ganrun says went wrong. Every row is
-written when it is there, and rows that the file holds are not measured again: it may be stopped, and started anew.
-Remove the file after a recipe has changed.
+Each seed runs in its own process, `ganrun experiment=ring seed=S`; the time includes start-up. The project requires for
+9 of 10 seeds, within 120 s each: on the ring 8 of 8 modes and 95 % high-quality samples, on the grid 25 of 25 and 90 %.
+Quality is measured with 2,500 samples (metric=modes); findings are those of the diagnosis. Each row is written at
+once, and rows in the file are not measured again, so the benchmark can be stopped and restarted. Delete the file when
+the settings of an experiment have changed.
 """
 
 import json
@@ -21,7 +21,7 @@ from typing import Any
 from machine import describe
 
 OUT = Path(__file__).with_suffix(".json")
-SEEDS = {"ring": 10, "grid": 10, "ring_minimax": 3, "grid_minimax": 3}  # of each experiment
+SEEDS = {"ring": 10, "grid": 10, "ring_minimax": 3, "grid_minimax": 3}  # number of seeds
 BOUNDS = {"ring": (8, 0.95), "grid": (25, 0.90)}  # modes covered, share of high quality
 SECONDS = 120
 
@@ -39,7 +39,7 @@ def one(experiment: str, seed: int) -> dict[str, Any]:
 
 
 def children() -> float:
-    """What all runs so far took of a core: on a machine that others use as well, less than the time on the wall."""
+    """The CPU time of all runs so far. On a shared machine it is less than the wall time."""
     times = os.times()
     return times.children_user + times.children_system
 

@@ -1,8 +1,9 @@
-"""What the loop costs, what bf16 gains, start-up and memory; written to benchmarks/speed.json.
+"""The overhead of the training loop, the gain of bf16, start-up time and memory. Writes benchmarks/speed.json.
 
-The loop: dcgan at CIFAR-10's size, and wgan_gp on an MLP at MNIST's, batch 64, logging, pictures and checkpoints on,
-against a loop written by hand with the same networks, optimizer and data, in turns within one process. Data are random
-bytes: only the time counts. And what options cost that are switched off, where a step is shortest: on the heights.
+Compares ganrun's loop, with logging, pictures and checkpoints, with a hand-written loop with the same networks,
+optimizer and data, alternately in one process: dcgan on images of the size of CIFAR-10, and wgan_gp with an MLP on the
+size of MNIST, batch size 64. The data are random bytes, since only time is measured. Also measures the cost of disabled
+options, on the heights, whose steps are the shortest.
 """
 
 import itertools
@@ -33,11 +34,11 @@ from ganrun.training.randomness import reseed
 OUT = Path(__file__).with_suffix(".json")
 SPEC = DataSpec((3, 32, 32), (-1.0, 1.0), std=0.5)
 DIGITS = DataSpec((1, 28, 28), (-1.0, 1.0), std=0.6)
-BATCH, TURN, TURNS = 64, 50, 5  # steps of each loop before the next has its turn, and how often
+BATCH, TURN, TURNS = 64, 50, 5  # steps of each loop per turn, and number of turns
 
 
 def noise(spec: DataSpec = SPEC, num: int = 20000) -> Dataset:
-    """Random images of CIFAR-10's size, as a data option: `data._target_=speed.noise`."""
+    """Random images, by default of the size of CIFAR-10, for `data._target_=speed.noise`."""
     x = torch.randint(0, 256, (num, *spec.shape), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     return Dataset(spec, Split(x), Split(x[:0]), Split(x[:0]))
 
@@ -47,7 +48,7 @@ def noise_digits() -> Dataset:
 
 
 def bare_loop(bf16: bool, channels_last: bool) -> Iterator[None]:
-    """A DCGAN as an expert writes it: one `next` is one step."""
+    """An expert's loop for a DCGAN. Each `next` is one step."""
     memory = torch.channels_last if channels_last else torch.contiguous_format
     G = dcgan.Generator(SPEC, z_dim=100).to(memory_format=memory)
     D = dcgan.Discriminator(SPEC).to(memory_format=memory)
@@ -78,7 +79,7 @@ def bare_loop(bf16: bool, channels_last: bool) -> Iterator[None]:
 
 
 def bare_wgan_gp() -> Iterator[None]:
-    """WGAN-GP on the same MLP, as an expert writes it: five updates of the critic, then one of G."""
+    """An expert's loop for WGAN-GP with the same MLP: five updates of the critic, then one of G."""
     G, D = mlp.Generator(DIGITS, z_dim=100), mlp.Discriminator(DIGITS)
     g_optimizer, d_optimizer = (torch.optim.Adam(n.parameters(), 1e-4, (0.0, 0.9), fused=True) for n in (G, D))
     images = noise_digits().train.x
@@ -104,7 +105,7 @@ def bare_wgan_gp() -> Iterator[None]:
 
 
 class Turns:
-    """The `stop` check of ganrun's loop, called after each of its steps: after TURN of them the others have theirs."""
+    """The `stop` callback of ganrun's loop, called after each step. It runs the other loops every `steps` calls."""
 
     def __init__(self, others: dict[str, Iterator[None]], steps: int = TURN) -> None:
         self.others, self.calls, self.steps = others, 0, steps
@@ -127,12 +128,12 @@ class Turns:
 
 
 def config_of(*line: str) -> dict[str, Any]:
-    """Logging every 10 steps, pictures and checkpoints as by default, for more steps than there will be."""
+    """Logs every 10 steps, pictures and checkpoints as by default, and more steps than will be run."""
     return ganrun.compose(*line, "train.steps=1000000", "train.log_every=10")
 
 
 def rates_of(config: dict[str, Any], turns: Turns) -> dict[str, list[float]]:
-    """Steps per second of each loop, turn by turn; the first turn, which warms up, left out."""
+    """Steps per second of each loop in each turn but the first, which is the warm-up."""
     with tempfile.TemporaryDirectory() as folder, RunDir(Path(folder)) as run_dir:
         train_loop(build(config), run_dir, config, None, Status(), turns)
     return {name: found[1:] for name, found in turns.rates.items()}
@@ -150,7 +151,7 @@ def wgan_gp_cost() -> dict[str, float]:
 
 
 def steps_of(config: dict[str, Any]) -> Iterator[None]:
-    """The steps of a run alone, without logging."""
+    """The training steps of a run, without logging."""
     run = build(config)
     game = Game(run)
     for step in itertools.count():
@@ -160,7 +161,7 @@ def steps_of(config: dict[str, Any]) -> Iterator[None]:
 
 
 def cost_of_what_is_off() -> dict[str, float]:
-    """The heights, without options, against the same with every penalty and noise there, and switched off."""
+    """The heights without penalties, compared with the same with six penalties of weight 0."""
     plain = ["loss=nonsaturating", "metric=none", "train.sample_every=0"]
     off = ["penalty=[r1,r2,gradient_penalty,lecam,consistency,orthogonal]", "penalty.r1.gamma=0", "penalty.r2.gamma=0"]
     off += [f"penalty.{name}.weight=0" for name in ("gradient_penalty", "lecam", "consistency", "orthogonal")]
@@ -187,12 +188,12 @@ def loop_cost(precision: str) -> dict[str, float]:
 
 
 def ratio(a: list[float], b: list[float]) -> float:
-    """The median of the ratios turn by turn, which holds when the machine's speed drifts."""
+    """The median of the ratios of each turn, which is robust to drifts of the machine's speed."""
     return round(statistics.median(x / y for x, y in zip(a, b, strict=True)), 3)
 
 
 def start_up() -> float:
-    """Seconds from typing the command to the end of the first step of the default job; the median of five."""
+    """The time in seconds of a process that makes one step of the default job, and ends; the median of five."""
     found = []
     for _ in range(5):
         with tempfile.TemporaryDirectory() as folder:
@@ -204,7 +205,7 @@ def start_up() -> float:
 
 
 def peak_memory() -> float | None:
-    """GiB at most of a run on data of CIFAR-10's full size, its loading included; None where they are not there."""
+    """The peak memory in GiB of a run on CIFAR-10, including data loading; None if the data are missing."""
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-m", "ganrun", "data=cifar10", "data.verify=false", "data.download=false",

@@ -28,7 +28,7 @@ class _ImageAugmentation(nn.Module, Augmentation):
 
     def forward(self, x: Tensor) -> Tensor:
         channels_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
-        # In bfloat16 neighbouring pixels would have the same coordinate.
+        # In bfloat16 neighboring pixels would have the same coordinate.
         with torch.autocast(x.device.type, enabled=False):
             out = self.transform(x if x.dtype == torch.float64 else x.float()).to(x.dtype)
         return out.contiguous(memory_format=torch.channels_last) if channels_last else out

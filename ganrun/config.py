@@ -11,7 +11,8 @@ CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parents[1
 
 
 def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """
+    """A nested config as a flat dictionary with dotted keys. Empty sections are kept as values.
+
     >>> flat({"train": {"steps": 3}})
     {'train.steps': 3}
     """

@@ -21,7 +21,7 @@ class Progress:
 
     def __init__(self, start: int, steps: int) -> None:
         self.steps, self.at, self.time = steps, start, time.perf_counter()
-        self.said = -float("inf")
+        self.printed = -float("inf")
         self.bar = tqdm(total=steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
@@ -30,21 +30,22 @@ class Progress:
         self.bar.set_postfix({name: f"{value:.3f}" for name, value in losses.items()}, refresh=False)
         self.bar.update(step - self.bar.n)
         now = time.perf_counter()
-        due = self.bar.disable and (now - self.said >= LINE_SECONDS or step == self.steps)
+        due = self.bar.disable and (now - self.printed >= LINE_SECONDS or step == self.steps)
         rate = (step - self.at) / (now - self.time)
         self.at, self.time = step, now
         line = f"step {step:,}/{self.steps:,}  " + "  ".join(f"loss {k} {v:.3f}" for k, v in losses.items())
         line += f"  {rate:,.3g} steps/s  ETA {eta((self.steps - step) / rate)}"
         log.log(logging.INFO if due else logging.DEBUG, line)
         if due:
-            self.said = now
+            self.printed = now
 
     def close(self) -> None:
         self.bar.close()
 
 
 def eta(seconds: float) -> str:
-    """
+    """The remaining time as H:MM:SS.
+
     >>> eta(3725), eta(59.9)
     ('1:02:05', '0:00:59')
     """

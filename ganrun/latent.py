@@ -1,6 +1,6 @@
-"""Sources of z. A latent source is a callable `(n, device) -> z` of shape (n, dim) with an attribute `dim`.
+"""Distributions of the latent z: callables `(n, device) -> z` of shape (n, dim), with an attribute `dim`.
 
-It draws from torch's global random state, which is seeded at each step of the training.
+They draw from torch's global random state, which is seeded at each training step.
 """
 
 import torch
@@ -33,8 +33,9 @@ class Uniform(Latent):
 
 
 class Data(Latent):
-    """z = a training example, drawn with replacement, flattened and standardized: as in A. Patel's
-    "An applied introduction to generative adversarial networks" (O'Reilly, 2017).
+    """z is a training example, drawn with replacement, flattened and standardized: (n, dim).
+
+    As in A. Patel, "An applied introduction to generative adversarial networks" (O'Reilly, 2017).
     """
 
     def __init__(self, dataset: Dataset) -> None:

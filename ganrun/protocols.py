@@ -102,7 +102,7 @@ class Penalty:
         return None
 
     def logits_term(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor | None:
-        """The scalar to add to D's loss if it depends only on D's logits (B,), or None."""
+        """Instead of `term`, if the scalar depends only on D's logits, (B,) in float32; or None."""
         return None
 
     def project(self, D: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Fixtures of all tests, and a core of its own for each worker."""
+"""Fixtures for all tests, and separate cores for pytest-xdist workers."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import torch
 
 
 def pytest_configure() -> None:
-    """Gives each of several workers cores of its own: threads that wait for each other on a shared core waste it."""
+    """Give each worker its own cores: threads that wait for each other on a shared core waste its time."""
     if worker := os.environ.get("PYTEST_XDIST_WORKER"):
         cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_setaffinity") else []
         if own := cores[int(worker.removeprefix("gw")) :: int(os.environ["PYTEST_XDIST_WORKER_COUNT"])]:
@@ -20,7 +20,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Each test works in a folder of its own, with one thread, and draws the same random numbers each time."""
+    """Run each test in its own folder, with one thread and a fixed random seed."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GANRUN_DATA", raising=False)
@@ -38,7 +38,7 @@ Here = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def command(tmp_path: Path) -> Command:
-    """Runs `ganrun` as a person does: in a process of its own, in an empty folder."""
+    """Run `ganrun` as a user does: in a separate process, in an empty folder."""
 
     def run(*arguments: str, cwd: Path = tmp_path, **env: str) -> subprocess.CompletedProcess:
         return subprocess.run(
@@ -51,7 +51,7 @@ def command(tmp_path: Path) -> Command:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Here:
-    """Runs the command line in this process, which is faster: (exit code, standard output, standard error)."""
+    """Run a command line in this process, which is faster: (exit code, standard output, standard error)."""
     from ganrun.cli.main import main
 
     def run(*arguments: str) -> tuple[int, str, str]:
@@ -70,10 +70,10 @@ def here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> Here
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Real data, where the environment has it: GANRUN_DATA at the time pytest was started."""
+    """The folder of real data that GANRUN_DATA names when pytest starts; skips the test if there is none."""
     root = REAL_DATA
     if root is None or not (root / "MNIST").is_dir():
-        pytest.skip("GANRUN_DATA names no folder with MNIST")
+        pytest.skip("GANRUN_DATA is not a folder with MNIST")
     return root
 
 

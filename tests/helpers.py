@@ -1,5 +1,5 @@
-"""What the tests share: runs built from a command line, processes that end at a chosen moment, data sets in miniature,
-records read back, and networks whose outputs are known by hand.
+"""Helpers shared by tests: runs built from a command line, processes stopped at a chosen moment, small data sets,
+reading of recorded files, and networks with known outputs.
 """
 
 import copy
@@ -59,7 +59,7 @@ def run_of(*overrides: str) -> Run:
 
 
 def train_in(folder: Path, *lines: list[str]) -> None:
-    """Runs command lines in this process, for what several tests share, which the fixture `here` is not for."""
+    """Run command lines in this process, for fixtures of wider scope than a test, which cannot use `here`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["ganrun"])
@@ -69,18 +69,18 @@ def train_in(folder: Path, *lines: list[str]) -> None:
             assert main(line) == 0
 
 
-# `ganrun` in a process of its own, which ends, or waits, at a chosen moment. It is forked from a process that has
-# imported what a run needs: starting another Python would take longer than the run.
+# `ganrun` in a separate process, which stops or waits at a chosen moment. It is forked from a process that has already
+# imported what a run needs, because starting Python would take longer than the run.
 
 FORKED = multiprocessing.get_context("forkserver")
 FORKED.set_forkserver_preload(
     ["ganrun.training.train", "ganrun.figures.density", "ganrun.metric.theory", "joblib", "scipy.io", "pytest"]
 )
-Prepare = Callable[[], None]  # called in the process before `ganrun` is
+Prepare = Callable[[], None]  # called in the new process before `ganrun`
 
 
 class Ended(NamedTuple):
-    """code: minus the number of a signal that ended the process."""
+    """code: the exit code, or minus the number of the signal that ended the process."""
 
     code: int
     out: str
@@ -88,7 +88,7 @@ class Ended(NamedTuple):
 
 
 def end_of(arguments: Sequence[str], cwd: Path, prepare: Prepare) -> Ended:
-    """Runs `ganrun ARGUMENTS` in another process."""
+    """Run `ganrun ARGUMENTS` in another process, after `prepare()`."""
     with tempfile.TemporaryDirectory() as folder:
         process = FORKED.Process(target=_ganrun, args=(list(arguments), cwd, prepare, Path(folder)))
         process.start()
@@ -102,32 +102,32 @@ def _ganrun(arguments: list[str], cwd: Path, prepare: Prepare, output: Path) -> 
         file = os.open(output / name, os.O_WRONLY | os.O_CREAT)
         os.dup2(file, number)
     sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # which the process that this one is forked from ignores
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent process ignores it
     os.chdir(cwd)
     prepare()
     sys.exit(main(arguments))
 
 
 def send_at(step: int, numbers: Sequence[signal.Signals], arguments: Sequence[str], cwd: Path) -> Ended:
-    """Runs `ganrun ARGUMENTS`, which sends itself these signals when it has logged that step."""
+    """Run `ganrun ARGUMENTS`, which sends itself these signals after logging that step."""
     return end_of(arguments, cwd, partial(at_step, step, partial(send, numbers)))
 
 
 def kill_at(step: int, arguments: Sequence[str], cwd: Path) -> None:
-    """Runs `ganrun ARGUMENTS`, and ends it by SIGKILL when it has logged that step."""
+    """Run `ganrun ARGUMENTS`, and kill it by SIGKILL after it has logged that step."""
     ended = send_at(step, [signal.SIGKILL], arguments, cwd)
     assert ended.code == -signal.SIGKILL, ended
 
 
 def kill_before_renaming(name: str, arguments: Sequence[str], cwd: Path) -> None:
-    """Runs `ganrun ARGUMENTS`, and ends it by SIGKILL when it has written a file that is to be renamed so."""
+    """Run `ganrun ARGUMENTS`, and kill it by SIGKILL before it renames a temporary file to a name that starts so."""
     ended = end_of(arguments, cwd, partial(before_renaming, name, partial(send, [signal.SIGKILL])))
     assert ended.code == -signal.SIGKILL, ended
 
 
 @contextmanager
 def waiting_at(step: int, arguments: Sequence[str], cwd: Path) -> Iterator[None]:
-    """`ganrun ARGUMENTS` under way: it has logged that step, and is killed at the end of the body."""
+    """Run `ganrun ARGUMENTS` up to that step, let it wait there during the body, and then kill it."""
     here, there = FORKED.Pipe()
     with tempfile.TemporaryDirectory() as folder:
         prepare = partial(at_step, step, partial(wait, there))
@@ -153,19 +153,19 @@ def wait(pipe: Connection) -> None:
 
 
 def at_step(step: int, action: Callable[[], None]) -> None:
-    """Do `action` when a row of that step has been logged."""
-    log_metrics = RunDir.log_metrics
+    """Call `action` after a row of that step has been logged."""
+    log_row = RunDir.log_row
 
     def interrupted(self: RunDir, row: dict[str, object]) -> None:
-        log_metrics(self, row)
+        log_row(self, row)
         if row["step"] == step:
             action()
 
-    RunDir.log_metrics = interrupted
+    RunDir.log_row = interrupted
 
 
 def before_renaming(name: str, action: Callable[[], None]) -> None:
-    """Do `action` when a temporary file has been written that is to get a name that starts with `name`."""
+    """Call `action` before a temporary file is renamed to a name that starts with `name`."""
     replace = os.replace
 
     def interrupted(source: str, target: str) -> None:
@@ -177,7 +177,7 @@ def before_renaming(name: str, action: Callable[[], None]) -> None:
     os.replace = interrupted
 
 
-# Records
+# Recorded files
 
 
 def result_of(run_dir: Path) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def recorded(run_dir: Path, key: str) -> list[tuple[int, float]]:
 
 
 def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
-    """Every scalar record in the event files, in the order in which they were written."""
+    """All scalars in the event files as (step, value), in the order in which they were written."""
     found: dict[str, list[tuple[int, float]]] = {}
     files = [list(EventFileLoader(str(path)).Load()) for path in run_dir.glob("events.*")]
     for events in sorted(files, key=lambda events: events[0].wall_time):
@@ -227,7 +227,7 @@ def assert_same_run(a: Path, b: Path) -> None:
     for key in states[0].keys() - {"config", "seconds"}:
         assert same(states[0][key], states[1][key]), key
     assert (states[0]["config"]["train"]["ema"] > 0) == ("G_ema" in states[0])
-    for picture in (a / "samples").glob("*.png"):  # of G_ema
+    for picture in (a / "samples").glob("*.png"):  # drawn from G_ema
         assert picture.read_bytes() == (b / "samples" / picture.name).read_bytes()
     assert logged(a) == logged(b)
     assert curves(a) == curves(b)
@@ -236,18 +236,18 @@ def assert_same_run(a: Path, b: Path) -> None:
         assert steps == sorted(set(steps))
 
 
-# Data sets in miniature
+# Small data sets
 
 
 def write_mnist(root: Path, train: int = 60, test: int = 20) -> None:
-    """MNIST in miniature, in its own format."""
+    """Write a small data set in the format of MNIST."""
     folder = root / "MNIST" / "raw"
     folder.mkdir(parents=True)
     write_idx(folder, {"train": train, "t10k": test}, side=28, num_classes=10)
 
 
 def write_fer2013(root: Path, train: int = 14, held_out: int = 7) -> None:
-    """FER2013 in miniature, in MNIST's format."""
+    """Write a small data set like FER2013, in the format of MNIST."""
     folder = root / "FER2013Idx" / "raw"
     folder.mkdir(parents=True)
     write_idx(folder, {"train": train, "t10k": 2 * held_out}, side=48, num_classes=7)
@@ -264,7 +264,7 @@ def write_idx(folder: Path, splits: dict[str, int], side: int, num_classes: int)
 
 
 def write_cifar10(root: Path, n: int = 20) -> None:
-    """CIFAR-10 in miniature, in its own format."""
+    """Write a small data set in the format of CIFAR-10."""
     folder = root / "cifar-10-batches-py"
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -274,15 +274,15 @@ def write_cifar10(root: Path, n: int = 20) -> None:
 
 
 def write_olivetti(root: Path) -> None:
-    """Noise in the file that scikit-learn leaves: each face a column of pixels, as MATLAB stores it."""
+    """Write noise in the format of scikit-learn's file, with the pixels of each face in MATLAB's order."""
     (root / "olivetti").mkdir(parents=True)
     faces = np.random.default_rng(0).integers(0, 243, (400, 4096), np.uint8)
-    faces[0, :2] = 0, 242  # scikit-learn scales from the least to the greatest
+    faces[0, :2] = 0, 242  # scikit-learn scales by the smallest and largest value
     joblib.dump(faces, root / "olivetti" / "olivetti_py3.pkz", compress=1)
 
 
 def write_tfd(root: Path, **changes: Any) -> dict[str, Any]:
-    """TFD in miniature: 30 images without a label, then 50 with one, in five folds of 35, 5 and 10."""
+    """Write a small data set like TFD: 30 unlabeled images, then 50 labeled ones, in five folds of 35, 5 and 10."""
     root.mkdir(parents=True, exist_ok=True)
     label = np.arange(50)
     parts = [np.select([label // 10 == fold, label // 5 == (2 * fold + 2) % 10], [3, 2], 1) for fold in range(5)]
@@ -305,14 +305,14 @@ def write_folder(root: Path, n: int = 12) -> None:
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
 
 
-# Networks whose answers are known by hand, and batches for them
+# Networks with known outputs, and batches for them
 
 SHAPES = [(3,), (2, 5, 4)]  # a vector, an image
 GRADIENT_PENALTIES = [GradientPenalty, ZeroCentered, R1, R2, Dragan]
 
 
 class Linear(nn.Module):
-    """D(x) = w . x, on samples of any shape. Keeps its inputs."""
+    """D(x) = w . x, for samples of any shape. Records its inputs."""
 
     def __init__(self, w: Tensor) -> None:
         super().__init__()
@@ -325,7 +325,7 @@ class Linear(nn.Module):
 
 
 class Quadratic(nn.Module):
-    """D(x) = |x|^2 / 2, whose gradient is x: shows where a penalty looks."""
+    """D(x) = |x|^2 / 2. Its gradient is x, which shows the points at which a penalty takes gradients."""
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return x.square().flatten(1).sum(1) / 2
@@ -345,7 +345,7 @@ class Net(nn.Module):
 
 
 class Mixer(nn.Module):
-    """Stands for minibatch discrimination and its like."""
+    """A substitute for layers such as minibatch discrimination."""
 
     mixes_samples = True
 
@@ -354,7 +354,7 @@ class Mixer(nn.Module):
 
 
 class Bilinear(nn.Module):
-    """D(x) = psi * x on one-dimensional samples."""
+    """D(x) = psi * x for one-dimensional samples."""
 
     def __init__(self, psi: float) -> None:
         super().__init__()
@@ -393,7 +393,7 @@ def images(batch: int, channels: int = 3, size: int = 8, dtype: torch.dtype = to
 
 
 class PeakBytes(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made within it: `peak` is the most that were alive at once."""
+    """Counts the bytes of all tensors created inside it. peak: the most that existed at a time."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What holds for every augmentation: when it does nothing, its gradients and formats, and what it refuses."""
+"""Properties of all augmentations: the identity if disabled, gradients, memory formats, and invalid settings."""
 
 from pathlib import Path
 
@@ -28,23 +28,23 @@ NEEDS_THREE_CHANNELS = ("hue", "saturation")
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("make", [lambda: ADA(flip=True), lambda: DiffAugment(policy=[])], ids=["p=0", "empty policy"])
-def test_off_is_the_identity_to_the_bit(make, channels: int) -> None:
+def test_disabled_augmentation_is_the_identity_bit_for_bit(make, channels: int) -> None:
     torch.manual_seed(0)
     x = torch.cat([images(16, channels, 9), torch.full((1, channels, 9, 9), -0.0)])
     out = make()(x)
     assert torch.equal(out.view(torch.int32), x.view(torch.int32))  # -0.0 stays -0.0
 
 
-def test_a_sample_that_no_transformation_meets_is_left_alone_to_the_bit() -> None:
+def test_samples_without_a_transformation_are_unchanged_bit_for_bit() -> None:
     torch.manual_seed(0)
     x = images(200)
     changed = (ADA(p=0.05)(x) != x).flatten(1).any(1)
-    assert 40 < changed.sum() < 160  # 1 - .95^10 = 40%, of which some draws change nothing
+    assert 40 < changed.sum() < 160  # 1 - .95^10 = 40%, but some transformations change nothing
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
 @pytest.mark.parametrize("channels", [1, 3])
-def test_samples_differ_and_a_seed_decides(name: str, channels: int) -> None:
+def test_samples_are_transformed_differently_and_reproducibly(name: str, channels: int) -> None:
     apply = EVERYTHING[name]()
     torch.manual_seed(0)
     x = images(1, channels).expand(32, channels, 8, 8)
@@ -74,7 +74,7 @@ def test_gradients_of_both_orders(name: str, channels: int) -> None:
         return apply(x)
 
     assert torch.autograd.gradcheck(fixed, x)
-    assert torch.autograd.gradgradcheck(lambda x: fixed(x).square(), x, fast_mode=True)  # as a gradient penalty does
+    assert torch.autograd.gradgradcheck(lambda x: fixed(x).square(), x, fast_mode=True)  # as in a gradient penalty
     if name != "cutout":
         (gradient,) = torch.autograd.grad(fixed(x).sum(), x)
         assert gradient.abs().sum() > 0
@@ -82,7 +82,7 @@ def test_gradients_of_both_orders(name: str, channels: int) -> None:
 
 @pytest.mark.parametrize("name", ["diffaugment", "ada"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_memory_format_is_kept_and_does_not_matter(name: str, channels: int) -> None:
+def test_memory_format_is_kept_and_does_not_change_the_result(name: str, channels: int) -> None:
     apply = EVERYTHING[name]()
     x = images(4, channels)
     torch.manual_seed(0)
@@ -95,7 +95,7 @@ def test_memory_format_is_kept_and_does_not_matter(name: str, channels: int) -> 
 
 
 @pytest.mark.parametrize("name", ["diffaugment", "ada"])
-def test_autocast_does_not_blur_it(name: str) -> None:
+def test_autocast_does_not_reduce_precision(name: str) -> None:
     apply, x = EVERYTHING[name](), images(4)
     torch.manual_seed(0)
     plain = apply(x)
@@ -110,7 +110,7 @@ def test_autocast_does_not_blur_it(name: str) -> None:
 
 @pytest.mark.parametrize("shape", [(1, 3, 8, 8), (5, 1, 6, 11), (2, 3, 9, 4), (2, 1, 1, 1)])
 @pytest.mark.parametrize("name", ["diffaugment", "ada"])
-def test_any_batch_and_shape(name: str, shape: tuple[int, ...]) -> None:
+def test_any_batch_size_and_shape(name: str, shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
     out = EVERYTHING[name]()(torch.rand(shape))
     assert out.shape == shape
@@ -118,7 +118,7 @@ def test_any_batch_and_shape(name: str, shape: tuple[int, ...]) -> None:
 
 
 @pytest.mark.parametrize(("name", "make"), [("diffaugment", DiffAugment), ("ada", ADA)])
-def test_only_images_in_the_usual_range_are_taken(name: str, make: type) -> None:
+def test_only_images_in_the_default_range_are_accepted(name: str, make: type) -> None:
     for spec in IMAGES.values():
         make().check(spec)
     for shape in ((2,), (4, 8, 8)):
@@ -140,13 +140,13 @@ def test_only_images_in_the_usual_range_are_taken(name: str, make: type) -> None
         (lambda: ADA(p=1.5), r"augment\.p=1\.5: must lie in \[0, 1\]"),
     ],
 )
-def test_settings_are_checked(make, message: str) -> None:
+def test_invalid_settings_are_refused(make, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
 @pytest.mark.parametrize(("name", "make"), [("diffaugment", DiffAugment), ("ada", ADA)])
-def test_conf_gives_the_defaults_of_the_code(name: str, make: type) -> None:
+def test_defaults_in_conf_equal_those_of_the_code(name: str, make: type) -> None:
     text = (Path(__file__).parents[1] / "conf" / "augment" / f"{name}.yaml").read_text()
     settings = yaml.safe_load(text)
     assert "arXiv" in text.splitlines()[0]

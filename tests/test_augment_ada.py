@@ -1,4 +1,4 @@
-"""ADA's control of its probability."""
+"""The adaptive probability of ADA."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ from torch import Tensor
 from ganrun.augment import ADA, DiffAugment
 
 
-def test_p_rises_and_falls_at_the_published_rate() -> None:
+def test_p_changes_at_the_published_rate() -> None:
     ada = ADA(target=0.6, speed_kimg=500, every=4)
     for _ in range(8):
-        ada.observe(torch.full((64,), 3.0))  # D is sure
+        ada.observe(torch.full((64,), 3.0))  # D is confident
     assert ada.p.item() == pytest.approx(2 * 64 * 4 / 500_000, rel=1e-5)
     for _ in range(4):
         ada.observe(torch.cat([torch.ones(40), -torch.ones(24)]))  # r = 16 / 64
     assert ada.p.item() == pytest.approx(64 * 4 / 500_000, rel=1e-5)
 
 
-def test_p_moves_only_every_few_updates_and_by_their_common_mean() -> None:
+def test_p_changes_every_few_updates_by_their_mean() -> None:
     ada = ADA(target=0.5, speed_kimg=1, every=4, p=0.5)
-    for logits, p in [(-1.0, 0.5), (1.0, 0.5), (1.0, 0.5), (1.0, 0.5)]:  # r = .5: on target, so p stays
+    for logits, p in [(-1.0, 0.5), (1.0, 0.5), (1.0, 0.5), (1.0, 0.5)]:  # r = .5: equals the target, so p is unchanged
         ada.observe(torch.full((10,), logits))
         assert ada.p.item() == p
     for p in (0.5, 0.5, 0.5, 0.54):
@@ -44,16 +44,16 @@ def test_p_is_clipped() -> None:
 def test_p_is_the_share_of_samples_transformed() -> None:
     torch.manual_seed(0)
     x = images(4000, 1, 2)
-    for name, p in (("brightness", 0.3), ("rotate", 0.3)):  # of two rotations, either
+    for name, p in (("brightness", 0.3), ("rotate", 0.3)):  # applied if either of two rotations is
         changed = (ADA(p=p, transforms=[name])(x) != x).flatten(1).any(1)
         assert changed.float().mean().item() == pytest.approx(p, abs=0.03)
 
 
-def test_a_saved_ada_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
+def test_saved_ada_resumes_exactly(tmp_path: Path) -> None:
     logits, whole, saved = [torch.randn(16) + 2 for _ in range(23)], ADA(speed_kimg=1), ADA(speed_kimg=1)
     for part in logits:
         whole.observe(part)
-    for part in logits[:10]:  # stops between two changes of p
+    for part in logits[:10]:  # saved between two changes of p
         saved.observe(part)
     torch.save(saved.state_dict(), tmp_path / "ada.pt")
     resumed = ADA(speed_kimg=1)
@@ -69,7 +69,7 @@ def test_a_saved_ada_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     assert torch.equal(first, resumed(x))
 
 
-def test_observing_builds_no_graph_and_never_waits_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_observe_builds_no_graph_and_does_not_wait_for_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
     def waits(*_: object) -> None:
         raise AssertionError("a value was read from the device")
 

@@ -1,4 +1,4 @@
-"""Labels reach both players as the papers say. Docstrings name the public mistakes in question."""
+"""Conditioning of both players on labels, as in the papers. Docstrings name bugs of public implementations."""
 
 import math
 import re
@@ -31,49 +31,49 @@ def conditional(kind: str, *overrides: str) -> Run:
     return run_of(*SMALL, f"condition={kind}", *overrides)
 
 
-def labels_given_to(net: nn.Module) -> list[Tensor | None]:
-    """A list that grows by the labels that the network is given at each call."""
+def record_labels(net: nn.Module) -> list[Tensor | None]:
+    """A list to which the labels of each call of the network are appended."""
     labels: list[Tensor | None] = []
     net.register_forward_pre_hook(lambda _, arguments: labels.append(arguments[1]))
     return labels
 
 
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
-def test_fakes_have_the_labels_that_d_is_given(update: str) -> None:
-    """Public mistake: D is given other labels with the fakes than those that G made them of."""
+def test_d_gets_fakes_with_the_labels_they_were_generated_for(update: str) -> None:
+    """Common bug: D gets fakes with other labels than G."""
     run = conditional("concat", f"train.update={update}", "arch.discriminator.norm=none")
-    game, of_g, of_d = Game(run), labels_given_to(run.G), labels_given_to(run.D)
+    game, of_g, of_d = Game(run), record_labels(run.G), record_labels(run.D)
     reseed(CPU, 0, "step")
     game.step(0)
     y = run.batches[0][1]
     assert torch.equal(of_g[0], y)
-    first = of_d[:1] if update == "alternating" else of_d[:2]  # real and fake in one pass, or each in its own
+    first = of_d[:1] if update == "alternating" else of_d[:2]  # real and fake in one pass, or in two
     assert torch.equal(torch.cat([part for part in first if part is not None]), torch.cat([y, y]))
     if update == "alternating":
-        assert torch.equal(of_g[1], of_d[1])  # of G's own update: fresh ones
+        assert torch.equal(of_g[1], of_d[1])  # G's update has new labels
         assert not torch.equal(of_g[1], y)
 
 
-def test_gs_labels_are_as_frequent_as_the_datas(tmp_path: Path) -> None:
-    """Public mistake: uniform labels for G on data whose classes are not: D then knows a fake by its class."""
+def test_labels_for_g_have_the_frequencies_of_the_data(tmp_path: Path) -> None:
+    """Common bug: uniform labels for G on data with other frequencies, by which D can tell fakes."""
     write_folder(tmp_path / "photos", 40)
     for k in range(0, 28, 2):
-        (tmp_path / "photos" / "dogs" / f"{k}.png").unlink()  # 6 dogs to 20 cats
+        (tmp_path / "photos" / "dogs" / f"{k}.png").unlink()  # leaves 6 dogs and 20 cats
     run = run_of("data=folder", f"data.root={tmp_path}/photos", "data.size=16", "data.valid=0", "data.test=0",
                  "condition=concat", "arch=mlp", "train.batch_size=2000")  # fmt: skip
     assert run.dataset.spec.classes == ("cats", "dogs")
     assert Game(run).random_labels().float().mean() == pytest.approx(6 / 26, abs=0.04)
 
 
-def test_without_a_condition_labels_reach_nobody() -> None:
+def test_without_a_condition_neither_network_gets_labels() -> None:
     run = run_of(*SMALL)
-    game, of_g, of_d = Game(run), labels_given_to(run.G), labels_given_to(run.D)
+    game, of_g, of_d = Game(run), record_labels(run.G), record_labels(run.D)
     game.step(0)
     assert {*of_g, *of_d} == {None}
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_shared_pass_gives_the_outputs_of_separate_ones(kind: str) -> None:
+def test_shared_pass_gives_the_outputs_of_separate_passes(kind: str) -> None:
     run = conditional(kind, "arch.discriminator.norm=none")
     game, (real, y), fake = Game(run), run.batches[0], torch.rand(8, 1, 8, 8)
     assert game.independent
@@ -83,11 +83,11 @@ def test_a_shared_pass_gives_the_outputs_of_separate_ones(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_label_matters_to_whom_it_should(kind: str) -> None:
-    """Public mistake: an argument y that no layer uses."""
+def test_outputs_depend_on_the_label(kind: str) -> None:
+    """Common bug: an argument y that no layer uses."""
     run = conditional(kind)
     game = Game(run)
-    for step in range(2):  # at first the classes of a conditional batch norm are all alike
+    for step in range(2):  # initially, all classes of conditional batch norm are the same
         game.step(step)
     z, (x, y) = torch.randn(8, 100), run.batches[0]
     run.G.eval(), run.D.eval()
@@ -96,7 +96,7 @@ def test_the_label_matters_to_whom_it_should(kind: str) -> None:
 
 
 class Plain(nn.Module):
-    """D whose features are its input, and whose output is their sum over everything."""
+    """A D whose features are its input, and whose output is their sum."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class Sum(nn.Module):
 
 
 def test_projection_by_hand() -> None:
-    """D(x, y) = 2 + 1 + <embed(y), x>; maps are summed over space. Public mistake: their mean."""
+    """D(x, y) = 2 + 1 + <embed(y), x>; feature maps are summed over space. Common bug: their mean."""
     vectors = Projection(Plain(), SPEC)
     with torch.no_grad():
         vectors.embed.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 10.0], [0.0, -1.0]]))
@@ -129,8 +129,8 @@ def test_projection_by_hand() -> None:
     assert maps(x, torch.tensor([1, 2])).tolist() == [15.0 + 10.0, 15.0 + 5.0]
 
 
-def test_the_embedding_is_normalized_where_d_is() -> None:
-    """Public mistake: spectral norm on all layers but the embedding, which then grows without bound."""
+def test_embedding_has_spectral_norm_if_d_has() -> None:
+    """Common bug: spectral norm on all layers except the embedding, which is then unbounded."""
     for spectral_norm in (True, False):
         D = mlp.Discriminator(SPEC, hidden=[4], spectral_norm=spectral_norm)
         embed = Projection(D, SPEC).eval().embed
@@ -141,7 +141,7 @@ def test_the_embedding_is_normalized_where_d_is() -> None:
 
 
 def test_acgan_terms_by_hand() -> None:
-    """Undecided: log K for real, and for fake, in D's loss, log K in G's. Public mistake: halved, or reals alone."""
+    """At chance level: log K for real and for fake in D's loss, log K in G's. Common bugs: halved, or real only."""
     condition, y = Condition("concat", "classifier", weight=2), torch.tensor([0, 2])
     undecided = classified(torch.zeros(2, 3))
     sure = classified(torch.tensor([[50.0, 0, 0], [0, 0, 50.0]]))
@@ -169,8 +169,8 @@ def test_without_a_classifier_no_loss_is_added(discriminator: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("loss", ["nonsaturating", "rpgan", "feature_matching"])
-def test_both_players_of_an_acgan_want_classes_recognized(loss: str, update: str) -> None:
-    """Public mistake: G maximizes its class loss too, or never sees it. The terms are descended, and logged."""
+def test_both_players_of_acgan_minimize_the_class_loss(loss: str, update: str) -> None:
+    """Both class losses decrease, and are logged. Common bug: G maximizes its class loss, or does not use it."""
     run = conditional("acgan", f"loss={loss}", f"train.update={update}", "penalty=none", "train.n_critic=1",
                       "train.batch_size=32", "optimizer.lr=0.002")  # fmt: skip
     game = Game(run)
@@ -183,8 +183,8 @@ def test_both_players_of_an_acgan_want_classes_recognized(loss: str, update: str
     assert sum(g.terms["loss/g_class"] for _, g in last) / 20 < 0.8 * g.terms["loss/g_class"]
 
 
-def test_conditional_batch_norm_starts_as_the_layer_it_replaces() -> None:
-    """And keeps one mean and one variance for all classes. Public mistake: statistics of each class's few samples."""
+def test_conditional_batch_norm_initially_equals_the_replaced_layer() -> None:
+    """It has one mean and one variance for all classes. Common bug: statistics per class, of few samples."""
     plain = nn.BatchNorm2d(3, eps=0.5, momentum=0.3)
     nn.init.normal_(plain.weight), nn.init.normal_(plain.bias)
     layer = ConditionalBatchNorm(plain, num_classes=2)
@@ -202,15 +202,15 @@ def test_conditional_batch_norm_starts_as_the_layer_it_replaces() -> None:
     torch.testing.assert_close(h[1::2], 3 * plain(x)[1::2])
 
 
-def test_a_d_update_leaves_a_conditional_g_as_it_is() -> None:
+def test_d_update_does_not_change_a_conditional_g() -> None:
     run = conditional("projection")
     before = [tensor.clone() for tensor in run.G.state_dict().values()]
     Game(run).d_update(0, noise=0)
     assert all(torch.equal(a, b) for a, b in zip(before, run.G.state_dict().values(), strict=True))
 
 
-class Unlabelled(nn.Module):
-    """A network of the user's own that has no place for labels, nor features."""
+class WithoutLabels(nn.Module):
+    """A user-defined network without inputs for labels, and without features."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -220,8 +220,8 @@ class Unlabelled(nn.Module):
         return self.layer(x).squeeze(1)
 
 
-def test_networks_without_a_place_for_labels_are_refused() -> None:
-    net = Unlabelled(SPEC)
+def test_networks_that_cannot_take_labels_are_refused() -> None:
+    net = WithoutLabels(SPEC)
     with pytest.raises(ValueError, match=r"condition.discriminator=concat: .* no inputs for labels .*; use"):
         Condition("concat", "concat").complete_discriminator(net, SPEC)
     with pytest.raises(ValueError, match=r"condition.generator=concat: .* no inputs for labels .*; use"):
@@ -242,7 +242,7 @@ def test_data_without_labels_are_refused(kind: str, here, tmp_path: Path) -> Non
     assert not (tmp_path / "outputs").exists()
 
 
-def test_a_network_asked_without_labels_says_so() -> None:
+def test_missing_labels_are_reported() -> None:
     for kind in ("concat", "projection"):
         run = conditional(kind)
         with pytest.raises(ValueError, match="was given none"):
@@ -266,7 +266,7 @@ def two_classes():
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_class_is_learned(kind: str, tmp_path: Path, here) -> None:
-    """By the command line, on data of one's own: class 0 lies at -2, class 1 at 2. Without labels they would mix."""
+    """By the command line, on user-defined data: class 0 is at -2, class 1 at 2. Without labels they would be mixed."""
     (tmp_path / "two_classes.py").write_text(TWO_CLASSES)
     (tmp_path / "conf" / "data").mkdir(parents=True)
     (tmp_path / "conf" / "data" / "two.yaml").write_text("_target_: two_classes.two_classes\n")
@@ -282,15 +282,15 @@ def test_each_class_is_learned(kind: str, tmp_path: Path, here) -> None:
     assert x[y == 1].mean() == pytest.approx(2, abs=0.6)
 
 
-def test_a_grid_has_a_row_for_each_class_and_a_column_for_each_latent() -> None:
+def test_grid_has_a_row_per_class_and_a_column_per_latent() -> None:
     run = conditional("concat")
     pictures = Pictures(run)
     assert pictures.y.view(10, 10).tolist() == [[k] * 10 for k in range(10)]
     assert torch.equal(pictures.z.view(10, 10, -1)[0], pictures.z.view(10, 10, -1)[7])
-    assert pictures.draw("step 0").shape == (102, 102, 3)  # 10 images of 8 pixels, 2 between them
+    assert pictures.draw("step 0").shape == (102, 102, 3)  # 10 images of 8 pixels, with gaps of 2
 
 
-def test_metrics_draw_labels_like_the_data() -> None:
+def test_labels_for_metrics_have_the_frequencies_of_the_data() -> None:
     class Count(Metric):
         num = 500
 
@@ -298,7 +298,7 @@ def test_metrics_draw_labels_like_the_data() -> None:
             return {"num": len(samples)}
 
     run = replace(conditional("concat"), metrics={"count": Count()})
-    labels = labels_given_to(run.G)
+    labels = record_labels(run.G)
     assert Evaluation(run).metrics() == {"num": 500}
     assert len(torch.cat(labels).unique()) == 10
 
@@ -307,13 +307,13 @@ def test_metrics_draw_labels_like_the_data() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("[10]", r"labels: 10 is no class of this run; they are 0, 1"),
-        ("[-1]", r"labels: -1 is no class"),
+        ("[10]", r"labels: 10 is not a class of this run; its classes are 0, 1"),
+        ("[-1]", r"labels: -1 is not a class"),
         ("[]", r"labels=\[\]: name at least one class"),
-        ("cat", r"labels: cat is no class"),
+        ("cat", r"labels: cat is not a class"),
     ],
 )
-def test_labels_that_are_no_classes(labels: str, message: str, here, tmp_path: Path) -> None:
+def test_unknown_classes_are_refused(labels: str, message: str, here, tmp_path: Path) -> None:
     line = [*SMALL, "condition=concat", "train.steps=1", "train.sample_every=0", "run_dir=r"]
     assert here(*line)[0] == 0
     code, _, err = here("sample", "run_dir=r", f"labels={labels}")
@@ -328,7 +328,7 @@ def test_labels_for_a_run_without_classes_are_refused(here, tmp_path: Path) -> N
     assert "train one with condition=concat" in err
 
 
-def test_pngs_of_a_conditional_run_are_a_labelled_folder_again(here, tmp_path: Path) -> None:
+def test_png_files_of_a_conditional_run_form_a_labeled_folder(here, tmp_path: Path) -> None:
     assert here(*SMALL, "condition=concat", "train.steps=1", "train.sample_every=0", "run_dir=r")[0] == 0
     assert here("sample", "run_dir=r", "labels=[3,7]", "num=5", "format=png", "out=o")[0] == 0
     (folder,) = [path for path in Path("o").iterdir() if path.is_dir()]
@@ -339,8 +339,8 @@ def test_pngs_of_a_conditional_run_are_a_labelled_folder_again(here, tmp_path: P
     assert run.dataset.spec.classes == ("3", "7")
 
 
-def test_one_pass_of_an_auxiliary_classifier_gives_logits_classes_and_features() -> None:
-    """And D(x) alone gives the same logits."""
+def test_auxiliary_classifier_gives_logits_classes_and_features_in_one_pass() -> None:
+    """D(x) gives the same logits."""
     net = mlp.Discriminator(SPEC, hidden=[4])
     D, x, passes = AuxiliaryClassifier(net, SPEC), torch.randn(5, 2), []
     net.layers[0].register_forward_hook(lambda *_: passes.append(1))

@@ -1,4 +1,4 @@
-"""Every YAML file under conf/ says what it is, builds, and trains two steps."""
+"""Every YAML file in conf/ begins with a description, can be built, and trains for two steps."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -27,15 +27,15 @@ from ganrun.training.run import Run
 FILES = [f"{group}/{option}" for group, options in groups_and_options([CONF]).items() for option in options]
 EXPERIMENTS = [name.partition("/")[2] for name in FILES if name.startswith("experiment/")]
 
-# What cannot be derived: how an option is chosen, or what it is made for. All others are found by trial.
+# Command lines for options that need particular other settings. For all others they are found by trial.
 NEEDS = {
     "arch/goodfellow2014/cifar_conv": ["arch=goodfellow2014/cifar_conv", "data=cifar10", "data.gcn=55"],
     "schedule/momentum_goodfellow2014": ["schedule@momentum=momentum_goodfellow2014", "optimizer=momentum"],
 }
 SHORT = ["init_from=null", "train.steps=2", "train.batch_size=4", "train.threads=1", "train.device=cpu"]
-MANY, FEW = 1000, 200  # units of a hidden layer: more than MANY become FEW
+MANY, FEW = 1000, 200  # hidden layers of more than MANY units get FEW
 
-# A data set that is read from files, by its `_target_`, in miniature.
+# Functions that write a small copy of a data set that is read from files, by its `_target_`.
 MINIATURES: dict[str, Callable[[Path], Any]] = {
     "ganrun.data.published.mnist": write_mnist,
     "ganrun.data.published.cifar10": write_cifar10,
@@ -47,18 +47,18 @@ MINIATURES: dict[str, Callable[[Path], Any]] = {
 
 
 def overrides_for(name: str) -> Iterator[list[str]]:
-    """Command lines by which the option may be tried: with the default data, with images, and with several modes."""
+    """Command lines to try the option with: the default data, images, and data with several modes."""
     if name in NEEDS:
         yield NEEDS[name]
         return
     group, _, option = name.partition("/")
     yield [f"{group}={option}"]
-    if group not in ("data", "experiment"):  # these choose their data
+    if group not in ("data", "experiment"):  # those choose their own data
         yield [f"{group}={option}", "data=digits"]
         yield [f"{group}={option}", "data=ring"]
 
 
-def first_that_is_not_refused(name: str, root: Path) -> Run:
+def first_valid_run(name: str, root: Path) -> Run:
     refusals = []
     for overrides in overrides_for(name):
         try:
@@ -69,7 +69,7 @@ def first_that_is_not_refused(name: str, root: Path) -> Run:
 
 
 def in_miniature(config: Config, root: Path) -> Config:
-    """The same with data that take no download, and without layers of thousands of units, which would cost GBs."""
+    """The config with small data, which need no download, and without layers of thousands of units, which need GBs."""
     data = config["data"]
     if data["_target_"] in MINIATURES:
         MINIATURES[data["_target_"]](root / data["_target_"])
@@ -77,7 +77,7 @@ def in_miniature(config: Config, root: Path) -> Config:
         data |= {"num_valid": 10} if "num_valid" in data else {}
     for net in config["arch"].values():
         if isinstance(net, dict) and "hidden" in net:
-            kept = net["hidden"][-1:] if "deconvolution" in net else []  # which says how many units it needs
+            kept = net["hidden"][-1:] if "deconvolution" in net else []  # which determines its number of units
             narrow = [FEW if units > MANY else units for units in net["hidden"]]
             net["hidden"] = [*narrow[: len(narrow) - len(kept)], *kept]
     return config
@@ -86,7 +86,7 @@ def in_miniature(config: Config, root: Path) -> Config:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_option_trains_two_steps(name: str, tmp_path: Path) -> None:
-    run = first_that_is_not_refused(name, tmp_path)
+    run = first_valid_run(name, tmp_path)
     before = [p.detach().clone() for p in run.G.parameters()]
     game = Game(run)
     for step in range(2):
@@ -96,15 +96,15 @@ def test_option_trains_two_steps(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_option_says_what_it_is(name: str) -> None:
+def test_option_begins_with_a_description(name: str) -> None:
     lines = [x for x in (CONF / f"{name}.yaml").read_text().splitlines() if not x.startswith("# @package")]
     assert lines[0].startswith("# ")
     assert len(lines[0]) > 15
 
 
 @pytest.mark.parametrize("group", groups_and_options([CONF]))
-def test_all_files_of_a_group_have_one_shape(group: str) -> None:
-    """Either each sets the keys of its own group alone, or each begins with `# @package _global_`."""
+def test_all_files_of_a_group_have_the_same_package(group: str) -> None:
+    """Either all set only keys of their own group, or all begin with `# @package _global_`."""
     texts = [path.read_text() for path in (CONF / group).rglob("*.yaml")]
     assert len({"@package" in text for text in texts}) == 1
     if "@package" in texts[0]:
@@ -117,7 +117,7 @@ def test_no_line_of_conf_is_longer_than_130_characters() -> None:
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
-def test_experiment_opens_with_its_command_and_what_to_expect(name: str) -> None:
+def test_experiment_begins_with_its_command_and_expected_results(name: str) -> None:
     package, *lines = (CONF / "experiment" / f"{name}.yaml").read_text().splitlines()
     header = " ".join(line.lstrip("# ") for line in lines[: lines.index("defaults:")])
     assert package == "# @package _global_"
@@ -125,7 +125,7 @@ def test_experiment_opens_with_its_command_and_what_to_expect(name: str) -> None
         assert word in header
 
 
-def test_a_choice_on_the_command_line_beats_the_recipe() -> None:
+def test_command_line_overrides_the_choices_of_a_loss() -> None:
     recipe = config_of("loss=wgan")
     assert recipe["optimizer"]["_target_"] == "torch.optim.RMSprop"
     assert (recipe["train"]["n_critic"], recipe["penalty"]["weight_clip"]["bound"]) == (5, 0.01)
@@ -134,7 +134,7 @@ def test_a_choice_on_the_command_line_beats_the_recipe() -> None:
     assert (own["train"]["n_critic"], own["penalty"]) == (2, {})
 
 
-def test_a_choice_on_the_command_line_beats_the_experiment() -> None:
+def test_command_line_overrides_the_choices_of_an_experiment() -> None:
     experiment = config_of("experiment=heights_article")
     assert (experiment["optimizer"]["_target_"], experiment["optimizer"]["lr"]) == ("torch.optim.SGD", 1.0)
     assert (experiment["train"]["steps"], experiment["train"]["ema"]) == (10000, 0)
@@ -143,7 +143,7 @@ def test_a_choice_on_the_command_line_beats_the_experiment() -> None:
         "experiment=heights_article", "loss=wgan", "train.steps=100", "train.ema=0.9", "optimizer=adam", "latent=normal"
     )
     assert own["loss"]["_target_"] == "ganrun.loss.Wasserstein"
-    assert (own["train"]["n_critic"], own["penalty"]["weight_clip"]["bound"]) == (5, 0.01)  # which loss=wgan brings
+    assert (own["train"]["n_critic"], own["penalty"]["weight_clip"]["bound"]) == (5, 0.01)  # chosen by loss=wgan
     assert (own["train"]["steps"], own["train"]["ema"]) == (100, 0.9)
     assert own["optimizer"]["_target_"] == "torch.optim.Adam"
     assert own["latent"]["_target_"] == "ganrun.latent.Normal"
@@ -151,12 +151,12 @@ def test_a_choice_on_the_command_line_beats_the_experiment() -> None:
     assert config_of("experiment=ring", "penalty=none")["penalty"] == {}
 
 
-def test_the_experiment_heights_is_the_default_job_with_both_players_updated_at_once() -> None:
+def test_heights_experiment_is_the_default_job_with_simultaneous_updates() -> None:
     assert config_of("experiment=heights", "train.update=alternating") == config_of()
     assert config_of("experiment=heights") == config_of("train.update=simultaneous")
 
 
-def test_players_may_have_optimizers_and_schedules_apart() -> None:
+def test_players_can_have_separate_optimizers_and_schedules() -> None:
     run = run_of("optimizer=adam", "optimizer@d_optimizer=sgd", "d_optimizer.lr=0.5", "schedule@g_schedule=cosine")
     assert type(run.d_optimizer).__name__ == "SGD"
     assert run.d_optimizer.defaults["lr"] == 0.5

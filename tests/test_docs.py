@@ -1,4 +1,4 @@
-"""The pages: their code runs, their links lead somewhere, and what is generated is up to date."""
+"""The documentation: its code runs, its links have targets, and generated pages are up to date."""
 
 import re
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from helpers import REPO, config_of
 
 PAGES = [*sorted(REPO.glob("*.md")), *sorted((REPO / "docs").glob("*.md"))]
-LONGEST = 120  # of a line of prose
+LONGEST = 120  # characters in a line of text
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
@@ -17,7 +17,7 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """Of its headings, as GitHub makes them."""
+    """The anchors of its headings, as on GitHub."""
     headings = re.findall(r"^#+ (.*)", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -30,7 +30,7 @@ def test_lines_of_prose_are_short(page: Path) -> None:
 
 
 @each_page
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_have_targets(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
         if not target.startswith("http"):
             path, _, anchor = target.partition("#")
@@ -43,12 +43,12 @@ def test_readme_is_short() -> None:
     assert len((REPO / "README.md").read_text().splitlines()) <= 150
 
 
-def test_the_page_of_options_is_up_to_date() -> None:
+def test_options_page_is_up_to_date() -> None:
     assert make_options.OUT.read_text() == make_options.page(), "run `make docs`"
 
 
 def commands() -> list[tuple[str, str]]:
-    """Every training job that a page tells to type, without sweeps and comments: (page, overrides)."""
+    """All training commands in the pages, without sweeps and comments: (page, overrides)."""
     found = []
     for page in PAGES:
         for block in blocks(page, ""):
@@ -62,13 +62,13 @@ def commands() -> list[tuple[str, str]]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("page", "line"), commands())
-def test_commands_of_the_pages_compose(page: str, line: str) -> None:
+def test_commands_in_docs_compose(page: str, line: str) -> None:
     config_of(*line.split())
 
 
 @pytest.mark.slow
-def test_the_code_of_the_python_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it, in one session."""
+def test_code_of_the_python_page_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All code blocks, in one session."""
     names: dict[str, object] = {}
     for block in blocks(REPO / "docs" / "python.md", "python"):
         exec(block, names)
@@ -77,8 +77,8 @@ def test_the_code_of_the_python_page_runs(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.slow
-def test_components_of_the_pages_train(here, tmp_path: Path) -> None:
-    """The user's own loss, data, penalty and metric, as README and the pages show them."""
+def test_components_in_docs_train(here, tmp_path: Path) -> None:
+    """The user-defined loss, data, penalty and metric in the README and the pages."""
     files = {
         "my_loss.py": blocks(REPO / "README.md", "python")[0],
         "conf/loss/least_squares.yaml": blocks(REPO / "README.md", "yaml")[0],

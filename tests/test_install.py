@@ -18,7 +18,7 @@ def output_of(*command: str | Path, cwd: Path) -> str:
 
 
 @pytest.mark.slow
-def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
+def test_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     pip = (sys.executable, "-m", "pip")
     output_of(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", tmp_path, REPO, cwd=REPO)
     (wheel,) = tmp_path.glob("ganrun-*.whl")
@@ -32,7 +32,7 @@ def test_the_wheel_runs_from_an_empty_folder(tmp_path: Path) -> None:
     python = clean / "bin" / "python"
     site = Path(output_of(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=empty).strip())
     output_of(*pip, "install", "--no-deps", "--target", site, wheel, cwd=empty)
-    # Torch and the like from here, without a second gigabyte; a plain path, so that the editable ganrun stays out.
+    # Use the installed torch, to save a gigabyte; as a plain path, so that the editable ganrun is not used.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     where = output_of(python, "-c", "import ganrun; print(ganrun.__file__)", cwd=empty).strip()
     assert where == str(site / "ganrun" / "__init__.py")

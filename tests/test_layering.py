@@ -1,4 +1,4 @@
-"""Imports go downward only, and each library has one place, as the tables of CONTRIBUTING.md say."""
+"""Imports go downward only, and libraries are imported only where allowed: see the tables in CONTRIBUTING.md."""
 
 import ast
 import re
@@ -15,18 +15,18 @@ GUIDE = (REPO / "CONTRIBUTING.md").read_text()
 
 
 def table(heading: str) -> list[list[list[str]]]:
-    """The rows of the table with that heading: of each cell the names in backticks, without a slash at the end."""
+    """The rows of the table with that heading: the names in backticks in each cell, without trailing slashes."""
     lines = GUIDE.partition(f"| {heading} |")[2].partition("\n\n")[0].splitlines()[2:]
     cells = [line.strip("| ").split(" | ") for line in lines]
     return [[[name.rstrip("/") for name in re.findall(r"`([^`]+)`", cell)] for cell in row] for row in cells]
 
 
-LAYERS = [row[0] for row in table("in `ganrun/`")]  # from the top
+LAYERS = [row[0] for row in table("in `ganrun/`")]  # from top to bottom
 PLACES = {library: places for (library,), places in table("library")}
 
 
 def imports(path: Path) -> set[str]:
-    """The modules and names that a file imports, `ganrun.data.toy.ring` of `from ganrun.data.toy import ring`."""
+    """The modules and names that a file imports: `ganrun.data.toy.ring` for `from ganrun.data.toy import ring`."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -37,7 +37,7 @@ def imports(path: Path) -> set[str]:
 
 
 def layer_of(name: str) -> int:
-    """The line of the table in which a file or folder of ganrun/ stands."""
+    """The row of the table that contains a file or folder of ganrun/."""
     return next(number for number, names in enumerate(LAYERS) if name in names)
 
 
@@ -46,7 +46,7 @@ def place_of(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
-def test_the_table_names_all_that_there_is_and_nothing_else() -> None:
+def test_table_lists_exactly_the_existing_modules() -> None:
     assert sorted(name for names in LAYERS for name in names) == sorted({place_of(path) for path in FILES})
     assert PLACES
 
@@ -61,7 +61,7 @@ def test_imports_go_downward(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.relative_to(ROOT).as_posix())
-def test_each_library_has_one_place(path: Path) -> None:
+def test_each_library_is_imported_only_where_allowed(path: Path) -> None:
     relative = path.relative_to(ROOT).as_posix()
     for module in imports(path):
         places = PLACES.get(module.partition(".")[0])
@@ -69,21 +69,21 @@ def test_each_library_has_one_place(path: Path) -> None:
 
 
 def test_components_do_not_import_each_other() -> None:
-    """But for siblings in one folder, data sets, interfaces, and condition and penalty, which adapt an arch."""
+    """Exceptions: modules in the same folder, data sets, and interfaces."""
     for path in FILES:
         if layer_of(place_of(path)) == layer_of("arch"):
             used = {module.split(".")[1] for module in imports(path) if module.startswith("ganrun.")}
             assert used <= {place_of(path), "data", "protocols"}, path
 
 
-def test_training_never_asks_what_a_component_can_do() -> None:
+def test_training_does_not_use_hasattr_or_getattr() -> None:
     for path in (ROOT / "training").glob("*.py"):
         calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
         names = {call.func.id for call in calls if isinstance(call.func, ast.Name)}
         assert not names & {"getattr", "hasattr"}, path
 
 
-def test_everything_imported_is_declared() -> None:
+def test_all_imported_libraries_are_declared_dependencies() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     declared = {d.split(">")[0].split("=")[0].split("<")[0] for d in project["dependencies"]}
     names = {"hydra": "hydra-core", "sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}

@@ -1,4 +1,4 @@
-"""Losses against closed forms, two-sided."""
+"""Losses, against closed forms."""
 
 import math
 from collections.abc import Callable
@@ -51,13 +51,13 @@ def mean(values: list[float]) -> float:
 
 
 def gradient(loss: Callable[..., Tensor], *logits: float) -> list[float]:
-    """The gradient of the loss in each of its arguments, all of one sample."""
+    """The gradient of the loss with respect to each of its arguments, for one sample."""
     at = [torch.tensor([x], dtype=torch.float64, requires_grad=True) for x in logits]
     return [grad.item() for grad in torch.autograd.grad(loss(*at), at)]
 
 
 @pytest.mark.parametrize("loss", [Minimax(), NonSaturating(), FeatureMatching()])
-def test_d_descends_the_negative_value_of_the_game(loss: Any) -> None:
+def test_d_loss_is_the_negative_value_of_the_game(loss: Any) -> None:
     value = mean([math.log(sigmoid(a)) for a in A.tolist()]) + mean([math.log(1 - sigmoid(b)) for b in B.tolist()])
     assert loss.d_loss(A, B).item() == pytest.approx(-value, abs=1e-6)
     assert HalfWeighted().d_loss(A, B).item() == pytest.approx(-value / 2, abs=1e-6)
@@ -88,15 +88,15 @@ def test_g_losses() -> None:
         ("ragan", math.log(4), math.log(4)),
     ],
 )
-def test_losses_against_an_undecided_d(name: str, d: float, g: float) -> None:
-    """Public mistake: a one-sided test (loss - log 4 < 0.01), which any loss that is too small passes."""
+def test_losses_with_d_at_chance_level(name: str, d: float, g: float) -> None:
+    """Common bug: a one-sided test (loss - log 4 < 0.01), which also accepts a loss that is too small."""
     undecided = torch.zeros(4)
     assert LOSSES[name].d_loss(undecided, undecided).item() == pytest.approx(d, abs=1e-6)
     assert LOSSES[name].g_loss(undecided, undecided).item() == pytest.approx(g, abs=1e-6)
 
 
 def test_least_squares_by_hand() -> None:
-    """Public mistakes: exchanged targets; a missing 1/2. Only where a, b and c all differ do they change anything."""
+    """Common bugs: exchanged targets, or a missing 1/2, which only different a, b and c can reveal."""
     loss = LeastSquares(a=-1, b=2, c=0.5)
     # real: (0.3 - 2)^2 + (-1.2 - 2)^2 + (2 - 2)^2 = 2.89 + 10.24; fake: (-0.5 + 1)^2 + (0.1 + 1)^2 + 5^2
     assert loss.d_loss(A, B).item() == pytest.approx((13.13 + 26.46) / 6, abs=1e-6)
@@ -112,8 +112,8 @@ def test_hinge_by_hand() -> None:
     assert Hinge().g_loss(B).item() == pytest.approx(-1.2, abs=1e-6)
 
 
-def test_hinge_stops_d_beyond_the_margin_but_never_g() -> None:
-    """Public mistake: relu(1 - D(G(z))) for G, which lets it rest where D is fooled by 1."""
+def test_hinge_has_a_margin_for_d_but_not_for_g() -> None:
+    """Common bug: relu(1 - D(G(z))) for G, which has no gradient if D's output is above 1."""
     assert gradient(Hinge().d_loss, 1.5, -1.5) == [0, 0]
     assert gradient(Hinge().d_loss, 0.5, -0.5) == [-1, 1]
     assert gradient(Hinge().g_loss, 50.0) == gradient(Hinge().g_loss, -50.0) == [-1]
@@ -128,7 +128,7 @@ def test_relativistic_by_hand() -> None:
 
 
 def test_relativistic_average_by_hand() -> None:
-    """G's loss has both terms, with real and fake exchanged: real samples are to fall behind the mean of the fakes."""
+    """G's loss has both terms, with real and fake exchanged: real logits should be below the mean of the fake ones."""
     real, fake = mean(A.tolist()), mean(B.tolist())
     d = mean([-math.log(sigmoid(a - fake)) for a in A.tolist()])
     d += mean([-math.log(1 - sigmoid(b - real)) for b in B.tolist()])
@@ -139,7 +139,7 @@ def test_relativistic_average_by_hand() -> None:
 
 
 @pytest.mark.parametrize("loss", [Relativistic(), RelativisticAverage()])
-def test_relativistic_losses_see_differences_alone(loss: Relativistic) -> None:
+def test_relativistic_losses_depend_only_on_differences(loss: Relativistic) -> None:
     a, b = A.double(), B.double()
     assert loss.d_loss(a + 7, b + 7).item() == pytest.approx(loss.d_loss(a, b).item(), abs=1e-12)
     assert loss.g_loss(b + 7, a + 7).item() == pytest.approx(loss.g_loss(b, a).item(), abs=1e-12)
@@ -147,22 +147,22 @@ def test_relativistic_losses_see_differences_alone(loss: Relativistic) -> None:
     assert loss.g_loss(b + 7, a).item() < loss.g_loss(b, a).item() - 0.1
 
 
-def test_only_the_average_forgets_who_is_paired_with_whom() -> None:
-    """Public mistake: the two go by one name. The order of a batch matters to pairs alone."""
+def test_pairing_matters_for_relativistic_but_not_for_relativistic_average() -> None:
+    """Common bug: the two losses are confused. Only the loss of pairs depends on the order of a batch."""
     other = B.roll(1)
     assert RelativisticAverage().d_loss(A, other).item() == pytest.approx(RelativisticAverage().d_loss(A, B).item())
     assert abs(Relativistic().d_loss(A, other) - Relativistic().d_loss(A, B)).item() > 0.1
     assert abs(RelativisticAverage().d_loss(A, B) - 2 * Relativistic().d_loss(A, B)).item() > 0.1
 
 
-def test_the_means_of_the_average_are_part_of_the_gradient() -> None:
-    """Public mistake: detached means, half of D's gradient. A single pair: both terms are softplus(f - r)."""
+def test_means_of_relativistic_average_are_not_detached() -> None:
+    """Common bug: detached means, which halve D's gradient. For a single pair, both terms are softplus(f - r)."""
     real, fake = gradient(RelativisticAverage().d_loss, 0.0, 0.0)
     assert (real, fake) == pytest.approx((-1, 1))
 
 
-def test_losses_say_what_they_are() -> None:
-    """sigmoid(logit) is a probability in the logistic games alone; in the relativistic ones a logit means nothing."""
+def test_declared_properties_of_losses() -> None:
+    """sigmoid(logit) is a probability only for logistic losses; for relativistic ones a single logit has no meaning."""
     losses = [Minimax, NonSaturating, HalfWeighted, FeatureMatching, LeastSquares, Wasserstein, Hinge]
     losses += [Relativistic, RelativisticAverage]
     declared = {
@@ -179,7 +179,7 @@ def test_losses_say_what_they_are() -> None:
 @each_loss
 @pytest.mark.parametrize("logit", [-1e4, 1e4])
 def test_losses_and_gradients_are_finite_for_any_logit(loss: Any, logit: float) -> None:
-    """Public mistake: log(sigmoid(x)), which is -inf from -104 on: losses have to be computed from the logits."""
+    """Common bug: log(sigmoid(x)), which is -inf below -104. Losses must be computed from the logits."""
     for sign in (1, -1):
         x = torch.full((3,), logit, requires_grad=True)
         other = torch.full((3,), sign * logit, requires_grad=True)
@@ -190,9 +190,9 @@ def test_losses_and_gradients_are_finite_for_any_logit(loss: Any, logit: float) 
 
 
 @pytest.mark.parametrize("nonsaturating", [NonSaturating(), HalfWeighted()])
-def test_the_saturating_gradient_vanishes_and_the_other_does_not(nonsaturating: NonSaturating) -> None:
-    """As D(G(z)) -> 0: to 0 and to -1. Public mistake: the one under the name of the other, or of -log D."""
-    for logit in (-30.0, -300.0):  # D is sure that the sample is fake
+def test_minimax_gradient_vanishes_and_nonsaturating_does_not(nonsaturating: NonSaturating) -> None:
+    """As D(G(z)) -> 0, to 0 and to -1. Common bug: the two losses are confused, or named -log D."""
+    for logit in (-30.0, -300.0):  # D is certain that the sample is fake
         assert gradient(Minimax().g_loss, logit) == pytest.approx([0], abs=1e-9)
         assert gradient(nonsaturating.g_loss, logit) == pytest.approx([-1], abs=1e-9)
     assert gradient(Minimax().g_loss, 0.0) == gradient(nonsaturating.g_loss, 0.0) == [-0.5]
@@ -208,45 +208,45 @@ def test_gradients_agree_with_finite_differences(loss: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
-def test_smoothing_moves_ds_target_on_reals_alone(kind: type) -> None:
-    """Public mistake: smoothed targets of fakes, which hold G where it is wrong. Salimans et al. 2016, section 3.4.
+def test_label_smoothing_changes_only_the_target_on_real_samples(kind: type) -> None:
+    """Common bug: smoothed targets of fakes, which give wrong samples no incentive to change (Salimans et al. 2016).
 
-    The optimum on reals is logit(real_label).
+    The optimal logit on real samples is logit(real_label).
     """
     scale = 0.5 if kind is HalfWeighted else 1.0
     smooth, plain = kind(real_label=0.8), kind()
     logs = [-0.8 * math.log(sigmoid(a)) - 0.2 * math.log(1 - sigmoid(a)) for a in A.tolist()]
     logs_fake = [-math.log(1 - sigmoid(b)) for b in B.tolist()]
     assert smooth.d_loss(A, B).item() == pytest.approx(scale * (mean(logs) + mean(logs_fake)), abs=1e-6)
-    best = math.log(0.8 / 0.2)  # D is right to say 80%
+    best = math.log(0.8 / 0.2)  # a probability of 80%
     on_real, on_fake = gradient(smooth.d_loss, best, 0.3)
     assert on_real == pytest.approx(0, abs=1e-12)
     assert on_fake == gradient(plain.d_loss, best, 0.3)[1]
     assert gradient(smooth.d_loss, best + 0.1, 0.3)[0] > 0 > gradient(smooth.d_loss, best - 0.1, 0.3)[0]
-    assert gradient(smooth.d_loss, best, -30.0)[1] == pytest.approx(0, abs=1e-9)  # the fakes' best logit is -infinity
+    assert gradient(smooth.d_loss, best, -30.0)[1] == pytest.approx(0, abs=1e-9)  # the optimum on fakes is -infinity
     if kind is not FeatureMatching:
         assert torch.equal(smooth.g_loss(B), plain.g_loss(B))
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
-def test_no_smoothing_is_the_plain_loss_to_the_bit(kind: type) -> None:
+def test_real_label_one_is_the_plain_loss_bit_for_bit(kind: type) -> None:
     torch.manual_seed(0)
     real, fake = 5 * torch.randn(1000), 5 * torch.randn(1000)
     plain = nn.functional.softplus(-real).mean() + nn.functional.softplus(fake).mean()
     assert torch.equal(kind(real_label=1.0).d_loss(real, fake), plain / 2 if kind is HalfWeighted else plain)
     infinity = torch.tensor([math.inf])
-    assert kind(real_label=1.0).d_loss(infinity, -infinity).item() == 0  # nan, were the smoothing's 0 * inf computed
+    assert kind(real_label=1.0).d_loss(infinity, -infinity).item() == 0  # NaN if 0 * inf were computed
 
 
 @pytest.mark.parametrize("kind", SMOOTHED)
 @pytest.mark.parametrize("real_label", [0.0, -0.1, 1.1, float("nan")])
-def test_real_label_has_bounds(kind: type, real_label: float) -> None:
+def test_real_label_out_of_range_is_refused(kind: type, real_label: float) -> None:
     with pytest.raises(ValueError, match=rf"^real_label={real_label}: must lie in \(0, 1\]\.$"):
         kind(real_label=real_label)
 
 
 def test_feature_matching_by_hand() -> None:
-    """Public mistake: the mean distance of single samples, where the means over the batch come first."""
+    """Common bug: the mean distance of samples instead of the distance of batch means."""
     fake = torch.tensor([[[0.0, 1.0], [2.0, 3.0]], [[2.0, 1.0], [0.0, 1.0]]])  # means 1 1 1 2
     real = torch.tensor([[[3.0, 1.0], [1.0, 0.0]], [[1.0, 3.0], [1.0, 0.0]], [[5.0, 2.0], [1.0, 0.0]]])  # 3 2 1 0
     loss: Any = FeatureMatching()
@@ -257,7 +257,7 @@ def test_feature_matching_by_hand() -> None:
 
 
 def test_feature_matching_detaches_the_real_features() -> None:
-    """Public mistake: real features left attached, so that the step pulls at them as well."""
+    """Common bug: real features that are not detached, so that they also get gradients."""
     fake, real = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3, requires_grad=True)
     FeatureMatching().g_feature_loss(fake, real).backward()
     assert fake.grad is not None
@@ -290,10 +290,10 @@ def test_feature_matching_agrees_with_finite_differences() -> None:
     ],
 )
 @pytest.mark.parametrize("data", ["heights", "digits"])
-def test_a_loss_brings_its_papers_recipe(
+def test_loss_chooses_the_settings_of_its_paper(
     name: str, data: str, rate: float, betas: list[float], schedule: str, n_critic: int, penalties: list[str]
 ) -> None:
-    """Whatever the data set would choose. Public mistake: patched fields, which leave Adam's betas in RMSprop."""
+    """For any data set. Common bug: changing single fields, which leaves Adam's betas in RMSprop."""
     config = config_of(f"loss={name}", f"data={data}")
     optimizer = config["optimizer"]
     assert (optimizer["_target_"], optimizer["lr"], optimizer["betas"]) == ("torch.optim.Adam", rate, betas)
@@ -311,7 +311,7 @@ def test_a_loss_brings_its_papers_recipe(
     ids=["dcgan", "batch norm in D"],
 )
 def test_losses_train_on_images(net: list[str], name: str, update: str) -> None:
-    """With real logits for G where it needs them, in either order of play; D's batch norm included."""
+    """With real logits for G if it needs them, with both kinds of updates, and with batch norm in D."""
     run = run_of(
         f"loss={name}", "data=digits", "penalty=none", *net,
         "train.batch_size=4", "train.n_critic=1", f"train.update={update}",

@@ -1,6 +1,6 @@
-"""Losses, penalties, conditions and nets together: trains and resumes bit for bit, or is refused with a remedy.
+"""Combinations of losses, penalties, conditions and networks train and resume bit for bit, or are refused.
 
-Any two of the four meet in every way, and any three in at least half of their ways.
+All combinations of two of the four, and at least half of the combinations of three, are covered.
 """
 
 import functools
@@ -58,7 +58,7 @@ def play(run: Run, start: int, stop: int) -> None:
         game.step(step)
 
 
-def test_any_two_meet_in_every_way_and_any_three_in_half_of_them() -> None:
+def test_all_pairs_and_half_of_the_triples_are_covered() -> None:
     every = (LOSSES, PENALTIES, CONDITIONS, list(NETS))
     for number, share in ((2, 1), (3, 1 / 2)):
         for some in itertools.combinations(range(4), number):
@@ -74,12 +74,12 @@ def saved_and_loaded(state: dict[str, Any]) -> dict[str, Any]:
 
 @functools.cache
 def option(group: str, name: str) -> Config:
-    """What an option that brings nothing else along sets."""
+    """The settings of an option that makes no other choices."""
     return config_of(f"{group}={name}")[group]
 
 
 def refusal(config: Config, net: str) -> str | None:
-    """The sentence that a combination is refused with, or None. It follows from what the components declare."""
+    """The message with which a combination is refused, or None. It follows from the components' declarations."""
     condition, penalties = config["condition"], config["penalty"]
     if condition and net == "vectors":
         return "condition: these data have no labels; use data with labels, .* or condition=none"
@@ -96,7 +96,7 @@ def refusal(config: Config, net: str) -> str | None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("loss", "penalty", "condition", "net"), CASES)
-def test_trains_and_resumes_or_is_refused(
+def test_combination_trains_and_resumes_or_is_refused(
     loss: str, penalty: str, condition: str, net: str, images: list[str], tmp_path: Path
 ) -> None:
     line = [f"loss={loss}", *NETS[net], *NOISE]

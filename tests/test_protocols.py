@@ -1,4 +1,4 @@
-"""A user's bare class, which derives from nothing of ganrun, gets its interface's defaults where a run is built."""
+"""A user-defined class without a base class of ganrun gets the defaults of its interface when a run is built."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -92,16 +92,16 @@ def function():
 
 @pytest.fixture(autouse=True)
 def _module(tmp_path: Path) -> Iterator[None]:
-    """The module in the working directory, as a user has it."""
+    """Write the module to the working directory, as a user would."""
     (tmp_path / "bare.py").write_text(MODULE)
     yield
     sys.modules.pop("bare", None)
 
 
 def add_option(group: str, name: str, settings: str = "") -> None:
-    """conf/GROUP/bare.yaml, which names the class of that name."""
+    """Write conf/GROUP/bare.yaml, whose target is the class of that name."""
     text = f"_target_: bare.{name}\n{settings}"
-    if group in ("penalty", "metric"):  # of which there may be several, by name
+    if group in ("penalty", "metric"):  # groups of several options, by name
         text = "bare:\n" + "".join(f"  {line}\n" for line in text.splitlines())
     path = Path("conf") / group / "bare.yaml"
     path.parent.mkdir(parents=True)
@@ -109,7 +109,7 @@ def add_option(group: str, name: str, settings: str = "") -> None:
 
 
 def train_with(here: Here, group: str, *overrides: str) -> list[dict[str, Any]]:
-    """Trains with the option `bare` of that group, loads and builds the run again, and returns what was logged."""
+    """Train with the option `bare` of that group, load and build the run again, and return the logged rows."""
     line = ["metric=none", f"{group}=bare", *overrides, "train.steps=2", "train.log_every=1"]
     code, _, err = here(*line, "train.sample_every=0", "train.threads=1", "run_dir=r")
     assert (code, err) == (0, "")
@@ -119,59 +119,59 @@ def train_with(here: Here, group: str, *overrides: str) -> list[dict[str, Any]]:
     return [row for row in logged(Path("r")) if "loss/d" in row]
 
 
-def test_a_bare_loss_trains(here: Here) -> None:
+def test_bare_loss_trains(here: Here) -> None:
     add_option("loss", "Loss")
     rows = train_with(here, "loss")
     assert [row["step"] for row in rows] == [1, 2]
     for row in rows:
         assert 1000 < row["loss/d"] < 1010
         assert 2000 < row["loss/g"] < 2010
-        assert "accuracy/real" not in row  # which only a logistic loss has
+        assert "accuracy/real" not in row  # only for logistic losses
 
 
-def test_a_bare_loss_of_features_trains(here: Here) -> None:
+def test_bare_feature_loss_trains(here: Here) -> None:
     add_option("loss", "FeatureLoss")
     for row in train_with(here, "loss"):
         assert 1000 < row["loss/d"] < 1010
         assert 3000 <= row["loss/g"] < 3100
 
 
-def test_a_bare_penalty_with_a_term_trains(here: Here) -> None:
+def test_bare_penalty_with_a_term_trains(here: Here) -> None:
     add_option("penalty", "Term")
     assert all(4000 < row["penalty/bare"] < 4010 for row in train_with(here, "penalty"))
 
 
-def test_a_bare_penalty_that_projects_trains(here: Here) -> None:
+def test_bare_penalty_with_a_projection_trains(here: Here) -> None:
     add_option("penalty", "Projection", "bound: 0.02\n")
     assert all("penalty/bare" not in row for row in train_with(here, "penalty"))
     weights = load_newest(Path("r/checkpoints"))["D"]
     assert max(weight.abs().max() for name, weight in weights.items() if "layers" in name) == pytest.approx(0.02)
 
 
-def test_a_bare_condition_trains(here: Here) -> None:
+def test_bare_condition_trains(here: Here) -> None:
     add_option("condition", "Condition")
     train_with(here, "condition", "data=digits", "arch=mlp")
     loaded = load("r", device="cpu")
     assert loaded.classes(5).tolist() == [0, 1, 2, 3, 4]
     assert loaded.sample(5).shape == (5, 1, 8, 8)
     G = load_newest(Path("r/checkpoints"))["G"]
-    assert G["layers.0.weight"].shape[1] == 100 + 10  # latents, and labels of ten classes
+    assert G["layers.0.weight"].shape[1] == 100 + 10  # latents, and ten classes
 
 
-def test_a_bare_augmentation_trains(here: Here) -> None:
+def test_bare_augmentation_trains(here: Here) -> None:
     add_option("augment", "Constant")
-    for row in train_with(here, "augment"):  # behind which D cannot tell real from fake
+    for row in train_with(here, "augment"):  # D cannot tell real from fake behind it
         assert row["logits/real"] == row["logits/fake"]
 
 
-def test_a_bare_augmentation_that_is_a_module_trains_and_is_saved(here: Here) -> None:
+def test_bare_augmentation_module_trains_and_is_saved(here: Here) -> None:
     add_option("augment", "Counter")
     train_with(here, "augment")
     state = load_newest(Path("r/checkpoints"))["augment"]
     assert state["num_calls"] == 2 * 3  # two steps: real and fake of D's update, fake of G's
 
 
-def test_a_bare_latent_trains(here: Here) -> None:
+def test_bare_latent_trains(here: Here) -> None:
     add_option("latent", "Latent")
     train_with(here, "latent", "arch.z_dim=3")
     assert load_newest(Path("r/checkpoints"))["G"]["layers.0.weight"].shape[1] == 3
@@ -179,7 +179,7 @@ def test_a_bare_latent_trains(here: Here) -> None:
     assert (x == x[0]).all()
 
 
-def test_a_bare_metric_is_taken(here: Here) -> None:
+def test_bare_metric_is_computed(here: Here) -> None:
     add_option("metric", "Metric")
     train_with(here, "metric")
     assert result_of(Path("r"))["metrics"] == {"num_samples": 70}
@@ -201,7 +201,7 @@ def test_a_bare_metric_is_taken(here: Here) -> None:
         ("loss", "Term", "loss: its d_loss(real_logits, fake_logits) does not work (it has no method d_loss)."),
     ],
 )  # fmt: skip
-def test_what_cannot_be_completed_is_refused_in_one_sentence(group: str, name: str, message: str, here: Here) -> None:
+def test_invalid_components_are_refused_with_one_sentence(group: str, name: str, message: str, here: Here) -> None:
     add_option(group, name)
     code, out, err = here(f"{group}=bare", "run_dir=r")
     assert (code, out, err) == (2, "", f"{message}\n")
@@ -212,7 +212,7 @@ def test_what_cannot_be_completed_is_refused_in_one_sentence(group: str, name: s
 
 
 class Bare:
-    """A loss of pairs, which declares that it needs real logits."""
+    """A loss of pairs, which declares `g_needs_real`."""
 
     g_needs_real = True
 
@@ -231,7 +231,7 @@ class ImmutableMetric:
         return {"num": len(samples)}
 
 
-def test_what_a_class_defines_itself_stays() -> None:
+def test_own_attributes_of_a_class_are_kept() -> None:
     bare = Bare()
     loss = complete(bare, Loss)
     assert loss is bare
@@ -239,23 +239,23 @@ def test_what_a_class_defines_itself_stays() -> None:
     assert isinstance(loss, Loss)
     assert (loss.g_needs_real, loss.logistic, type(loss).__name__) == (True, False, "Bare")
     assert loss.g_objective(DOutput(torch.zeros(2)), DOutput(torch.ones(2))).item() == 1
-    assert not isinstance(Bare(), Loss)  # others of the class are left as they are
+    assert not isinstance(Bare(), Loss)  # other instances of the class are unchanged
 
 
 @pytest.mark.parametrize("make", [Loss, FeatureLoss, Penalty, Augmentation])
-def test_an_instance_of_the_interface_is_left_as_it_is(make: Callable[[], Any]) -> None:
+def test_instance_of_the_interface_is_unchanged(make: Callable[[], Any]) -> None:
     component = make()
     assert complete(component, make) is component
     assert type(component) is make
 
 
-def test_an_immutable_object_is_completed_too() -> None:
+def test_immutable_object_is_completed() -> None:
     metric = complete(ImmutableMetric(), Metric)
     assert (metric.num, metric.needs_d, metric.gallery(torch.zeros(2, 1), None)) == (3, False, None)
     assert metric(torch.zeros(2, 1), None) == {"num": 2}
 
 
-def test_a_module_keeps_its_parameters() -> None:
+def test_module_keeps_its_parameters() -> None:
     net = nn.Linear(2, 2)
     before = net.state_dict()
     augment = complete(net, Augmentation)
@@ -265,7 +265,7 @@ def test_a_module_keeps_its_parameters() -> None:
     assert augment.scalars() == {}
 
 
-def test_real_features_are_a_fixed_target_of_any_loss_of_features() -> None:
+def test_real_features_are_detached_in_every_feature_loss() -> None:
     class Gap:
         def g_feature_loss(self, fake_features: Tensor, real_features: Tensor) -> Tensor:
             return (fake_features - real_features).square().sum()

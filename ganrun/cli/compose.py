@@ -1,4 +1,4 @@
-"""The folders that are searched for configs, and how a config is composed."""
+"""The composition of configs, and the folders that are searched for them."""
 
 import logging
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Error messages for the command line: one sentence that says what is wrong and what to type."""
+"""Error messages for the command line: one sentence that names the problem and the remedy."""
 
 import re
 from collections.abc import Sequence
@@ -37,7 +37,7 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
         typed = next((a for a in arguments if a.lstrip("+~").startswith(key)), key)
         return unknown_key(verb, key, typed.partition("=")[2], arguments)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be understood; settings are key=value ({str(error).splitlines()[0]})."
+        return f"{error.override}: cannot be parsed; settings are key=value ({str(error).splitlines()[0]})."
     if isinstance(error, OmegaConfBaseException):
         key = error.full_key or ""
         if "Missing mandatory value" in str(error):

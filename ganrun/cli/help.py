@@ -1,6 +1,7 @@
 """`ganrun --help` and `ganrun VERB --help`, generated from conf/."""
 
 import re
+import textwrap
 from collections.abc import Sequence
 
 from ganrun.cli.compose import config_dirs, groups_and_options, verbs
@@ -10,12 +11,13 @@ from ganrun.config import CONF
 EXAMPLES = """\
   ganrun                                              # the heights GAN, in seconds
   ganrun data=mnist loss=wgan train.steps=5000        # another data set, another loss
-  ganrun -m loss=minimax,nonsaturating 'seed=range(3)'  # a sweep: every combination"""
+  ganrun -m loss=minimax,wgan 'seed=range(3)'         # a sweep: every combination"""
+WIDTH = 110  # of the lists of options
 EXAMPLE = "# Example:"  # before an example in the first comments of a primary config
 
 
 def overview(arguments: Sequence[str]) -> str:
-    """What ganrun can do: its verbs, groups and options."""
+    """An overview of the verbs, groups and options."""
     lines = ["ganrun [VERB] [key=value ...]", ""]
     lines += [f"  {verb:12}{title_of(text_of(verb))}" for verb in verbs()]
     lines += ["", "Groups, selected with group=option:", *group_lines(arguments)]
@@ -46,7 +48,11 @@ def text_of(verb: str) -> str:
 
 def group_lines(arguments: Sequence[str]) -> list[str]:
     groups = groups_and_options(config_dirs(arguments))
-    return [f"  {group:12}{', '.join(options)}" for group, options in groups.items()]
+    indent = " " * 14
+    return [
+        textwrap.fill(f"  {group:12}{', '.join(options)}", WIDTH, subsequent_indent=indent, break_on_hyphens=False)
+        for group, options in groups.items()
+    ]
 
 
 def examples_of(text: str) -> list[str]:

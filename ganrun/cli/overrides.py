@@ -36,7 +36,7 @@ def single_choices(override: Override) -> list[str]:
 
 
 def quote_path(argument: str, paths: Collection[str], sweep: bool) -> str:
-    """Quote a path, so that commas, spaces and brackets in it have no meaning in Hydra's grammar.
+    """Quote a path, so that Hydra's grammar does not interpret commas, spaces and brackets in it.
 
     >>> quote_path("run_dir=my runs/1,2", {"run_dir"}, sweep=False)
     "run_dir='my runs/1,2'"

@@ -1,4 +1,4 @@
-"""Checks of a composed config before torch is imported: ValueError for an invalid setting."""
+"""Checks of a composed config before torch is imported. They raise ValueError for an invalid setting."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def validate(verb: str, config: Config) -> TrainOptions | None:
 
 def validate_training(config: Config, known: set[str]) -> TrainOptions:
     for key in known - config.keys() - nullable_keys("train"):
-        raise ValueError(f"{key}: was removed, but a run needs it.")
+        raise ValueError(f"{key}: was removed, but is required.")
     for key in config["arch"].keys() - {"z_dim", "generator", "discriminator"}:
         raise ValueError(unknown_key("train", f"arch.{key}", config["arch"][key], []))
     check_kind("init_from", config, str | None)

@@ -1,4 +1,4 @@
-"""`ganrun diagnose run_dir=DIR`: what went wrong in a run, if anything."""
+"""`ganrun diagnose run_dir=DIR`: problems of a run, and remedies."""
 
 import logging
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class DiagnoseOptions:
 
 
 def main(config: Config, name: str = "") -> int:
-    """Print every finding in full. Raises ValueError where there is no run, or no checkpoint of it."""
+    """Print all findings in full. Raises ValueError if there is no run, or no such checkpoint."""
     check_arguments("", DiagnoseOptions, config)
     options = DiagnoseOptions(**config)
     run_dir = RunDir(Path(options.run_dir))
@@ -34,7 +34,8 @@ def main(config: Config, name: str = "") -> int:
     last = options.checkpoint == "last"
     diverged = last and (loaded.result or {}).get("status") == "diverged"
     rows = [row for row in loaded.history() if last or row["step"] <= loaded.step]
-    evaluation = Evaluation(loaded.build())  # with its metrics: the samples are those of the run's own diagnosis
+    # The run is built with its metrics, so that the samples are the same as in its own diagnosis.
+    evaluation = Evaluation(loaded.build())
     diagnosis = evaluation.diagnosis(rows, loaded.config, run_dir.overrides(), diverged)
     log.info("run        %s, step %s", run_dir.path, f"{loaded.step:,}")
     log.info(diagnosis.text())

@@ -1,4 +1,4 @@
-"""`ganrun evaluate run_dir=DIR metric=modes`: any metric of a run, at any of its checkpoints."""
+"""`ganrun evaluate run_dir=DIR metric=modes`: compute any metric of a run, at any of its checkpoints."""
 
 import logging
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from ganrun.config import Config
 from ganrun.figures.grid import save_png
 from ganrun.records import dashboard
 from ganrun.records.dashboard import Dashboard
-from ganrun.records.run_dir import RunDir, UnderWay
+from ganrun.records.run_dir import RunDir, RunIsLocked
 from ganrun.training.evaluation import Evaluation, metric_keys
 from ganrun.training.load import LoadedRun
 from ganrun.training.run import Run
@@ -32,28 +32,29 @@ class EvaluateOptions:
     ema: bool
     seed: int | None
     device: str
-    metric: Any = None  # null: those of the run
+    metric: Any = None  # None: the metrics of the run
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Metrics of one checkpoint, and how they were taken."""
+    """Metrics of one checkpoint, and how they were computed."""
 
     checkpoint: int | str
     step: int
     ema: bool
     seed: int
     metrics: dict[str, float]
-    group: str  # of the recorded names: `metric`, as the run itself takes them, `metric_raw`, `metric_seed_5`
-    pictures: dict[str, np.ndarray] = field(default_factory=dict)  # of metrics that draw one, by the metric's name
+    group: str  # the prefix of their tags: `metric`, as for the run's own metrics, `metric_raw`, `metric_seed_5`
+    pictures: dict[str, np.ndarray] = field(default_factory=dict)  # by the metric's name, if it draws a picture
 
     @property
     def tagged(self) -> dict[str, float]:
+        """The metrics by TensorBoard tag."""
         return {f"{self.group}/{key}": value for key, value in self.metrics.items()}
 
     @property
     def named_pictures(self) -> dict[str, np.ndarray]:
-        """By `neighbors`, or `neighbors_raw` where the metrics are `metric_raw/...`."""
+        """The pictures by file name: `neighbors`, or `neighbors_raw` if the group is `metric_raw`."""
         return {f"{name}{self.group.removeprefix('metric')}": image for name, image in self.pictures.items()}
 
     def log_to(self, board: Dashboard) -> None:
@@ -63,18 +64,18 @@ class Measured:
 
 
 def main(config: Config, name: str = "") -> int:
-    """Take the metrics, print and record them. Raises ValueError for a run, checkpoint or metric that cannot work."""
+    """Compute, print and record the metrics. Raises ValueError for a run, checkpoint or metric that cannot work."""
     check_arguments("", EvaluateOptions, config)
     options = EvaluateOptions(**config)
     run_dir = RunDir(Path(options.run_dir))
     loaded = LoadedRun(run_dir, options.checkpoint, choose_device(options.device, "device"), options.data.get("root"))
     metrics = loaded.config.get("metric") if options.metric is None else options.metric
     if options.metric == {}:
-        raise ValueError("metric=none: leaves nothing to take; choose a metric, as in metric=distribution.")
+        raise ValueError("metric=none: leaves nothing to compute; choose a metric, as in metric=distribution.")
     if not metrics:
         raise ValueError(f"run_dir={run_dir.path}: has no metric of its own; choose one, as in metric=distribution.")
     run = loaded.build(metric=metrics)
-    found = take(run, loaded.step, options)
+    found = compute(run, loaded.step, options)
     log.info("run        %s, step %s", run_dir.path, f"{loaded.step:,}")
     print_metrics(found.metrics, metric_keys(run))
     print_caveats(run)
@@ -83,12 +84,13 @@ def main(config: Config, name: str = "") -> int:
             run_dir.describe_metrics(metric_keys(run))
             record(run_dir, found)
         log.info("recorded   %s", run_dir.metrics_file)
-    except UnderWay:
-        log.warning("run_dir=%s: is under way, so nothing was recorded.", run_dir.path)
+    except RunIsLocked:
+        log.warning("run_dir=%s: another process is writing to it, so nothing was recorded.", run_dir.path)
     return 0
 
 
-def take(run: Run, step: int, options: EvaluateOptions) -> Measured:
+def compute(run: Run, step: int, options: EvaluateOptions) -> Measured:
+    """Compute all metrics of `run`, and their pictures."""
     seed = run.seed if options.seed is None else options.seed
     evaluation = Evaluation(run, seed, options.ema)
     raw = "" if options.ema or run.G_ema is None else "_raw"
@@ -105,7 +107,10 @@ def take(run: Run, step: int, options: EvaluateOptions) -> Measured:
 
 
 def record(run_dir: RunDir, found: Measured) -> None:
-    """Into metrics.jsonl, samples/, TensorBoard's events and, of a run that has ended, result.json."""
+    """Write the metrics to metrics.jsonl, TensorBoard's event files and, if the run has ended, result.json.
+
+    Their pictures are written to samples/.
+    """
     how = {"checkpoint": found.checkpoint, "ema": found.ema, "seed": found.seed}
     run_dir.insert_metrics({"step": found.step, **found.tagged, "evaluated": how})
     dashboard.insert(run_dir.path, found.step, found.log_to)

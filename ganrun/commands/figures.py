@@ -1,4 +1,4 @@
-"""`ganrun figures run_dir=DIR`: draw a run from its directory alone."""
+"""`ganrun figures run_dir=DIR`: draw figures of a run from the files in its directory."""
 
 import logging
 from collections.abc import Mapping
@@ -34,15 +34,15 @@ class FigureOptions:
 
 
 def main(config: Config, name: str = "") -> int:
-    """Write every figure that the run has the records for. Raises ValueError where it has none."""
+    """Write all figures for which the run has records. Raises ValueError if it has none."""
     check_arguments("", FigureOptions, config)
     options = FigureOptions(**config)
     if not 1 <= options.fps <= 50:
-        raise ValueError(f"fps={options.fps}: must lie between 1 and 50, which is as fast as a GIF can be.")
+        raise ValueError(f"fps={options.fps}: must lie between 1 and 50, the fastest rate of a GIF.")
     run_dir = RunDir(Path(options.run_dir))
     album = open_album(run_dir)
     if not (album.frames or album.rows or album.pictures):
-        raise ValueError(f"run_dir={run_dir.path}: has recorded nothing yet that could be drawn.")
+        raise ValueError(f"run_dir={run_dir.path}: has no records to draw yet.")
     out = Path(options.out).expanduser() if options.out else run_dir.path / "figures"
     out.mkdir(parents=True, exist_ok=True)
     log_missing(album)
@@ -56,14 +56,14 @@ def main(config: Config, name: str = "") -> int:
 
 
 def open_album(run_dir: RunDir) -> Album:
-    """What is recorded of a run. Its data are made again only where there are frames, whose data are small."""
+    """The records of a run. Its data are loaded only if there are frames, since such data are small."""
     config = run_dir.config()
     recorded = frames.load_all(run_dir.path)
     dataset, loss = data_of(config, recorded), loss_of(config)
     return Album(
         frames=recorded,
         dataset=dataset,
-        rows=list(run_dir.metrics()),
+        rows=list(run_dir.rows()),
         pictures=sorted(run_dir.samples.glob("step_*.png")),
         steps=config["train"]["steps"],
         pretrain_d=config["train"].get("pretrain_d", 0),
@@ -73,17 +73,18 @@ def open_album(run_dir: RunDir) -> Album:
 
 
 def data_of(config: Config, recorded: list[Frame]) -> Dataset | None:
+    """The data of the run; None if there are no frames, or if the data are not available."""
     if not recorded:
         return None
     try:
         return load_data(config)
     except ValueError as error:
-        log.warning("densities and panels are left out, because the data cannot be made again: %s", error)
+        log.warning("densities and panels are skipped, because the data are not available: %s", error)
         return None
 
 
 def loss_of(config: Config) -> Loss | None:
-    """None where it cannot be made, because it is the user's and not here any more."""
+    """The loss of the run; None if it is a class of the user's that is no longer available."""
     try:
         return make_loss(config)
     except ValueError:
@@ -91,7 +92,7 @@ def loss_of(config: Config) -> Loss | None:
 
 
 def chance_losses(loss: Loss | None) -> tuple[float, float] | None:
-    """Both players' losses where all logits are 0, of a logistic loss: D is then at chance level."""
+    """The losses (D's, G's) if D is at chance level, so that all logits are 0; None if the loss is not logistic."""
     if loss is None or not loss.logistic or loss.g_needs_features:
         return None
     zeros = torch.zeros(2)
@@ -99,39 +100,40 @@ def chance_losses(loss: Loss | None) -> tuple[float, float] | None:
 
 
 def keys_of(config: Config, dataset: Dataset | None, loss: Loss | None) -> Mapping[str, MetricKey]:
-    """What a run of an earlier version, which did not record it, would know of its metrics' keys."""
+    """The properties of the metrics' keys, from the config, for runs of earlier versions that did not record them."""
     if dataset is None:
         return {}
     try:
         metrics = make_metrics(config)
-    except ValueError:  # one of the user's that is not here any more
+    except ValueError:  # a metric of the user's that is no longer available
         return {}
     logistic = loss is not None and loss.logistic
     return {k: key for metric in metrics.values() for k, key in metric.keys(dataset.spec, logistic).items()}
 
 
 def log_missing(album: Album) -> None:
-    """A sentence for each figure that cannot be drawn."""
+    """Log a message for each figure that cannot be drawn."""
     if not album.frames:
-        log.info("densities and panels are left out: frames/ is empty; it is filled for data of one or two dimensions.")
+        log.info("densities and panels are skipped: frames/ is empty; only 1D and 2D data have frames.")
     if not album.has("loss/d"):
-        log.info("losses are left out: metrics.jsonl has no loss/d yet; train.log_every says how often it is logged.")
+        log.info("losses are skipped: metrics.jsonl has no loss/d yet; train.log_every sets how often it is logged.")
     if not (album.has("accuracy/real") and album.has("accuracy/fake")):
-        log.info("accuracy is left out: metrics.jsonl has no accuracy/real and accuracy/fake.")
+        log.info("accuracy is skipped: metrics.jsonl has no accuracy/real and accuracy/fake.")
     if not album.metric_keys:
-        log.info("metrics are left out: metrics.jsonl has no metric at two steps or more, as a curve needs.")
+        log.info("metrics are skipped: a curve needs two steps or more, and metrics.jsonl has no metric at so many.")
 
 
 def animate(album: Album, out: Path, fps: int) -> None:
+    """Write animation.gif, and animation.mp4 if ffmpeg is available."""
     images = album.images()
     if len(images) < 2:
-        log.info("animation is left out: the run has fewer than two frames, or pictures of samples.")
+        log.info("animation is skipped: the run has fewer than two frames or pictures of samples.")
         return
     save_gif(images, out / "animation.gif", fps)
     log.info("animation  %s", out / "animation.gif")
     program = ffmpeg()
     if program is None:
-        log.info("animation.mp4 is left out: no ffmpeg is found on the PATH.")
+        log.info("animation.mp4 is skipped: ffmpeg is not on the PATH.")
         return
     try:
         save_mp4(images, out / "animation.mp4", fps, program)

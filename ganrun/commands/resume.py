@@ -1,4 +1,4 @@
-"""`ganrun resume run_dir=DIR`: continue an interrupted run with the config that it was started with."""
+"""`ganrun resume run_dir=DIR`: continue an interrupted run with its own config."""
 
 from pathlib import Path
 
@@ -8,6 +8,6 @@ from ganrun.records.run_dir import RunDir
 
 
 def main(config: Config, name: str = "") -> int:
-    """Raises ValueError where there is no run."""
+    """Continue the run, and return the exit code. Raises ValueError if there is no run."""
     stored = RunDir(Path(config["run_dir"])).config(config["data"].get("root"))
     return train.main({**stored, "run_dir": config["run_dir"]})

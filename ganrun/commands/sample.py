@@ -1,4 +1,4 @@
-"""`ganrun sample run_dir=DIR num=64`: draw from the generator of a run."""
+"""`ganrun sample run_dir=DIR num=64`: draw samples from the generator of a run."""
 
 import logging
 from collections.abc import Sequence
@@ -38,14 +38,14 @@ class SampleOptions:
 
 
 def main(config: Config, name: str = "") -> int:
-    """Write the samples, and for images a grid of the first 64. Raises ValueError for what cannot be drawn."""
+    """Write the samples, and for images a grid of the first 64. Raises ValueError if they cannot be drawn."""
     check_arguments("", SampleOptions, config)
     options = SampleOptions(**config)
     run_dir = RunDir(Path(options.run_dir))
     loaded = LoadedRun(run_dir, options.checkpoint, choose_device(options.device, "device"))
     spec = loaded.spec
     if options.format == "png" and not spec.is_image:
-        raise ValueError(f"format=png: these samples are no images but have shape {spec.shape}; use format=npz.")
+        raise ValueError(f"format=png: these samples have shape {spec.shape} and are not images; use format=npz.")
     samples = loaded.sample(options.num, options.labels, options.seed, options.ema)
     y = loaded.classes(options.num, options.labels)
     out = Path(options.out).expanduser() if options.out else run_dir.samples
@@ -54,9 +54,10 @@ def main(config: Config, name: str = "") -> int:
 
 
 def write(samples: Tensor, y: Tensor | None, spec: DataSpec, out: Path, stem: str, form: str) -> None:
-    """`samples` of the .npz: uint8 (N, H, W, C) for images, float32 (N, d) in the data's units for vectors.
+    """Write the samples to `out`, and for images a grid.
 
-    Beside them are the `labels` (N,), where there are any; as png they are sub-folders, one a class.
+    The .npz has `samples`, uint8 (N, H, W, C) for images and float32 (N, d) in the data's units for vectors, and
+    `labels` (N,) for conditional runs. As png, each image is a file; conditional runs have a sub-folder for each class.
     """
     out.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {} if y is None else {"labels": y.numpy()}
@@ -80,7 +81,7 @@ def write(samples: Tensor, y: Tensor | None, spec: DataSpec, out: Path, stem: st
 
 
 def class_rows(images: Tensor, y: Tensor) -> np.ndarray:
-    """A grid with a row for each class, of its first images; classes in the order in which they first appear."""
+    """A grid with a row of the first images of each class, in the order in which the classes first appear."""
     classes = list(dict.fromkeys(y.tolist()))[:ROWS]
     columns = min(COLUMNS, *(int((y == k).sum()) for k in classes))
     return grid(torch.cat([images[y == k][:columns] for k in classes]), columns)

@@ -31,7 +31,7 @@ class Table1Options:
 
 
 def main(config: Config, name: str = "") -> int:
-    """Print the table. Raises ValueError for what is no run, and where no run has a score."""
+    """Print the table. Raises ValueError for a path that is not a run, and if no run has a score."""
     check_arguments("", Table1Options, config)
     options = Table1Options(**config)
     if options.figure is not None and Path(options.figure).suffix not in FIGURES:

@@ -1,4 +1,4 @@
-"""`ganrun [key=value ...]`: train, or continue, one run."""
+"""`ganrun [key=value ...]`: train or continue one run."""
 
 import logging
 import shlex
@@ -22,16 +22,16 @@ FINISHED, FAILED, DIVERGED = 0, 1, 3  # exit codes; interrupted by signal N: 128
 def main(
     config: Config, name: str = "run", overrides: Sequence[str] | None = None, options: TrainOptions | None = None
 ) -> int:
-    """Train, print how it ended, and return the exit code. Arguments and errors are those of `train`."""
+    """Train, print the outcome, and return the exit code. Arguments and errors are those of `train`."""
     outcome = train(config, name, overrides, options)
     if outcome.status is None:
-        log.info("this run is finished already.")
+        log.info("this run has already finished.")
         print_paths(outcome.run_dir)
         return FINISHED
     with logging_to_file(outcome.run_dir.log_file):
         print_outcome(outcome)
     if outcome.signal:
-        return 128 + outcome.signal  # even where the run finished: a sweep is to stop
+        return 128 + outcome.signal  # even if the run finished, since a sweep must stop
     return {"diverged": DIVERGED, "failed": FAILED}.get(outcome.status, FINISHED)
 
 
@@ -52,12 +52,12 @@ def print_outcome(outcome: Outcome) -> None:
         log.info("interrupted after %s; %s; continue with `%s`.", steps, last, again)
     elif outcome.status == "diverged":
         log.error(
-            "diverged: %s %s. A smaller rate may help, as in optimizer.lr=0.00005.",
+            "diverged: %s %s. A smaller learning rate may help, as in optimizer.lr=0.00005.",
             result["error"], last[0].upper() + last[1:],
         )  # fmt: skip
     else:
         log.error(
-            "failed after %s: %s; %s; the traceback stands in %s; continue with `%s`.",
+            "failed after %s: %s; %s; the traceback is in %s; continue with `%s`.",
             steps, result["error"], last, run_dir.log_file, again,
         )  # fmt: skip
     for line in outcome.diagnosis.summary() if outcome.diagnosis else []:
@@ -65,22 +65,23 @@ def print_outcome(outcome: Outcome) -> None:
 
 
 def print_metrics(metrics: Mapping[str, float], keys: Mapping[str, MetricKey]) -> None:
-    """A line for each, with what belongs to it, and the data's own value, beside it."""
+    """Print a line for each metric, followed by the values that belong to it, and the value of the data."""
     owners = {key: keys[key].about for key in metrics if key in keys}
     true_keys = {keys[key].true for key in metrics if key in keys}
     for key, value in metrics.items():
         known = keys.get(key, MetricKey())
-        beside = {other.removeprefix(f"{key}_"): metrics[other] for other, owner in owners.items() if owner == key}
+        related = {other.removeprefix(f"{key}_"): metrics[other] for other, owner in owners.items() if owner == key}
         if known.true in metrics:
-            beside["true"] = metrics[known.true]
-        text = ", ".join(f"{name}: {formatted(number)}" for name, number in beside.items())
-        is_apart = known.about in metrics or key in true_keys
-        if beside or not is_apart:
+            related["true"] = metrics[known.true]
+        text = ", ".join(f"{name}: {formatted(number)}" for name, number in related.items())
+        belongs = known.about in metrics or key in true_keys
+        if related or not belongs:
             log.info("  %-28s %s%s", key, formatted(value), text and f"  ({text})")
 
 
 def formatted(value: float) -> str:
-    """
+    """A value with four significant digits, or all digits of a large whole number.
+
     >>> formatted(10000.0), formatted(2056.93), formatted(0.16681)
     ('10,000', '2057', '0.1668')
     """
@@ -88,7 +89,7 @@ def formatted(value: float) -> str:
 
 
 def print_caveats(run: Run) -> None:
-    """What the numbers of a metric do not mean, where it says so."""
+    """Print the caveats of the metrics."""
     for metric in run.metrics.values():
         if metric.caveat:
             log.info(metric.caveat)
@@ -97,7 +98,7 @@ def print_caveats(run: Run) -> None:
 def print_best(result: dict[str, Any]) -> None:
     best = result["best"]
     if best and best["step"] is not None:
-        early = "; nothing better came, so it stopped early" if result["stopped_early"] else ""
+        early = "; no improvement after that, so it stopped early" if result["stopped_early"] else ""
         log.info(
             "best       %s %.4g at step %s: checkpoint=best%s", best["key"], best["value"], f"{best['step']:,}", early
         )

@@ -71,7 +71,7 @@ def spiral(turns: float, radius: float, std: float, num_modes: int, num: int) ->
     """A curve r = radius * angle / (2 pi turns) in the plane, thickened by a Gaussian; samples of shape (2,).
 
     The density is exact, because the curve is a mixture of `num_modes` equal Gaussians on an Archimedean spiral. Their
-    angles grow with the square root of the index, which spaces them almost evenly. The curve looks smooth if neighbours
+    angles grow with the square root of the index, which spaces them almost evenly. The curve looks smooth if neighbors
     are at most about `std` apart.
     """
     _check_positive("turns", turns)

@@ -12,7 +12,10 @@ HEALTHY = "healthy"
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """name: that of the first finding, or healthy. remedies: a command to try against each finding."""
+    """The result of a diagnosis.
+
+    name: of the first finding, or healthy. remedies: for each finding a command to try.
+    """
 
     name: str
     findings: tuple[Finding, ...]
@@ -25,13 +28,13 @@ class Diagnosis:
         return {"name": self.name, "findings": findings, "measurements": numbers}
 
     def summary(self) -> list[str]:
-        """Its lines: the first finding with its measurement, and what to try."""
+        """Lines for the console: the first finding with its measurement, and its remedy."""
         if not self.findings:
             return [f"diagnosis  {HEALTHY}{self._numbers()}"]
         return [f"diagnosis  {self.name}: {self.findings[0].measurement}", f"try        {self.remedies[0]}"]
 
     def text(self) -> str:
-        """Every finding in full."""
+        """All findings in full."""
         parts = [f"diagnosis: {self.name}{'' if self.findings else self._numbers()}"]
         for f, r in zip(self.findings, self.remedies, strict=True):
             parts.append(
@@ -43,7 +46,7 @@ class Diagnosis:
     def _numbers(self) -> str:
         m = self.measurements
         if "energy" not in m:
-            return ", by its losses alone: there are too few training examples to compare samples with"
+            return ", judged by its losses only: there are too few training examples to compare samples with"
         return (
             f": energy distance to real examples {m['energy']:.3f}, coverage {m['coverage']:.0%} (of real examples "
             f"{m['coverage_real']:.0%}), lost {m['lost']:.0%}"
@@ -51,7 +54,7 @@ class Diagnosis:
 
 
 def diagnose(measurements: Numbers, setup: Setup, overrides: Sequence[str] = ()) -> Diagnosis:
-    """Apply every rule. A remedy is the run's own command line, which is `overrides`, with other settings."""
+    """Apply all rules. overrides: of the run's command line, from which remedies are made."""
     findings = tuple(finding for rule in RULES if (finding := rule(measurements)) is not None)
     if not findings and (last := not_converged(measurements)) is not None:
         findings = (last,)

@@ -1,23 +1,25 @@
-"""What the logged curves of a run say: their last quarter, and how it differs from the beginning."""
+"""Statistics of the logged curves of a run, mainly of their last quarter."""
 
 import math
 import statistics
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-LAST = 0.25  # the share of the logged steps that stands for the end of a run
-FEWEST = 8  # logged steps in it, where there are so many at all
+LAST = 0.25  # share of the logged steps that counts as the end of a run
+FEWEST = 8  # minimum number of logged steps in it, if the run has so many
 
 
 def summarize(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Numbers from the rows of metrics.jsonl; those that the rows do not allow for are missing.
+    """Statistics of the rows of metrics.jsonl. Those that cannot be computed from the rows are missing.
 
-    - pairs: how often D gives a real example a greater logit than a sample, the median of the last quarter (.5: chance
-      level, 1: perfect);
-    - pairs_swing: the standard deviation of that over the last quarter;
-    - pairs_wrong: the share of the last quarter in which it is below .4: D is worse than chance;
-    - g_gradient: the norm of G's gradient, median of the last quarter over its greatest logged value;
-    - largest: the largest logit or loss of the last quarter.
+    - recorded: the number of logged steps;
+    - pairs: the share of pairs in which D's logit is greater for the real example than for the sample, the median over
+      the last quarter (.5: chance level, 1: perfect);
+    - pairs_swing: its standard deviation over the last quarter;
+    - pairs_wrong: the share of the last quarter in which it is below .4, so that D is worse than chance;
+    - right_real, right_fake: D's accuracy on real examples and on samples, the median over the last quarter;
+    - g_gradient: the norm of G's gradient, the median over the last quarter divided by the greatest logged value;
+    - largest: the largest absolute value of a logit or a loss in the last quarter.
     """
     game = [row for row in rows if row["step"] > 0 and "loss/d" in row]
     last = game[-max(FEWEST, math.ceil(LAST * len(game))) :]
@@ -37,4 +39,5 @@ def summarize(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
 
 
 def values(rows: Sequence[dict[str, Any]], key: str) -> list[float]:
+    """The values of `key` in the rows that have it."""
     return [row[key] for row in rows if key in row]

@@ -1,4 +1,4 @@
-"""The numbers of a diagnosis: samples against real examples, the logged curves, and the slope of G's loss."""
+"""The measurements of a diagnosis: samples compared with real examples, logged curves, and the slope of G's loss."""
 
 import math
 from collections.abc import Iterable
@@ -13,10 +13,10 @@ from ganrun.diagnosis.history import summarize
 from ganrun.diagnosis.samples import compare, copying
 from ganrun.protocols import DOutput, Loss
 
-NUM = 1000  # samples, and twice as many real examples, that are compared
+NUM = 1000  # samples that are compared with twice as many real examples
 NUM_SEARCHED = 300  # samples whose nearest training example is searched
-FEWEST_HELD_OUT = 20  # below that, held-out examples cannot say how near an unseen example comes
-MOST_TRAIN, MOST_NUMBERS = 50_000, 50_000_000  # training examples that are searched, and numbers in them
+FEWEST_HELD_OUT = 20  # with fewer held-out examples, their distances to training examples are too uncertain
+MOST_TRAIN, MOST_NUMBERS = 50_000, 50_000_000  # at most so many training examples, and values in them, are searched
 
 
 def measure(
@@ -29,10 +29,10 @@ def measure(
     diverged: bool = False,
     slope: float | None = None,
 ) -> dict[str, float]:
-    """Every number that a diagnosis is made from.
+    """All measurements of a diagnosis.
 
-    samples (n, *shape). rows: of metrics.jsonl. seed: chooses the real examples. batch_size, label_noise: of the run.
-    diverged: whether it was stopped for that. slope: see `relative_slope`.
+    samples: (n, *shape). rows: of metrics.jsonl. seed: of the choice of real examples. batch_size, label_noise: of the
+    run. diverged: whether the run stopped because it diverged. slope: see `relative_slope`.
     """
     found = summarize(rows) | {"diverged": float(diverged), "label_noise": label_noise}
     found["chance"] = chance(batch_size)
@@ -44,7 +44,7 @@ def measure(
 
 
 def chance(batch_size: int) -> float:
-    """The standard deviation of the share of ordered pairs under guessing: that of the Mann-Whitney statistic.
+    """The standard deviation of the share of correctly ordered pairs if D guesses: that of the Mann-Whitney statistic.
 
     >>> round(chance(64), 3)
     0.051
@@ -53,7 +53,7 @@ def chance(batch_size: int) -> float:
 
 
 def against_data(samples: Tensor, dataset: Dataset, seed: int) -> dict[str, float]:
-    """samples (n, d)."""
+    """Measurements of samples (n, d) compared with the data. Those that need more real examples are missing."""
     order = torch.randperm(len(dataset.train), generator=generator(seed, "diagnosis"))
     half = min(len(samples), len(order) // 2)
     found: dict[str, float] = {}
@@ -72,15 +72,15 @@ def against_data(samples: Tensor, dataset: Dataset, seed: int) -> dict[str, floa
 
 
 def examples(dataset: Dataset, split: Split, index: Tensor) -> Tensor:
-    """Those examples in the data's values, on the CPU, (n, d)."""
+    """The examples of a split at `index` (n,), in ascending order: (n, d), in the data's value range, on the CPU."""
     x = split.x[index.sort().values.to(split.x.device)]
     return dataset.spec.decode(x).float().cpu().flatten(1)
 
 
 def relative_slope(loss: Loss, fake_logits: Tensor, real_logits: Tensor) -> float | None:
-    """The slope of G's loss in the logits of its samples, over what it is where all logits are 0. Logits are (n,).
+    """The slope of G's loss with respect to the logits of its samples, relative to the slope if all logits are 0.
 
-    None for a loss that needs more than logits.
+    Both logits have shape (n,). None for a loss that needs features.
     """
     if loss.g_needs_features:
         return None
@@ -88,6 +88,7 @@ def relative_slope(loss: Loss, fake_logits: Tensor, real_logits: Tensor) -> floa
 
 
 def slope_at(loss: Loss, fake_logits: Tensor, real_logits: Tensor) -> float:
+    """The L1 norm of the gradient of G's loss with respect to the logits of its samples. Both logits are (n,)."""
     logits = fake_logits.detach().requires_grad_()
     real = DOutput(real_logits) if loss.g_needs_real else None
     (slope,) = torch.autograd.grad(loss.g_objective(DOutput(logits), real), logits)

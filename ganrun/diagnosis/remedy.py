@@ -1,4 +1,4 @@
-"""What to try against a finding: the run's own command, with something changed."""
+"""Remedies for findings: the run's command with changed settings."""
 
 import shlex
 from collections.abc import Sequence
@@ -14,23 +14,24 @@ MORE_D: Changes = {"train.n_critic": 5, "train.update": "alternating"}
 
 
 def command(overrides: Sequence[str], changes: Changes) -> str:
-    """The command line of the run with other settings, and a new run directory.
+    """The command line of the run with changed settings and a new run directory.
 
     >>> command(["loss=minimax", "loss.real_label=0.9", "run_dir=r"], {"loss": "nonsaturating"})
     'ganrun loss=nonsaturating'
     """
-    kept = [o for o in overrides if not any(is_about(o, key) for key in ("run_dir", *changes))]
+    kept = [o for o in overrides if not any(overrides_key(o, key) for key in ("run_dir", *changes))]
     return shlex.join(["ganrun", *kept, *(f"{key}={value}" for key, value in changes.items())])
 
 
-def is_about(override: str, key: str) -> bool:
+def overrides_key(override: str, key: str) -> bool:
+    """Whether the override sets `key`, or a setting below it."""
     name = override.lstrip("+~").partition("=")[0]
     return name == key or name.startswith((f"{key}.", f"{key}@"))
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run was trained with, as far as a remedy depends on it."""
+    """The parts of a run's setup on which remedies depend."""
 
     config: Config
     loss: Loss
@@ -44,7 +45,7 @@ class Setup:
 
 
 def remedy(finding: str, setup: Setup) -> Changes:
-    """Settings to change against a finding."""
+    """The settings to change for a finding."""
     config, train = setup.config, setup.config["train"]
     if rates := zero_rates(config):
         return rates
@@ -65,13 +66,13 @@ def remedy(finding: str, setup: Setup) -> Changes:
 
 
 def players(config: Config) -> dict[str, tuple[str, Config]]:
-    """{"g": (the key of its optimizer, the optimizer)}, and so for d."""
+    """For each player ("g", "d"): the key of its optimizer, and the optimizer's config."""
     own = {player: f"{player}_optimizer" for player in ("g", "d")}
     return {p: (key, config[key]) if config.get(key) else ("optimizer", config["optimizer"]) for p, key in own.items()}
 
 
 def zero_rates(config: Config) -> Changes:
-    """A player whose rate is 0 gets the rate of the other one, or a usual one."""
+    """If a player's learning rate is 0: the rate of the other player, or a common one if that is 0 too."""
     of = players(config)
     found = {}
     for player, other in (("g", "d"), ("d", "g")):
@@ -82,16 +83,18 @@ def zero_rates(config: Config) -> Changes:
 
 
 def slower(config: Config) -> Changes:
+    """A tenth of the learning rates."""
     return {f"{key}.lr": float(f"{node['lr'] / 10:.3g}") for key, node in players(config).values() if "lr" in node}
 
 
 def smooth_d(config: Config) -> Changes:
-    """R1, and no layer in D that forbids it."""
+    """R1, and no batch normalization in D, with which R1 cannot be used."""
     batch_norm = {"arch.discriminator.norm": "none"} if config["arch"]["discriminator"].get("norm") == "batch" else {}
     return {"penalty": "r1", **batch_norm}
 
 
 def weaker_d(setup: Setup) -> Changes:
+    """Fewer updates of D; else a penalty, or instance noise if D has one already."""
     train = setup.config["train"]
     if train["pretrain_d"] or train["n_critic"] > 1:
         return {"train.n_critic": 1, "train.pretrain_d": 0}
@@ -99,6 +102,7 @@ def weaker_d(setup: Setup) -> Changes:
 
 
 def stronger_d(config: Config) -> Changes:
+    """No noise in D's inputs and labels; else a greater learning rate, a larger D, no penalty, or more updates of D."""
     train, D = config["train"], config["arch"]["discriminator"]
     if train["label_noise"] or train["instance_noise"]:
         return {"train.label_noise": 0, "train.instance_noise": 0}
@@ -114,7 +118,11 @@ def stronger_d(config: Config) -> Changes:
 
 
 def diverse(setup: Setup) -> Changes:
-    """No more updates of G than of D; else a D that looks across the batch, or a smoother one where it does already."""
+    """Settings for more diverse samples.
+
+    One update of G per step if it has more updates than D. Else, if a penalty bounds D's gradient, more updates of D or
+    a larger batch; if not, minibatch statistics in D, or a penalty if D cannot have them or has them already.
+    """
     train, D = setup.config["train"], setup.config["arch"]["discriminator"]
     if train["n_gen"] > train["n_critic"]:
         return {"train.n_gen": 1}

@@ -47,7 +47,7 @@ def density_panels(
 ) -> Figure:
     """For each frame the data (dotted), the generator (solid) and D (dashed), and below them how G maps z to x.
 
-    As in the paper, the lower line is z and the upper one x. There are equally many samples between all neighbouring
+    As in the paper, the lower line is z and the upper one x. There are equally many samples between all neighboring
     arrows, so the arrows are dense where the generator's density is high. limits, top: ends of the critic's axis and of
     the density axis, for comparison with other figures.
     """

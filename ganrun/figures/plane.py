@@ -115,7 +115,7 @@ def best_surface(dataset: Dataset, frame: Frame) -> np.ndarray:
 
 
 def smooth(mass: np.ndarray) -> np.ndarray:
-    """Spread the mass (n, n) of each cell over its neighbours. Mass that leaves the box is lost."""
+    """Spread the mass (n, n) of each cell over its neighbors. Mass that leaves the box is lost."""
     for axis in range(2):
         mass = np.apply_along_axis(np.convolve, axis, mass, BELL, "same")
     return mass

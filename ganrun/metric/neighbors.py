@@ -15,7 +15,7 @@ class Neighbors(Metric):
     """Samples and their nearest training examples: distances, and a picture as in Figure 2 of Goodfellow et al. 2014.
 
     The picture has the first rows x columns samples, which are not selected, and in a separate column at the right the
-    training example nearest to its left neighbour: the one with the smallest sum of squared pixel differences in the
+    training example nearest to its left neighbor: the one with the smallest sum of squared pixel differences in the
     whole training split. It reveals copies but cannot prove that there are none, since a shift by one pixel hides them.
 
     The numbers, for `num` samples, in units of images in [0, 1]:

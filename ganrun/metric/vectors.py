@@ -1,4 +1,4 @@
-"""Examples as vectors in comparable units, and the search for nearest neighbours."""
+"""Examples as vectors in comparable units, and the search for nearest neighbors."""
 
 from collections.abc import Iterable, Iterator
 
@@ -54,7 +54,7 @@ def nearest(x: Tensor, parts: Iterable[Tensor], own: Tensor | None = None) -> tu
 
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
-    """Pairwise distances (n, m). Matrix products, inexact for near neighbours, are used only in many dimensions."""
+    """Pairwise distances (n, m). Matrix products, inexact for near neighbors, are used only in many dimensions."""
     mode = "donot_use_mm_for_euclid_dist" if x.shape[1] <= 16 else "use_mm_for_euclid_dist"
     return torch.cdist(x, y, compute_mode=mode)
 

@@ -7,8 +7,10 @@ from ganrun.protocols import Penalty
 
 
 class WeightedPenalty(Penalty):
-    """A term of D's loss with a weight, computed in float32.
+    """The base of penalties with a weight and a term of D and its inputs, computed in float32.
 
+    A derived class defines `value`. If the term depends only on D's logits, derive from `ganrun.protocols.Penalty`
+    instead, and define `logits_term`, which needs no further forward pass.
     weight: 0 switches the term off, and nothing is computed. every: see `ganrun.protocols.Penalty`.
     Raises ValueError for a negative weight, and for `every` below 1.
     """
@@ -25,8 +27,8 @@ class WeightedPenalty(Penalty):
             return self.value(D, at_least_float32(real), at_least_float32(fake), y)
 
     def value(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
-        """The term, including its weight."""
-        raise NotImplementedError
+        """The term, a scalar, including its weight. real, fake: (B, *shape). y: labels (B,) or None."""
+        raise NotImplementedError(f"{type(self).__name__} has no method value(D, real, fake, y)")
 
 
 def lazy_rates(lr: float, betas: tuple[float, float] | None, every: int) -> tuple[float, tuple[float, float] | None]:

@@ -1,4 +1,4 @@
-"""TensorBoard: the only module that writes to it."""
+"""Event files of TensorBoard. No other module writes them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -29,7 +29,7 @@ class Dashboard:
         self.text("config", yaml.safe_dump(dict(config), sort_keys=False), 0)
 
     def text(self, tag: str, text: str, step: int) -> None:
-        """Text as it stands, in a fixed width."""
+        """Add a text in a fixed-width font."""
         self.writer.add_text(tag, "    " + text.replace("\n", "\n    "), step)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
@@ -37,11 +37,11 @@ class Dashboard:
             self.writer.add_scalar(tag, value, step)
 
     def image(self, tag: str, image: np.ndarray, step: int) -> None:
-        """An image (H, W, 3) of uint8."""
+        """Add an image, uint8 (H, W, 3)."""
         self.writer.add_image(tag, image, step, dataformats="HWC")
 
     def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
-        """One row of the HParams page. Written through this run's own writer: add_hparams would start a second run."""
+        """Add the run's row of the HParams page. SummaryWriter.add_hparams would add it as a second run."""
         settings = {key: value for key, value in flat(config).items() if key not in MAY_DIFFER}
         plain = {
             key.removesuffix("._target_"): value.rpartition(".")[2] if key.endswith("_target_") else value
@@ -59,18 +59,18 @@ class Dashboard:
 
 
 def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
-    """Drop the events after `step` from the event files, so that a resumed curve neither doubles nor jumps back.
+    """Remove the events after `step` from the event files, so that a resumed run does not log them twice.
 
-    A record at the end that was cut off by a kill goes too, as does the HParams row, which a run writes as its last
-    deed, and on demand the metrics, with their pictures, and the diagnosis of that step. With step < 0 nothing is kept.
+    The HParams row, which a run writes at its end, is removed too, and so is an incomplete last record, which a killed
+    run may leave. drop_metrics: whether to remove also the metrics, their pictures and the diagnosis of `step` itself.
+    With step < 0 nothing is kept.
     """
 
     def keep(event: Event) -> bool:
         tags = [value.tag for value in event.summary.value]
         if any(tag.startswith("_hparams_") for tag in tags) or event.step > step:
             return False
-        at_end = any(_is_taken_with_metrics(tag) for tag in tags)
-        return not (drop_metrics and event.step == step and at_end)
+        return not (drop_metrics and event.step == step and any(map(_is_from_evaluation, tags)))
 
     for path in _event_files(folder):
         kept = b"".join(frame for frame, event in _events(path) if keep(event))
@@ -80,15 +80,16 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
             path.unlink()
 
 
-def _is_taken_with_metrics(tag: str) -> bool:
+def _is_from_evaluation(tag: str) -> bool:
+    """Whether the tag is that of a metric, of a metric's picture, or of the diagnosis."""
     return tag.startswith(("metric/", "diagnosis")) or (tag.startswith("samples/") and tag != "samples/fixed_z")
 
 
 def insert(folder: Path, step: int, write: Callable[[Dashboard], None]) -> None:
-    """Let `write` add events of `step`. What stands there under the same tags and step is replaced.
+    """Let `write` add events of `step`. They replace events with the same tags at this step.
 
-    They go before those of later steps: where a step is behind the one before it, TensorBoard takes the run for one
-    that was started again, and forgets what came later.
+    They are inserted before the events of later steps. If steps decrease in a file, TensorBoard assumes that the run
+    was restarted, and discards the events of later steps.
     """
     with TemporaryDirectory() as scratch:
         board = Dashboard(Path(scratch))
@@ -110,7 +111,7 @@ def insert(folder: Path, step: int, write: Callable[[Dashboard], None]) -> None:
 
 
 def _event_files(folder: Path) -> list[Path]:
-    """In the order in which they were begun. What a kill left of one that was being rewritten is removed."""
+    """The event files, oldest first. Incomplete copies, which a killed process may leave, are removed."""
     for unfinished in folder.glob(f"{EVENT_FILES}.partial"):
         unfinished.unlink()
     return sorted(folder.glob(EVENT_FILES))
@@ -125,7 +126,7 @@ def _events(path: Path) -> Iterator[tuple[bytes, Event]]:
 
 
 def _frames(data: bytes) -> Iterator[bytes]:
-    """The whole records of an event file: length (8 bytes), its checksum (4), an Event, its checksum (4)."""
+    """The complete records of an event file: length (8 bytes), its checksum (4), an Event, its checksum (4)."""
     start = 0
     while start + 12 <= len(data):
         end = start + 12 + int.from_bytes(data[start : start + 8], "little") + 4

@@ -1,4 +1,4 @@
-"""What earlier versions of ganrun called things in the files of a run directory, brought up to date when it is read."""
+"""Compatibility with run directories of earlier versions of ganrun: names in their files are converted when read."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,7 @@ import yaml
 
 from ganrun.config import CONF, Config
 
-TARGETS = {  # of components that have moved
+TARGETS = {  # of components that were moved to other modules
     f"ganrun.penalty.{name}": f"ganrun.penalty.{module}.{name}"
     for module, names in {
         "consistency": ["Consistency"],
@@ -17,21 +17,22 @@ TARGETS = {  # of components that have moved
     }.items()
     for name in names
 }
-OPTIONS = {  # of config groups, as they were typed
+OPTIONS = {  # of config groups, as typed on the command line
     "arch=mlp_unrolled": "arch=mlp_metz2017",
     "optimizer=adam_unrolled": "optimizer=adam_metz2017",
 }
 STATES = {"averaged": "G_ema"}
 BEST = {"without": "evaluations_since", "measured": "last_step"}
 AUGMENT = {"seen": "num_signs"}
+FRAMES = {"counts_g": "played"}  # current to old, as files are read
 
 
 def upgraded_config(config: Config) -> Config:
-    """A stored config with today's names, and the defaults of the settings that it is too old to have."""
+    """A stored config with the current names, and defaults for settings that did not exist when it was written."""
     config = _with_defaults(_moved(config))
     generator = dict(config["arch"]["generator"])
     source = generator.pop("grow_from", None)
-    if source is not None:  # today a setting of the job
+    if source is not None:  # now a top-level setting
         config["init_from"] = source
         config["init"] = {**config["init"], "nets": "generator", "same_data": True}
     return {**config, "arch": {**config["arch"], "generator": generator}}
@@ -51,20 +52,20 @@ def _with_defaults(config: Config) -> Config:
 
 
 def upgraded_overrides(overrides: Sequence[str]) -> list[str]:
-    """The settings that were typed, as they would be typed today."""
+    """The settings typed on the command line of a stored run, with the current names."""
     found = [OPTIONS.get(override, override) for override in overrides]
     grown = [f"init_from={o.partition('=')[2]}" if o.startswith("arch.generator.grow_from=") else o for o in found]
     return [*grown, "init.nets=generator"] if grown != found else found
 
 
 def upgraded_row(row: dict[str, Any]) -> dict[str, Any]:
-    """A row of metrics.jsonl."""
+    """A row of metrics.jsonl with the current names."""
     how = row.get("evaluated")
     return {**row, "evaluated": _renamed(how, {"average": "ema"})} if isinstance(how, dict) else row
 
 
 def upgraded_state(state: dict[str, Any]) -> dict[str, Any]:
-    """What a checkpoint of format 1 holds."""
+    """The state of a checkpoint of format 1, with the names of format 2."""
     state = _renamed(state, STATES)
     if state.get("best"):
         state["best"] = _renamed(state["best"], BEST)

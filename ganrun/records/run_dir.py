@@ -1,4 +1,4 @@
-"""The run directory: what a run leaves, and all that other commands read."""
+"""The run directory: the files that a run writes, and that other commands read."""
 
 import bisect
 import contextlib
@@ -24,8 +24,8 @@ from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_
 log = logging.getLogger("ganrun")
 
 NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")
-LEFT_BY_A_KILL = {".lock", "config.yaml.partial"}  # of a run that had not yet begun
-MAY_DIFFER = {
+LEFTOVERS = {".lock", "config.yaml.partial"}  # of a run that was killed before it started
+MAY_DIFFER = {  # settings that may change when a run is resumed
     "run_dir",
     "data.root",
     "data.download",
@@ -36,15 +36,15 @@ MAY_DIFFER = {
 }
 
 
-class UnderWay(ValueError):
-    """Another process holds the run."""
+class RunIsLocked(ValueError):
+    """Another process is writing to the run."""
 
 
 class RunDir:
-    """Paths and small files of one run. `with` holds it, so that no second process writes to it."""
+    """Paths and small files of one run. As a context manager it locks the run against other processes."""
 
     def __init__(self, path: Path, made: Sequence[Path] = ()) -> None:
-        """made: folders that were made for this run, the innermost first: they go where it records nothing."""
+        """made: folders created for this run, the innermost first. They are removed if nothing is recorded."""
         self.path = path.expanduser()
         self.checkpoints = self.path / "checkpoints"
         self.samples = self.path / "samples"
@@ -63,9 +63,9 @@ class RunDir:
         return self.config_file.exists()
 
     def __enter__(self) -> "RunDir":
-        """Raises ValueError for a path that is no folder, and UnderWay where another process holds the run."""
+        """Lock the run. Raises ValueError if the path is a file, and RunIsLocked if another process has locked it."""
         if self.path.exists() and not self.path.is_dir():
-            raise ValueError(f"run_dir={self.path}: is a file; name a new directory.")
+            raise ValueError(f"run_dir={self.path}: is a file; choose a new directory.")
         self._made += [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = self._lock_file.open("w")
@@ -73,17 +73,17 @@ class RunDir:
             lock(self._lock)
         except OSError:
             self._lock.close()
-            raise UnderWay(f"run_dir={self.path}: another process is writing to it.") from None
+            raise RunIsLocked(f"run_dir={self.path}: another process is writing to it.") from None
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Where nothing was recorded, no trace is left."""
+        """Unlock the run. If nothing was recorded, remove the lock file and the created folders."""
         for file in (self._metrics, self._lock):
             if file is not None:
                 file.close()
         if not self.is_run:
             self._lock_file.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # a folder that someone else has put something into
+            with contextlib.suppress(OSError):  # a folder that now contains files of another program
                 for folder in self._made:
                     folder.rmdir()
 
@@ -92,9 +92,10 @@ class RunDir:
         return self.path / ".lock"
 
     def config(self, data_root: str | None = None) -> Config:
-        """The config that the run was started with. Settings that an older ganrun did not know have their defaults.
+        """The config of the run. Settings that did not exist when the run was started have their defaults.
 
-        data_root: where its data are now, if elsewhere. Raises ValueError where there is no config.
+        data_root: the current folder of the data, if they were moved. Raises ValueError if the config is missing or
+        damaged.
         """
         try:
             config = yaml.safe_load(self.config_file.read_text())
@@ -103,18 +104,18 @@ class RunDir:
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{self.config_file}: is damaged ({str(error).splitlines()[0]}).") from error
         if not isinstance(config, dict):
-            raise ValueError(f"{self.config_file}: is damaged (it holds no settings).")
+            raise ValueError(f"{self.config_file}: is damaged (it contains no settings).")
         if missing := [key for key in NEEDED if key not in config]:
-            raise ValueError(f"{self.config_file}: is not that of a run of ganrun (it has no {missing[0]}).")
+            raise ValueError(f"{self.config_file}: is not a config of ganrun (it has no {missing[0]}).")
         config = upgraded_config(config)
         return config if data_root is None else config | {"data": config["data"] | {"root": data_root}}
 
     def load(self, which: int | str) -> dict[str, Any]:
-        """The state in the checkpoint "last", "best", or of a step. Raises ValueError where that is not to be had."""
+        """The state in the checkpoint "last", "best", or of a step. Raises ValueError if it is not available."""
         if which == "best":
             if not checkpoint.best_path(self.checkpoints).exists():
                 raise ValueError(
-                    f"run_dir={self.path}: has no checkpoints/best.pt; a run keeps one with train.keep_best, as in "
+                    f"run_dir={self.path}: has no checkpoints/best.pt; a run writes one with train.keep_best, as in "
                     "train.keep_best=ks_100k train.metric_every=1000."
                 )
             return checkpoint.load(checkpoint.best_path(self.checkpoints))
@@ -122,7 +123,7 @@ class RunDir:
             return checkpoint.load(checkpoint.path_of(self.checkpoints, int(which)))
         state = checkpoint.load_newest(self.checkpoints)
         if state is None:
-            raise ValueError(f"run_dir={self.path}: has no checkpoint yet that can be read.")
+            raise ValueError(f"run_dir={self.path}: has no readable checkpoint yet.")
         return state
 
     def write_config(self, config: Config) -> None:
@@ -130,7 +131,7 @@ class RunDir:
         write_atomically(self.config_file, lambda partial: partial.write_text(text))
 
     def overrides(self) -> list[str]:
-        """The settings that were typed to start the run; none where they are not known."""
+        """The settings typed to start the run; an empty list if they are unknown."""
         try:
             return upgraded_overrides(json.loads(self.command_file.read_text()))
         except (FileNotFoundError, ValueError):
@@ -141,7 +142,7 @@ class RunDir:
         write_atomically(self.command_file, lambda partial: partial.write_text(text))
 
     def result(self) -> dict[str, Any] | None:
-        """What result.json says, or None while the run is under way, or was killed."""
+        """The content of result.json; None while the run is running, or if it was killed."""
         try:
             result: dict[str, Any] = json.loads(self.result_file.read_text())
         except (FileNotFoundError, ValueError):
@@ -149,7 +150,7 @@ class RunDir:
         return result
 
     def metric_keys(self) -> dict[str, MetricKey]:
-        """What the run's metrics said of their keys; nothing of a run of an earlier version."""
+        """The recorded properties of the metrics' keys; empty for a run of an earlier version, which has none."""
         try:
             found: dict[str, Any] = json.loads(self.metric_keys_file.read_text())
         except (FileNotFoundError, ValueError):
@@ -157,25 +158,25 @@ class RunDir:
         return {name: MetricKey(**key) for name, key in found.items()}
 
     def describe_metrics(self, keys: Mapping[str, MetricKey]) -> None:
-        """Record the properties of metrics' keys, beside those recorded before."""
+        """Record the properties of metrics' keys, in addition to those already recorded."""
         known = self.metric_keys()
         if not keys.items() <= known.items():
             text = json.dumps({name: asdict(key) for name, key in (known | dict(keys)).items()}, indent=2) + "\n"
             write_atomically(self.metric_keys_file, lambda partial: partial.write_text(text))
 
     def write_result(self, result: dict[str, Any]) -> None:
-        """Write result.json: `result`, and what `ganrun evaluate` has recorded."""
-        text = json.dumps(with_evaluations(result, self.metrics()), indent=2) + "\n"
+        """Write result.json: `result` and the evaluations recorded by `ganrun evaluate`."""
+        text = json.dumps(with_evaluations(result, self.rows()), indent=2) + "\n"
         write_atomically(self.result_file, lambda partial: partial.write_text(text))
 
-    def log_metrics(self, row: dict[str, Any]) -> None:
+    def log_row(self, row: dict[str, Any]) -> None:
         if self._metrics is None:
             self._metrics = self.metrics_file.open("a")
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
 
-    def metrics(self) -> Iterator[dict[str, Any]]:
-        """The rows of metrics.jsonl, but for a last one that was cut off. Names each other one that is damaged."""
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """The rows of metrics.jsonl. Damaged rows are skipped with a warning; an incomplete last one without."""
         lines = self.metrics_file.read_bytes().split(b"\n") if self.metrics_file.exists() else []
         for number, line in enumerate(lines, 1):
             try:
@@ -184,13 +185,13 @@ class RunDir:
                 row = None
             if isinstance(row, dict) and isinstance(row.get("step"), int):
                 yield upgraded_row(row)
-            elif number < len(lines):  # behind the last one stands nothing
-                log.warning("%s: line %d is damaged, and is passed over.", self.metrics_file, number)
+            elif number < len(lines):  # a killed run may leave an incomplete last line
+                log.warning("%s: line %d is damaged; it is skipped.", self.metrics_file, number)
 
     def insert_metrics(self, row: dict[str, Any]) -> None:
-        """Put `row` behind those of its step. A value that one of these has under the same key is taken out."""
+        """Insert `row` after the rows of the same step, and remove their values with the same keys."""
         rows: list[dict[str, Any]] = []
-        for old in self.metrics():
+        for old in self.rows():
             if old["step"] == row["step"] and (same := {key for key in old if "/" in key and key in row}):
                 old = {key: value for key, value in old.items() if key not in same}
                 if not any("/" in key for key in old):
@@ -204,27 +205,31 @@ class RunDir:
         write_atomically(self.metrics_file, lambda partial: partial.write_text(text))
 
     def sync(self) -> None:
-        """See that what is logged reaches the disk: called before a checkpoint that relies on it."""
+        """Flush the logged rows to the disk. Called before a checkpoint is written, since it relies on them."""
         if self._metrics is not None:
             os.fsync(self._metrics.fileno())
 
     def rewind(self, step: int, drop_metrics: bool) -> None:
-        """Remove what was logged after `step`, where a run is resumed, and on demand the metrics taken at that step."""
+        """Remove result.json and the rows after `step`, for a resumed run.
+
+        drop_metrics: whether to remove also the rows of `step` that have metrics.
+        """
         self.result_file.unlink(missing_ok=True)
         if self.metrics_file.exists():
-            last = [row for row in self.metrics() if row["step"] <= step]
+            last = [row for row in self.rows() if row["step"] <= step]
             if drop_metrics:
                 last = [row for row in last if row["step"] < step or not any(key.startswith("metric/") for key in row)]
             self._write_metrics(last)
 
 
 def with_evaluations(result: dict[str, Any], rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """Among `metrics` where the run itself might have taken them, at its end; else in the list `evaluations`.
+    """`result` with the evaluations that `ganrun evaluate` recorded in `rows`, the rows of metrics.jsonl.
 
-    That holds one for each step, seed, and use of G_ema. rows: those of metrics.jsonl.
+    Evaluations equivalent to the run's own, at its last step, are merged into `metrics`. The others are in the list
+    `evaluations`, with one entry for each step, seed, and use of G_ema.
     """
     metrics = dict(result["metrics"])
-    apart: dict[tuple[int, bool, int], dict[str, Any]] = {}
+    evaluations: dict[tuple[int, bool, int], dict[str, Any]] = {}
     end = result["steps"] if result["status"] == "finished" else None
     for row in rows:
         if how := row.get("evaluated"):
@@ -233,13 +238,13 @@ def with_evaluations(result: dict[str, Any], rows: Iterable[dict[str, Any]]) -> 
                 kept = metrics
             else:
                 first = {"checkpoint": how["checkpoint"], "step": row["step"], **how, "metrics": {}}
-                kept = apart.setdefault((row["step"], how["ema"], how["seed"]), first)["metrics"]
+                kept = evaluations.setdefault((row["step"], how["ema"], how["seed"]), first)["metrics"]
             kept |= {key.partition("/")[2]: value for key, value in found.items()}
-    return {**result, "metrics": metrics, **({"evaluations": list(apart.values())} if apart else {})}
+    return {**result, "metrics": metrics, **({"evaluations": list(evaluations.values())} if evaluations else {})}
 
 
 def new_run_dir(parent: Path, name: str) -> RunDir:
-    """A directory that no other run has, however many start at the same moment."""
+    """Create a directory with a unique name, even if several runs start at the same moment."""
     made = [] if parent.exists() else [parent]
     parent.mkdir(parents=True, exist_ok=True)
     while True:
@@ -253,12 +258,12 @@ def new_run_dir(parent: Path, name: str) -> RunDir:
         return RunDir(path, made=[path, *made])
 
 
-def check_takes(run_dir: RunDir, config: Config) -> None:
-    """Raise ValueError where `config` may not be run in this directory: another run, or files of someone else."""
+def check_compatible(run_dir: RunDir, config: Config) -> None:
+    """Raise ValueError if the directory contains a run with another config, or files that are not of a run."""
     path = run_dir.path
     if not run_dir.is_run:
-        if any(entry.name not in LEFT_BY_A_KILL for entry in path.iterdir()):
-            raise ValueError(f"run_dir={path}: holds files, but no run; name a new directory.")
+        if any(entry.name not in LEFTOVERS for entry in path.iterdir()):
+            raise ValueError(f"run_dir={path}: contains files, but no run; choose a new directory.")
         return
     before, now = flat(run_dir.config()), flat(config)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
@@ -267,13 +272,13 @@ def check_takes(run_dir: RunDir, config: Config) -> None:
         named = [f"{key} ({before[key]} there, {now[key]} now)" for key in changed if key in before and key in now]
         named += [key for key in changed if key not in before or key not in now]
         raise ValueError(
-            f"run_dir={path}: holds a run with another config, which differs in {', '.join(named)}. "
-            f"Name a new run_dir, or continue that run with `ganrun resume run_dir={shlex.quote(str(path))}`."
+            f"run_dir={path}: contains a run with another config, which differs in {', '.join(named)}. "
+            f"Choose a new run_dir, or continue that run with `ganrun resume run_dir={shlex.quote(str(path))}`."
         )
 
 
 def lock(file: IO[str]) -> None:
-    """Raise OSError where another process holds `file`. Where the system has no flock, do nothing."""
+    """Lock `file`. Raises OSError if another process has locked it. Does nothing on a system without flock."""
     try:
         import fcntl
     except ImportError:

@@ -59,7 +59,7 @@ class Score:
 
     @property
     def kind(self) -> tuple[str, ...]:
-        """What scores must have in common to take their mean: the data, their settings, and the number of samples."""
+        """The properties that scores must share to be averaged: the data, their settings, and the number of samples."""
         settings = [f"data.{k}={v}" for k, v in self.config["data"].items() if k not in SAME_KIND]
         whole = ["data.fold=null"] if "fold" in self.config["data"] and self.fold is None else []
         return (self.data, *whole, *sorted(settings), f"n={self.num}")
@@ -94,7 +94,7 @@ def read_all(run_dir: RunDir, ema: bool) -> list[Score]:
     config, result = run_dir.config(), run_dir.result() or {}
     raw = not ema and keeps_ema(config)
     rows = [] if raw else [{"step": result.get("steps", 0), **tagged(result.get("metrics") or {})}]
-    rows += run_dir.metrics()
+    rows += run_dir.rows()
     found = []
     for row in rows:
         for num, values in parzen_of(row, "metric_raw/" if raw else "metric/").items():
@@ -258,7 +258,7 @@ def notes(groups: dict[str, list[Score]]) -> list[str]:
         if len(steps := sorted({s.step for s in scores})) > 1:
             lines.append(f"{name}: the mean is over scores of steps {steps[0]:,} to {steps[-1]:,}.")
         if scores[0].num != NUM:
-            lines.append(f"{name}: from {scores[0].num} samples, and not the {NUM} of the published protocol.")
+            lines.append(f"{name}: from {scores[0].num} samples; the published protocol uses {NUM}.")
     return lines
 
 

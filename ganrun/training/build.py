@@ -28,11 +28,12 @@ from ganrun.protocols import (
 from ganrun.training import validate
 from ganrun.training.batches import Batches
 from ganrun.training.d_outputs import make_d_outputs
-from ganrun.training.instantiate import completed, make, make_component, needs
+from ganrun.training.instantiate import completed, make, make_component, make_several, needs
 from ganrun.training.options import TrainOptions
-from ganrun.training.randomness import reseed
+from ganrun.training.randomness import reseed, seeded
 from ganrun.training.run import Run
 from ganrun.training.runtime import choose_device, prepare_process
+from ganrun.training.sampling import evaluating
 
 log = logging.getLogger("ganrun")
 
@@ -57,7 +58,10 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     validate.check_shapes(G, D, latent, dataset.spec, device, y)
     validate.check_batch_size(options.batch_size, G, D)
     validate.check_features(loss, D)
-    penalties = make_penalties(config, D, device)
+    penalties, d_outputs = make_penalties(config, D, device), make_d_outputs(D, dataset.spec, y, loss.g_needs_features)
+    with seeded(device, seed, "checks"), evaluating(G):
+        real, fake = G(latent(2, device), y), G(latent(2, device), y)
+        validate.check_terms(penalties, condition, D, d_outputs, real, fake, y)
     dataset = dataset.to(device)
     g_optimizer = make_optimizer(config, "g_optimizer", G)
     d_optimizer = make_optimizer(config, "d_optimizer", D, max([1, *(p.every for p in penalties.values())]))
@@ -77,7 +81,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
         G=G,
         D=D,
         G_ema=copy.deepcopy(G).requires_grad_(False) if options.ema else None,
-        d_outputs=make_d_outputs(D, dataset.spec, y, loss.g_needs_features),
+        d_outputs=d_outputs,
         g_optimizer=g_optimizer,
         d_optimizer=d_optimizer,
         g_schedule=make_schedule(config, "g_schedule", epoch),
@@ -115,8 +119,7 @@ def make_loss(config: Config) -> Loss:
 
 def make_metrics(config: Config, dataset: Dataset | None = None) -> dict[str, Metric]:
     """The metrics, by name. dataset: to check that they are defined for it, and declare valid keys."""
-    nodes: Config = config.get("metric") or {}
-    metrics = {name: make_component(f"metric.{name}", node, Metric) for name, node in nodes.items()}
+    metrics = make_several("metric", config, Metric)
     if dataset is not None:
         for name, metric in metrics.items():
             metric.check(dataset)
@@ -177,8 +180,7 @@ def on_device(net: nn.Module, spec: DataSpec, device: torch.device) -> nn.Module
 
 
 def make_penalties(config: Config, D: nn.Module, device: torch.device) -> dict[str, Penalty]:
-    nodes: Config = config.get("penalty") or {}
-    penalties = {name: make_component(f"penalty.{name}", node, Penalty) for name, node in nodes.items()}
+    penalties = make_several("penalty", config, Penalty)
     for penalty in penalties.values():
         penalty.check(D)
         if isinstance(penalty, nn.Module):

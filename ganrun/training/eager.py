@@ -42,7 +42,7 @@ ENGINE = find_engine()
 
 def gradients(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = False) -> Grads:
     """The gradients of a scalar loss; None for parameters that it does not depend on. keep_graph: for another call."""
-    if ENGINE is None:
+    if ENGINE is None or loss.ndim:
         return torch.autograd.grad(loss, params, retain_graph=keep_graph, allow_unused=True)
     one = torch.ones_like(loss)
     found: Grads = ENGINE((loss,), (one,), keep_graph, False, tuple(params), True, accumulate_grad=False)
@@ -51,13 +51,13 @@ def gradients(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = False) 
 
 def optimizer_step(optimizer: Optimizer, params: Sequence[Tensor]) -> Callable[[Grads], None]:
     """A function that makes one optimizer step with given gradients of `params`, and resets their `.grad` to None."""
-    bare_step = unwrapped_step(optimizer)
+    unwrapped = unwrapped_step(optimizer)
 
     @torch.no_grad()
     def step(grads: Grads) -> None:
         for param, grad in zip(params, grads, strict=True):
             param.grad = grad
-        (optimizer.step if has_step_hooks(optimizer) else bare_step)()
+        (optimizer.step if has_step_hooks(optimizer) else unwrapped)()
         for param in params:
             param.grad = None
 
@@ -68,8 +68,8 @@ def unwrapped_step(optimizer: Optimizer) -> Callable[[], Any]:
     """`optimizer.step` without its wrappers, which import the compiler, if it is torch's own; call it under no_grad."""
     kind = type(optimizer)
     if kind.__module__.startswith("torch.optim.") and "step" not in optimizer.__dict__:
-        unwrapped: Callable[[], Any] = inspect.unwrap(kind.step).__get__(optimizer)
-        return unwrapped
+        step: Callable[[], Any] = inspect.unwrap(kind.step).__get__(optimizer)
+        return step
     return optimizer.step
 
 

@@ -21,14 +21,18 @@ from ganrun.training.run import Run
 
 
 class DUpdate(NamedTuple):
-    """One update of D. Logits are (B,); `terms` are the terms added to the loss, by TensorBoard tag."""
+    """One update of D. Logits are (B,).
+
+    loss: without the terms added to it. terms: these, by TensorBoard tag; the last value of a lazy penalty, without the
+    factor `every`. logistic: whether the loss is.
+    """
 
     loss: Tensor
     real_logits: Tensor
     fake_logits: Tensor
     terms: dict[str, Tensor]
     grads: Grads
-    logistic: bool = False
+    logistic: bool
 
     def scalars(self) -> dict[str, Tensor]:
         """The values to log, by TensorBoard tag."""
@@ -71,7 +75,8 @@ class Game:
         self.independent = treats_samples_independently(run.D)
         self.d_constraints, self.g_constraints = constrained_layers(run.D), constrained_layers(run.G)
         self.d_statistics, self.g_statistics = layers_with_statistics(run.D), layers_with_statistics(run.G)
-        self.penalties = {name: penalty for name, penalty in run.penalties.items() if penalty.has_term}
+        self.penalties = {f"penalty/{name}": penalty for name, penalty in run.penalties.items() if penalty.has_term}
+        self.lazy_terms: dict[str, Tensor] = {}  # the last values of lazy penalties, to log between their updates
         y = run.dataset.train.y if run.condition.uses_labels else None
         self.labels = None if y is None else y.to(run.device)  # (N,)
         ema, rampup = run.options.ema, run.options.ema_rampup
@@ -162,7 +167,7 @@ class Game:
     def d_loss(
         self, index: int, real: Tensor, fake: Tensor, y: Tensor | None, real_out: DOutput, fake_out: DOutput
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """D's loss, the terms added to it, and their sum. A lazy penalty is added if its `every` divides `index`."""
+        """D's loss, its terms, and the sum to minimize. A lazy penalty is added if its `every` divides `index`."""
         run = self.run
         loss = run.loss.d_loss(*self.with_label_noise(real_out.logits, fake_out.logits))
         terms, total = {}, loss
@@ -170,22 +175,25 @@ class Game:
         if term is not None:
             terms["loss/d_class"] = term
             total = total + term
-        for name, penalty in self.penalties.items():
+        for tag, penalty in self.penalties.items():
             if index % penalty.every:
+                terms |= {tag: self.lazy_terms[tag]} if tag in self.lazy_terms else {}
                 continue
             term = penalty.logits_term(real_out.logits, fake_out.logits)
             if term is None:
                 with keep_statistics(self.d_statistics):  # they have already been updated with this batch
                     term = penalty.term(run.D, real, fake, y)
             if term is not None:
-                terms[f"penalty/{name}"] = term
+                terms[tag] = term
                 total = total + penalty.every * term
+                if penalty.every > 1:
+                    self.lazy_terms[tag] = term.detach()
         return loss, terms, total
 
     def g_loss(
         self, fake_out: DOutput, real_out: DOutput | None, y: Tensor | None
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-        """G's loss, the terms added to it, and their sum."""
+        """G's loss, its terms, and the sum to minimize."""
         loss = self.run.loss.g_objective(fake_out, real_out)
         term = self.run.condition.g_term(fake_out, y)
         return (loss, {}, loss) if term is None else (loss, {"loss/g_class": term}, loss + term)

@@ -1,13 +1,14 @@
-"""Creates the objects that nodes of the config describe. The only module that reads `_target_`."""
+"""Creates the objects that nodes of the config describe by `_target_` and arguments."""
 
 import inspect
+import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 
-from ganrun.checks import check_arguments
+from ganrun.checks import check_arguments, did_you_mean
 from ganrun.config import Config
 from ganrun.protocols import complete
 from ganrun.records.legacy import TARGETS
@@ -53,6 +54,14 @@ def make_component(key: str, node: Config, interface: type[T], **facts: Any) -> 
     return completed(key, make(key, node, **facts), interface)
 
 
+def make_several(key: str, config: Config, interface: type[T]) -> dict[str, T]:
+    """The components of a section that can have several, by name. Raises ValueError."""
+    nodes: Config = config.get(key) or {}
+    if isinstance(nodes.get("_target_"), str):
+        raise ValueError(f"{key}._target_: must be below a name of the {key}, as in 'NAME: {{_target_: ...}}'.")
+    return {name: make_component(f"{key}.{name}", node, interface) for name, node in nodes.items()}
+
+
 def completed(key: str, component: object, interface: type[T]) -> T:
     """The object with the defaults of `interface` for all that its class lacks. Raises ValueError."""
     try:
@@ -81,9 +90,14 @@ def with_key(key: str, given: Config, message: str) -> str:
 
 
 def find_target(key: str, target: str) -> Callable[..., Any]:
+    path = TARGETS.get(target, target)
     try:
-        found = get_object(TARGETS.get(target, target))
+        found = get_object(path)
     except (ImportError, AttributeError, InstantiationException, ValueError) as error:
+        module, _, name = path.rpartition(".")
+        if module in sys.modules:
+            known = vars(sys.modules[module])
+            raise ValueError(f"{key}._target_={target}: {module} has no {name}{did_you_mean(name, known)}") from error
         reason = str(error.__cause__ or error).strip().splitlines()[0]
         raise ValueError(
             f"{key}._target_={target}: cannot be imported ({reason}). "

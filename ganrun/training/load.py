@@ -101,12 +101,12 @@ class LoadedRun:
         """The metrics at the end of the run, or the last value of each if it has not finished."""
         if (result := self.result) and result["metrics"]:
             return dict(result["metrics"])
-        rows = [row for row in self.run_dir.metrics() if "evaluated" not in row]
+        rows = [row for row in self.run_dir.rows() if "evaluated" not in row]
         return {k.removeprefix("metric/"): v for row in rows for k, v in row.items() if k.startswith("metric/")}
 
     def history(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl: each has its step, and values by TensorBoard tag."""
-        return list(self.run_dir.metrics())
+        return list(self.run_dir.rows())
 
     def build(self, **changes: Any) -> Run:
         """The complete run at this checkpoint, with its data. changes: replacements of top-level keys of the config.

@@ -65,6 +65,7 @@ def train_loop(
             board.config(config)
         run_dir.describe_metrics(metric_keys(run))
         loop = Loop(run, run_dir, config, board, progress, status)
+        loop.game.lazy_terms = {tag: x.to(run.device) for tag, x in (state or {}).get("lazy_terms", {}).items()}
         try:
             loop.train(stop)
         except Diverged:
@@ -168,7 +169,7 @@ class Loop:
         for tag, value in values.items():
             if not math.isfinite(value):
                 raise Diverged(f"step {step}: {tag} is {value}.")
-        self.run_dir.log_metrics({"step": step, "nimg": self.run.num_images(step), **values})
+        self.run_dir.log_row({"step": step, "nimg": self.run.num_images(step), **values})
         self.board.scalars(values, step)
 
     def evaluate(self) -> None:
@@ -197,7 +198,7 @@ class Loop:
             tagged = {f"metric/{key}": value for key, value in metrics.items()}
             for name, image in evaluation.galleries().items():
                 self.add_picture(image, f"{name}_step_{self.status.step:08d}", f"samples/{name}")
-            self.run_dir.log_metrics({"step": self.status.step, **tagged})
+            self.run_dir.log_row({"step": self.status.step, **tagged})
             self.board.scalars(tagged, self.status.step)
 
     def keep_best(self, metrics: dict[str, float]) -> None:
@@ -211,7 +212,7 @@ class Loop:
             return
         try:
             evaluation = self.last_evaluation or Evaluation(self.run)
-            rows, overrides = self.run_dir.metrics(), self.run_dir.overrides()
+            rows, overrides = self.run_dir.rows(), self.run_dir.overrides()
             self.status.diagnosis = evaluation.diagnosis(rows, self.config, overrides, diverged)
         except Exception as error:
             log.warning("the diagnosis failed: %s: %s", type(error).__name__, error)
@@ -252,6 +253,7 @@ class Loop:
             "spec": asdict(run.dataset.spec),
             "data": run.data_facts(),
             "best": asdict(status.best) if status.best else None,
+            "lazy_terms": dict(self.game.lazy_terms),
             **run.state_dict(),
         }
 

@@ -17,7 +17,7 @@ from ganrun.config import Config, slug
 from ganrun.console import logging_to_file
 from ganrun.diagnosis.diagnosis import Diagnosis
 from ganrun.records import checkpoint
-from ganrun.records.run_dir import RunDir, check_takes, new_run_dir
+from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
 from ganrun.training.best import choose_best
 from ganrun.training.build import build
 from ganrun.training.init_from import init_from
@@ -59,7 +59,7 @@ def train(
     given = config["run_dir"]
     with RunDir(Path(given)) if given else new_run_dir(Path("outputs"), slug(name)) as run_dir:
         config = {**config, "run_dir": str(run_dir.path)}
-        check_takes(run_dir, config)
+        check_compatible(run_dir, config)
         result = run_dir.result()
         if result and result["status"] == "finished":
             return Outcome(run_dir, None, result)

@@ -1,13 +1,25 @@
 """Checks before training. They raise ValueError for components that do not work together."""
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ganrun.checks import as_typed, fits
 from ganrun.data.dataset import Dataset, DataSpec
-from ganrun.protocols import DOutput, HasFeatures, HasOutputRange, Latent, Loss, Metric, MetricKey
+from ganrun.protocols import (
+    Condition,
+    DOutput,
+    HasFeatures,
+    HasOutputRange,
+    Latent,
+    Loss,
+    Metric,
+    MetricKey,
+    Penalty,
+)
 from ganrun.training.sampling import evaluating
 
 
@@ -28,17 +40,65 @@ def check_loss(loss: Loss) -> None:
         g_name = "g_feature_loss(fake_features, real_features)"
     else:
         g_name = "g_loss(fake_logits, real_logits)"
-    _check_scalar("d_loss(real_logits, fake_logits)", lambda: loss.d_loss(output.logits, other.logits))
-    _check_scalar(g_name, lambda: loss.g_objective(output, other))
+    _check_scalar("loss", "d_loss(real_logits, fake_logits)", lambda: loss.d_loss(output.logits, other.logits))
+    _check_scalar("loss", g_name, lambda: loss.g_objective(output, other))
 
 
-def _check_scalar(name: str, compute: Callable[[], object]) -> None:
+def _check_scalar(key: str, name: str, compute: Callable[[], object], optional: bool = False) -> None:
+    """optional: whether None is allowed."""
     try:
         value = compute()
     except (AttributeError, TypeError, RuntimeError, ValueError) as error:
-        raise ValueError(f"loss: its {name} does not work ({error}).") from error
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise ValueError(f"{key}: its {name} does not work ({reason}).") from error
+    if optional and value is None:
+        return
     if not (isinstance(value, Tensor) and value.ndim == 0 and value.requires_grad):
-        raise ValueError(f"loss: its {name.partition('(')[0]} must return a scalar tensor that depends on the logits.")
+        end = "the outputs of D, or None" if optional else "the logits"
+        raise ValueError(f"{key}: its {name.partition('(')[0]} must return a scalar tensor that depends on {end}.")
+
+
+def check_terms(
+    penalties: Mapping[str, Penalty],
+    condition: Condition,
+    D: nn.Module,
+    d_outputs: Callable[[Tensor, Tensor | None], DOutput],
+    real: Tensor,
+    fake: Tensor,
+    y: Tensor | None,
+) -> None:
+    """Compute the terms added to the losses for two real and two fake samples, and check them, without changing D."""
+    with evaluating(D), torch.enable_grad():
+        real_out, fake_out = d_outputs(real, y), d_outputs(fake, y)
+        for name, penalty in penalties.items():
+            check_penalty(f"penalty.{name}", penalty, D, (real, fake), (real_out.logits, fake_out.logits), y)
+        _check_scalar("condition", "d_term(real, fake, y)", lambda: condition.d_term(real_out, fake_out, y), True)
+        _check_scalar("condition", "g_term(fake, y)", lambda: condition.g_term(fake_out, y), True)
+
+
+def check_penalty(
+    key: str,
+    penalty: Penalty,
+    D: nn.Module,
+    samples: tuple[Tensor, Tensor],
+    logits: tuple[Tensor, Tensor],
+    y: Tensor | None,
+) -> None:
+    every: object = penalty.every
+    if not isinstance(every, int) or not fits(every, int) or every < 1:
+        raise ValueError(f"{key}.every={as_typed(every)}: must be a whole number of at least 1.")
+    if not penalty.has_term:
+        return
+    kind = type(penalty)
+    of_logits = kind.logits_term is not Penalty.logits_term
+    if not of_logits and kind.term is Penalty.term and kind.project is Penalty.project:
+        raise ValueError(f"{key}: has none of the methods term, logits_term and project (ganrun.protocols.Penalty).")
+    if isinstance(penalty, nn.Module):
+        penalty = copy.deepcopy(penalty)  # its state must not change
+    if of_logits:
+        _check_scalar(key, "logits_term(real_logits, fake_logits)", lambda: penalty.logits_term(*logits), True)
+    else:
+        _check_scalar(key, "term(D, real, fake, y)", lambda: penalty.term(D, *samples, y), True)
 
 
 def check_metric_keys(name: str, metric: Metric, spec: DataSpec) -> None:

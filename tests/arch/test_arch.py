@@ -1,4 +1,4 @@
-"""Architectures: shapes, ranges, published sizes, and refusals."""
+"""Architectures: shapes, output ranges, published sizes, and invalid settings."""
 
 from collections.abc import Callable
 
@@ -22,7 +22,7 @@ def image(side: int, channels: int = 3) -> DataSpec:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", SIDES)
-def test_dcgan_fits_every_side(side: int, channels: int) -> None:
+def test_dcgan_supports_every_image_size(side: int, channels: int) -> None:
     spec = image(side, channels)
     G, D = dcgan.Generator(spec, z_dim=5, width=2), dcgan.Discriminator(spec, width=2)
     fake = G(torch.randn(2, 5))
@@ -32,27 +32,27 @@ def test_dcgan_fits_every_side(side: int, channels: int) -> None:
     assert D.features(fake).shape[0] == 2
 
 
-def test_dcgan_is_the_papers() -> None:
+def test_dcgan_has_the_layers_of_the_paper() -> None:
     spec = image(64)
     G, D = dcgan.Generator(spec, z_dim=100, width=64), dcgan.Discriminator(spec, width=64)
     convolutions = [m for m in G.modules() if isinstance(m, nn.ConvTranspose2d)]
     assert [m.out_channels for m in convolutions] == [512, 256, 128, 64, 3]
     assert [m.out_channels for m in D.modules() if isinstance(m, nn.Conv2d)] == [64, 128, 256, 512, 1]
     norms = [m for m in D.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert [m.num_features for m in norms] == [128, 256, 512]  # none in the first layer
-    assert {m.eps for m in norms} == {1e-5}  # BatchNorm2d(n, 0.8) would set this, not the momentum
+    assert [m.num_features for m in norms] == [128, 256, 512]  # the first layer has no batch norm
+    assert {m.eps for m in norms} == {1e-5}  # BatchNorm2d(n, 0.8) would set eps, not the momentum
     assert convolutions[1].weight.std().item() == pytest.approx(0.02, rel=0.02)
     assert norms[2].weight.std().item() == pytest.approx(0.02, rel=0.2)
 
 
 @pytest.mark.parametrize("spec", [DataSpec((1,)), image(7), image(36), image(256), DataSpec((2, 8, 8), (-1, 1)),
                                   DataSpec((3, 8, 16), (-1, 1))])  # fmt: skip
-def test_dcgan_refuses_what_it_cannot_make(spec: DataSpec) -> None:
+def test_dcgan_refuses_unsupported_shapes(spec: DataSpec) -> None:
     with pytest.raises(ValueError, match="use arch=mlp"):
         dcgan.Generator(spec, z_dim=5)
 
 
-def test_mlp_starts_near_the_data_whatever_its_units() -> None:
+def test_mlp_starts_near_the_data_in_any_unit() -> None:
     spec = DataSpec((1,), mean=69.0, std=3.0)
     G, D = mlp.Generator(spec, z_dim=1, hidden=[8]), mlp.Discriminator(spec, hidden=[8])
     x = G(torch.randn(500, 1))
@@ -62,7 +62,7 @@ def test_mlp_starts_near_the_data_whatever_its_units() -> None:
     assert D.features(x).shape == (500, 8)
 
 
-def test_mlp_of_images_is_bounded_by_their_range() -> None:
+def test_mlp_output_for_images_is_within_their_range() -> None:
     spec = DataSpec((1, 4, 4), (0.0, 1.0), mean=0.3, std=0.2)
     G = mlp.Generator(spec, z_dim=3, hidden=[8])
     x = G(1000 * torch.randn(200, 3))
@@ -71,7 +71,7 @@ def test_mlp_of_images_is_bounded_by_their_range() -> None:
     assert 0.95 < x.max() <= 1
 
 
-def test_the_nets_of_patel_2017() -> None:
+def test_networks_of_patel_2017() -> None:
     run = run_of("arch=heights")
     kinds = [type(layer).__name__ for layer in run.G.layers]
     assert kinds == ["Linear", "BatchNorm1d", "Tanh", "AlwaysDropout"] * 5 + ["Linear"]
@@ -80,7 +80,7 @@ def test_the_nets_of_patel_2017() -> None:
     assert not any(isinstance(layer, nn.BatchNorm1d | nn.Dropout) for layer in run.D.modules())
 
 
-def test_a_sample_does_not_depend_on_its_batch_and_sampling_restores_modes() -> None:
+def test_sample_is_independent_of_its_batch_and_sampling_restores_modes() -> None:
     run = run_of("data=digits")
     z = run.latent(300)
     alone = generate(run.G, z[:1])
@@ -124,22 +124,24 @@ MISFITS = [
 
 
 @pytest.mark.parametrize(("message", "generator", "discriminator"), MISFITS)
-def test_a_misfit_is_refused_at_start(message: str, generator: Callable, discriminator: Callable) -> None:
+def test_networks_with_wrong_signatures_or_shapes_are_refused(
+    message: str, generator: Callable, discriminator: Callable
+) -> None:
     spec, cpu = DataSpec((1, 8, 8), (-1.0, 1.0)), torch.device("cpu")
     check_shapes(Net(good_g), Net(good_d), Normal(64), spec, cpu, None)
     with pytest.raises(ValueError, match=message):
         check_shapes(Net(generator), Net(discriminator), Normal(64), spec, cpu, None)
 
 
-def test_a_wrong_output_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Public mistake: a sigmoid G on data in [-1, 1]: it trains, and never makes black."""
+def test_wrong_output_range_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Common bug: a G with a sigmoid output for data in [-1, 1]. It trains, but cannot generate black."""
     monkeypatch.setattr(dcgan.Generator, "output_range", (0.0, 1.0))
     with pytest.raises(ValueError, match="makes values in"):
         run_of("data=digits")
 
 
-def test_init_he_keeps_the_size_of_what_passes_and_torchs_own_does_not() -> None:
-    """Behind N(0, 2 / inputs) a linear layer gives twice the mean square of what it is given, and ReLU halves it."""
+def test_init_he_keeps_the_size_of_activations_and_torchs_default_does_not() -> None:
+    """With weights N(0, 2 / inputs) a linear layer doubles the mean square of its inputs, and ReLU halves it again."""
     torch.manual_seed(0)
     sizes = {}
     for init in ("torch", "he"):
@@ -149,7 +151,7 @@ def test_init_he_keeps_the_size_of_what_passes_and_torchs_own_does_not() -> None
     assert sizes["torch"] < 0.02
 
 
-def test_init_glorot_is_uniform_within_its_bound_and_keeps_sizes_behind_tanh() -> None:
+def test_init_glorot_is_uniform_within_its_bound_and_keeps_the_size_of_activations_with_tanh() -> None:
     """U(-r, r) with r^2 = 6 / (inputs + outputs), by Equation 16 of Glorot and Bengio 2010; biases are 0."""
     torch.manual_seed(0)
     G = mlp.Generator(DataSpec((1,)), 100, hidden=[500], activation="tanh", init="glorot")
@@ -161,8 +163,8 @@ def test_init_glorot_is_uniform_within_its_bound_and_keeps_sizes_behind_tanh() -
     assert D.layers[0].weight.abs().max() > 0.99 * (6 / 501) ** 0.5
 
 
-def test_dropout_is_a_source_of_noise_at_test_time_where_it_is_asked_for() -> None:
-    """The same z gives the same sample by default, and many where dropout stays; the same ones of a seed."""
+def test_dropout_is_active_at_test_time_only_on_request() -> None:
+    """By default z determines the sample. With test-time dropout, z and the seed do."""
     nets = ["arch=heights", "latent=normal", "metric=none"]
     z = torch.ones(1000, 1)
     silent, noisy = (run_of(*nets, f"arch.generator.test_time_dropout={on}") for on in ("false", "true"))
@@ -173,7 +175,7 @@ def test_dropout_is_a_source_of_noise_at_test_time_where_it_is_asked_for() -> No
     assert not torch.equal(first, draw(noisy.G, noisy.latent, 50, noisy.device, seed=4))
 
 
-def test_test_time_dropout_drops_at_its_rate() -> None:
+def test_test_time_dropout_has_its_rate() -> None:
     torch.manual_seed(0)
     layer = mlp.AlwaysDropout(0.25).eval()
     kept = layer(torch.ones(40_000))

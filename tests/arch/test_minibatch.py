@@ -1,4 +1,4 @@
-"""Layers that look across the batch, and spectral normalization, against values computed by hand."""
+"""Layers that compare the samples of a batch, and spectral normalization, against values computed by hand."""
 
 import math
 
@@ -19,8 +19,8 @@ def discrimination(weights: list) -> MinibatchDiscrimination:
     return layer
 
 
-def test_discrimination_sums_closeness_to_the_other_samples_only() -> None:
-    """Public mistake: the sample itself is in the sum, which adds 1 to every output."""
+def test_discrimination_sums_over_the_other_samples_only() -> None:
+    """Common bug: the sum includes the sample itself, which adds 1 to each output."""
     layer = discrimination([[[1.0, 0.0], [0.5, 0.0]], [[0.0, 2.0], [0.0, 0.0]]])  # (2 features, 2 outputs, kernel 2)
     f = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
     # Output 0: M = (f0, 2 f1), distances 1, 2, 3. Output 1: M = (f0 / 2, 0), distances 1/2, 0, 1/2.
@@ -33,7 +33,7 @@ def test_discrimination_of_one_sample_and_of_distant_ones_is_zero() -> None:
     layer = discrimination([[[1.0]]])
     assert layer(torch.ones(1, 1, dtype=torch.float64)).tolist() == [[1.0, 0.0]]
     far = torch.tensor([[0.0], [30.0]], dtype=torch.float64)
-    assert layer(far)[:, 1].tolist() == pytest.approx([math.exp(-30)] * 2, rel=1e-9)  # not rounded away by a 1
+    assert layer(far)[:, 1].tolist() == pytest.approx([math.exp(-30)] * 2, rel=1e-9)  # not lost to rounding
 
 
 def test_discrimination_starts_where_exp_has_a_gradient() -> None:
@@ -60,13 +60,13 @@ def test_std_dev_of_the_whole_batch_by_hand() -> None:
 
 
 def test_std_dev_groups_are_strided_as_published() -> None:
-    """Karras et al. reshape to (group, B / group, ...): sample i is in group i mod (B / group)."""
+    """As in Karras et al., who reshape to (group, B / group, ...): sample i is in group i mod (B / group)."""
     x = torch.tensor([0.0, 10.0, 2.0, 16.0, 0.0, 10.0, 2.0, 16.0])[:, None]
     out = MinibatchStdDev(group=4)(x)[:, 1]
     torch.testing.assert_close(out, torch.tensor([1.0, 3.0] * 4))
 
 
-def test_std_dev_where_the_group_does_not_divide_the_batch() -> None:
+def test_std_dev_if_the_group_size_does_not_divide_the_batch() -> None:
     x = torch.tensor([0.0, 1.0, 3.0, 1.0, 0.0, 5.0, 3.0])[:, None]  # 7 // 3 = 2 groups: samples 0 2 4 6 and 1 3 5
     out = MinibatchStdDev(group=3)(x)[:, 1]
     a, b = 1.5, math.sqrt(((4 / 3) ** 2 * 2 + (8 / 3) ** 2) / 3)
@@ -74,7 +74,7 @@ def test_std_dev_where_the_group_does_not_divide_the_batch() -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 7, 8])
-def test_std_dev_takes_any_batch_and_gives_an_image_one_channel(size: int) -> None:
+def test_std_dev_works_for_any_batch_size_and_adds_one_channel_to_images(size: int) -> None:
     torch.manual_seed(0)
     x = torch.randn(size, 3, 4, 5)
     out = MinibatchStdDev()(x)
@@ -88,7 +88,7 @@ def test_std_dev_takes_any_batch_and_gives_an_image_one_channel(size: int) -> No
         torch.testing.assert_close(out[:, 3], expected.expand(size, 4, 5))
 
 
-def test_std_dev_gradients_are_right_and_finite_for_equal_samples() -> None:
+def test_std_dev_gradients_are_correct_and_finite_for_equal_samples() -> None:
     torch.manual_seed(0)
     layer = MinibatchStdDev(group=2)
     x = torch.randn(5, 2, 2, 2, dtype=torch.float64, requires_grad=True)
@@ -100,13 +100,13 @@ def test_std_dev_gradients_are_right_and_finite_for_equal_samples() -> None:
 
 
 @pytest.mark.parametrize("layer", BOTH, ids=lambda layer: type(layer).__name__)
-def test_the_game_knows_that_samples_mix(layer: nn.Module) -> None:
+def test_minibatch_layers_declare_that_they_mix_samples(layer: nn.Module) -> None:
     assert treats_samples_independently(nn.Sequential(nn.Linear(3, 3)))
     assert not treats_samples_independently(nn.Sequential(nn.Linear(3, 3), layer))
 
 
 @pytest.mark.parametrize("setting", ["in_features", "out_features", "kernel_dim"])
-def test_sizes_are_checked(setting: str) -> None:
+def test_invalid_sizes_are_refused(setting: str) -> None:
     with pytest.raises(ValueError, match=f"{setting}=0: must be at least 1"):
         MinibatchDiscrimination(**{"in_features": 3, setting: 0})
     with pytest.raises(ValueError, match="group=0: must be at least 1"):
@@ -114,7 +114,7 @@ def test_sizes_are_checked(setting: str) -> None:
 
 
 def as_matrix(layer: nn.Module) -> Tensor:
-    """The weight in use as (outputs, all else); a transposed convolution stores its inputs first."""
+    """The normalized weight as (outputs, all other dimensions). A transposed convolution stores its inputs first."""
     weight: Tensor = layer.weight.detach()  # type: ignore[assignment]
     if isinstance(layer, nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d):
         weight = weight.transpose(0, 1)
@@ -130,8 +130,8 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_sigma_is_one(name: str) -> None:
-    """Public mistake: sigma of a transposed convolution with its inputs for its outputs."""
+def test_largest_singular_value_is_one(name: str) -> None:
+    """Common bug: for a transposed convolution, a matrix with rows of inputs instead of outputs."""
     torch.manual_seed(0)
     make, shape = LAYERS[name]
     layer = make()
@@ -144,8 +144,8 @@ def test_sigma_is_one(name: str) -> None:
     assert torch.linalg.matrix_norm(as_matrix(layer), ord=2).item() == pytest.approx(1, abs=1e-3)
 
 
-def test_wrong_way_round_sigma_would_not_be_one() -> None:
-    """The test above can tell: the two ways to make a matrix of this weight have different norms."""
+def test_largest_singular_value_of_the_wrong_matrix_is_not_one() -> None:
+    """The test above detects this: the two ways to reshape this weight to a matrix give different norms."""
     torch.manual_seed(0)
     weight = nn.ConvTranspose2d(3, 7, 2).weight.detach()
     right, wrong = (torch.linalg.matrix_norm(w.flatten(1), ord=2).item() for w in (weight.transpose(0, 1), weight))
@@ -157,10 +157,10 @@ def vectors(net: nn.Module) -> dict[str, Tensor]:
 
 
 def test_power_iteration_runs_in_train_mode_only() -> None:
-    """Public mistake: a power iteration at every use, so that evaluation changes the network."""
+    """Common bug: a power iteration in every forward pass, so that evaluation changes the network."""
     torch.manual_seed(0)
     net = apply_spectral_norm(nn.Sequential(nn.Linear(20, 30), nn.ReLU(), nn.Linear(30, 1)))
-    net[0].parametrizations.weight.original.data.normal_()  # the vectors no longer fit, so an iteration shows
+    net[0].parametrizations.weight.original.data.normal_()  # so that an iteration changes the vectors
     before = vectors(net)
     net.eval()(torch.randn(2, 20))
     assert all(torch.equal(before[key], value) for key, value in vectors(net).items())
@@ -168,8 +168,8 @@ def test_power_iteration_runs_in_train_mode_only() -> None:
     assert not torch.equal(before["0.parametrizations.weight.0._u"], vectors(net)["0.parametrizations.weight.0._u"])
 
 
-def test_spectral_norm_is_in_the_state_dict_and_goes_on_from_it() -> None:
-    """Public mistake: singular vectors as plain attributes, which a resume draws anew."""
+def test_spectral_norm_is_saved_in_the_state_dict_and_resumes_from_it() -> None:
+    """Common bug: singular vectors as plain attributes, which are random again after a resume."""
     torch.manual_seed(0)
     net, other = (apply_spectral_norm(nn.Sequential(nn.Linear(20, 30), nn.Conv1d(30, 2, 1))) for _ in range(2))
     assert len(vectors(net)) == 4  # u and v of two layers
@@ -181,7 +181,7 @@ def test_spectral_norm_is_in_the_state_dict_and_goes_on_from_it() -> None:
     assert all(torch.equal(value, vectors(other)[key]) for key, value in vectors(net).items())
 
 
-def test_spectral_norm_twice_is_once_and_leaves_norm_layers_alone() -> None:
+def test_spectral_norm_is_applied_once_and_not_to_norm_layers() -> None:
     net = apply_spectral_norm(apply_spectral_norm(nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))))
     assert len(net[0].parametrizations.weight) == 1
     assert type(net[1]) is nn.BatchNorm1d

@@ -1,4 +1,4 @@
-"""`ganrun evaluate`: any metric of a run, at any checkpoint, added to what the run has recorded."""
+"""`ganrun evaluate`: any metric of a run, at any checkpoint, added to the results of the run."""
 
 import shutil
 from pathlib import Path
@@ -19,7 +19,7 @@ RUN = [*NO_METRIC, "metric=distribution", "metric.distribution.num=1000"]
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of six steps with checkpoints at 3 and 6, and an EMA of G."""
+    """A run of six steps with checkpoints at steps 3 and 6, and an EMA of G."""
     folder = tmp_path_factory.mktemp("trained")
     train_in(folder, [*RUN, "train.steps=6", "run_dir=r"])
     return folder / "r"
@@ -27,11 +27,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def finished(trained: Path, tmp_path: Path) -> Path:
-    """A copy of that run, for this test alone."""
+    """A copy of that run for one test."""
     return shutil.copytree(trained, tmp_path / "r")
 
 
-def test_the_runs_own_metrics_are_found_again_and_nothing_is_doubled(finished: Path, here) -> None:
+def test_metrics_of_the_run_are_reproduced_without_duplicates(finished: Path, here) -> None:
     result, ks, events = result_of(finished), recorded(finished, "metric/ks_1k"), curves(finished)
     code, out, _ = here("evaluate", "run_dir=r")
     assert code == 0
@@ -40,7 +40,7 @@ def test_the_runs_own_metrics_are_found_again_and_nothing_is_doubled(finished: P
     assert ks[0][0] == 6
 
 
-def test_a_numbered_checkpoint_has_the_metrics_of_a_run_that_ended_there(finished: Path, here, tmp_path: Path) -> None:
+def test_checkpoint_of_a_step_has_the_metrics_of_a_run_that_ended_there(finished: Path, here, tmp_path: Path) -> None:
     assert here(*RUN, "train.steps=3", "run_dir=short")[0] == 0
     assert here("evaluate", "run_dir=r", "checkpoint=3")[0] == 0
     short, (found,) = result_of(tmp_path / "short"), result_of(finished)["evaluations"]
@@ -53,7 +53,7 @@ def test_a_numbered_checkpoint_has_the_metrics_of_a_run_that_ended_there(finishe
     ]
 
 
-def test_an_evaluation_of_a_killed_run_is_kept_when_it_has_been_resumed(finished: Path, here) -> None:
+def test_evaluation_of_a_killed_run_is_kept_after_resume(finished: Path, here) -> None:
     checkpoint.path_of(finished / "checkpoints", 6).unlink()
     (finished / "result.json").unlink()
     assert here("evaluate", "run_dir=r", "checkpoint=3", "ema=false")[0] == 0
@@ -64,7 +64,7 @@ def test_an_evaluation_of_a_killed_run_is_kept_when_it_has_been_resumed(finished
     assert recorded(finished, "metric_raw/w1_1k") == [(3, found["metrics"]["w1_1k"])]
 
 
-def test_metrics_that_the_run_was_not_given_join_those_of_its_end(finished: Path, here) -> None:
+def test_new_metrics_are_added_to_the_final_metrics(finished: Path, here) -> None:
     before = result_of(finished)["metrics"]
     assert here("evaluate", "run_dir=r", "metric=[divergence,theory]", "metric.divergence.num=2000")[0] == 0
     after = result_of(finished)["metrics"]
@@ -73,7 +73,7 @@ def test_metrics_that_the_run_was_not_given_join_those_of_its_end(finished: Path
     assert recorded(finished, "metric/jsd_128bins_2k") == [(6, after["jsd_128bins_2k"])]
 
 
-def test_metrics_of_another_seed_or_of_g_itself_are_kept_apart(finished: Path, here) -> None:
+def test_metrics_with_another_seed_or_of_g_are_stored_separately(finished: Path, here) -> None:
     own = result_of(finished)["metrics"]["w1_1k"]
     for setting in ("ema=false", "seed=5", "seed=5"):
         assert here("evaluate", "run_dir=r", setting)[0] == 0
@@ -91,7 +91,7 @@ def test_metrics_of_another_seed_or_of_g_itself_are_kept_apart(finished: Path, h
     assert recorded(finished, "metric/w1_1k") == [(6, own)]
 
 
-def test_a_run_without_a_metric_can_be_given_one(here, tmp_path: Path) -> None:
+def test_metric_of_a_run_without_metrics(here, tmp_path: Path) -> None:
     assert here(*NO_METRIC, "train.steps=1", "run_dir=r")[0] == 0
     code, _, err = here("evaluate", "run_dir=r")
     assert (code, err) == (2, "run_dir=r: has no metric of its own; choose one, as in metric=distribution.\n")
@@ -99,7 +99,7 @@ def test_a_run_without_a_metric_can_be_given_one(here, tmp_path: Path) -> None:
     assert result_of(tmp_path / "r")["metrics"].keys() >= {"ks_100", "mean_true"}
 
 
-def test_without_an_ema_there_is_one_generator(here, tmp_path: Path) -> None:
+def test_run_without_ema_has_one_generator(here, tmp_path: Path) -> None:
     assert here(*RUN, "train.steps=3", "train.ema=0", "run_dir=r")[0] == 0
     before = result_of(tmp_path / "r")
     assert here("evaluate", "run_dir=r", "ema=false")[0] == 0
@@ -111,7 +111,7 @@ def test_figures_and_diagnosis_still_work_after_an_evaluation(finished: Path, he
     diagnosis = here("diagnose", "run_dir=r")[1]
     assert here("evaluate", "run_dir=r", "checkpoint=3")[0] == 0
     assert here("diagnose", "run_dir=r")[1] == diagnosis
-    rows = list(RunDir(finished).metrics())
+    rows = list(RunDir(finished).rows())
     assert "metric/ks_1k" in repeated_keys(rows, RunDir(finished).metric_keys())
     assert list(curve(rows, "metric/ks_1k")[0]) == [3, 6]
     assert here("figures", "run_dir=r", "animation=false")[0] == 0
@@ -119,7 +119,7 @@ def test_figures_and_diagnosis_still_work_after_an_evaluation(finished: Path, he
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_evaluated_and_then_continues_bit_for_bit(here, tmp_path: Path) -> None:
+def test_killed_run_is_evaluated_and_then_resumes_bit_for_bit(here, tmp_path: Path) -> None:
     line = [*RUN, "train.steps=9", "train.metric_every=3", "train.log_every=1"]
     assert here(*line, "run_dir=whole")[0] == 0
     kill_at(8, [*line, "run_dir=killed"], tmp_path)
@@ -138,7 +138,7 @@ def test_a_killed_run_is_evaluated_and_then_continues_bit_for_bit(here, tmp_path
 
 
 @pytest.mark.slow
-def test_the_events_of_a_run_in_two_parts_stay_in_order(here, tmp_path: Path) -> None:
+def test_events_of_a_resumed_run_stay_in_order(here, tmp_path: Path) -> None:
     line = [*RUN, "train.steps=9", "train.keep_checkpoints=3", "run_dir=r"]
     assert here(*line)[0] == 0
     run = tmp_path / "r"
@@ -153,17 +153,17 @@ def test_the_events_of_a_run_in_two_parts_stay_in_order(here, tmp_path: Path) ->
     assert [step for step, _ in curves(run)["loss/d"]] == [3, 6, 9]
 
 
-def test_a_run_under_way_is_evaluated_and_left_alone(finished: Path, here) -> None:
+def test_active_run_is_evaluated_but_not_modified(finished: Path, here) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     with RunDir(finished):
         code, out, err = here("evaluate", "run_dir=r", "metric=divergence", "metric.divergence.num=100")
     assert code == 0
     assert "jsd_128bins_100" in out
-    assert err == "run_dir=r: is under way, so nothing was recorded.\n"
+    assert err == "run_dir=r: another process is writing to it, so nothing was recorded.\n"
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_of_an_older_ganrun_has_the_defaults_of_what_it_does_not_know(finished: Path, here) -> None:
+def test_run_of_an_older_version_gets_defaults_for_new_settings(finished: Path, here) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())
     del config["train"]["label_noise"], config["train"]["pretrain_d"], config["data"]["verify"]
     (finished / "config.yaml").write_text(yaml.safe_dump(config))
@@ -180,7 +180,7 @@ CANNOT_WORK = [
     (["metric=modes", "metric.modes.nun=3"], "no such setting; did you mean metric.modes.num?"),
     (["metric=modes", "metric.modes.num=0"], "metric.modes.num=0: must be at least 1."),
     (["metric=modes"], "metric=modes: needs data whose modes are known"),
-    (["metric=none"], "metric=none: leaves nothing to take; choose a metric, as in metric=distribution."),
+    (["metric=none"], "metric=none: leaves nothing to compute; choose a metric, as in metric=distribution."),
     (["checkpoint=77"], "no such checkpoint; saved steps: 3, 6."),
     (["checkpoint=first"], "checkpoint=first: must be"),
     (["device=gpu9"], "device=gpu9: not available here"),
@@ -190,7 +190,7 @@ CANNOT_WORK = [
 
 
 @pytest.mark.slow
-def test_settings_that_cannot_work_are_named_and_nothing_is_recorded(finished: Path, here) -> None:
+def test_invalid_settings_are_reported_and_nothing_is_recorded(finished: Path, here) -> None:
     before = {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()}
     for settings, message in CANNOT_WORK:
         code, _, err = here("evaluate", "run_dir=r", *settings)
@@ -200,7 +200,7 @@ def test_settings_that_cannot_work_are_named_and_nothing_is_recorded(finished: P
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
-def test_a_checkpoint_that_is_of_another_config(finished: Path, here) -> None:
+def test_checkpoint_with_another_config_is_refused(finished: Path, here) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())
     config["arch"]["generator"]["hidden"] = [3]
     (finished / "config.yaml").write_text(yaml.safe_dump(config))
@@ -211,7 +211,7 @@ def test_a_checkpoint_that_is_of_another_config(finished: Path, here) -> None:
 
 
 @pytest.mark.slow
-def test_data_that_moved(here, tmp_path: Path) -> None:
+def test_data_in_another_folder(here, tmp_path: Path) -> None:
     write_folder(tmp_path / "d", 12)
     line = ["data=folder", "data.root=d", "data.size=8", "train.sample_every=0", "run_dir=r", "train.steps=2"]
     assert here(*line)[0] == 0
@@ -225,10 +225,10 @@ def test_data_that_moved(here, tmp_path: Path) -> None:
     assert err == "data=moved: is a group of settings, as in data.root=DIR.\n"
 
 
-def test_a_folder_without_a_run_or_a_checkpoint(here, tmp_path: Path) -> None:
+def test_folder_without_a_run_or_checkpoint_is_refused(here, tmp_path: Path) -> None:
     assert "run_dir=nowhere: no run there" in here("evaluate", "run_dir=nowhere")[2]
     assert here(*RUN, "train.steps=1", "run_dir=r")[0] == 0
     checkpoint.path_of(tmp_path / "r" / "checkpoints", 1).unlink()
     code, _, err = here("evaluate", "run_dir=r")
     assert code == 2
-    assert err == "run_dir=r: has no checkpoint yet that can be read.\n"
+    assert err == "run_dir=r: has no readable checkpoint yet.\n"

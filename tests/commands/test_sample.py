@@ -24,11 +24,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def digits_run(trained: Path, tmp_path: Path) -> Path:
-    """The folder of samples of a run of digits, a copy for this test alone."""
+    """The sample folder of a run on digits, copied for one test."""
     return shutil.copytree(trained, tmp_path / "r") / "samples"
 
 
-def test_images_as_npz_with_a_grid(digits_run: Path, here) -> None:
+def test_images_are_saved_as_npz_with_a_grid(digits_run: Path, here) -> None:
     assert here("sample", "run_dir=r", "num=10")[0] == 0
     samples = np.load(digits_run / "sample_step_00000006_seed_0.npz")["samples"]
     assert (samples.shape, samples.dtype) == ((10, 8, 8, 1), np.uint8)
@@ -37,7 +37,7 @@ def test_images_as_npz_with_a_grid(digits_run: Path, here) -> None:
         assert grid.size == (4 * 10 + 2, 3 * 10 + 2)
 
 
-def test_images_as_png_files_are_the_same_images(digits_run: Path, here, tmp_path: Path) -> None:
+def test_png_files_contain_the_same_images(digits_run: Path, here, tmp_path: Path) -> None:
     for form in ("npz", "png"):
         assert here("sample", "run_dir=r", "num=5", f"format={form}", "out=elsewhere")[0] == 0
     samples = np.load(tmp_path / "elsewhere" / "sample_step_00000006_seed_0.npz")["samples"]
@@ -47,9 +47,7 @@ def test_images_as_png_files_are_the_same_images(digits_run: Path, here, tmp_pat
             assert np.array_equal(np.asarray(image), sample[..., 0])
 
 
-def test_the_seed_the_checkpoint_and_the_ema_matter_and_nothing_else_does(
-    digits_run: Path, here, tmp_path: Path
-) -> None:
+def test_samples_depend_only_on_seed_checkpoint_and_ema(digits_run: Path, here, tmp_path: Path) -> None:
     def draw(name: str, *settings: str) -> np.ndarray:
         assert here("sample", "run_dir=r", "num=8", f"out={name}", *settings)[0] == 0
         return np.load(next((tmp_path / name).glob("*.npz")))["samples"]
@@ -60,7 +58,7 @@ def test_the_seed_the_checkpoint_and_the_ema_matter_and_nothing_else_does(
         assert not np.array_equal(first, draw(f"other{i}", setting))
 
 
-def test_vectors_are_in_the_datas_units(here, tmp_path: Path) -> None:
+def test_vectors_have_the_units_of_the_data(here, tmp_path: Path) -> None:
     assert here("train.steps=4", "train.sample_every=0", "run_dir=r")[0] == 0
     assert here("sample", "run_dir=r", "num=500")[0] == 0
     samples = np.load(tmp_path / "r" / "samples" / "sample_step_00000004_seed_0.npz")["samples"]
@@ -80,7 +78,7 @@ CANNOT_WORK = [
 
 
 @pytest.mark.parametrize(("setting", "message"), CANNOT_WORK)
-def test_a_setting_that_cannot_work_is_named(setting: str, message: str, digits_run: Path, here) -> None:
+def test_invalid_setting_is_reported(setting: str, message: str, digits_run: Path, here) -> None:
     code, _, err = here("sample", "run_dir=r", setting)
     assert code == 2
     assert message in err

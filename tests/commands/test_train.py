@@ -1,4 +1,4 @@
-"""What `ganrun` prints when a run has ended."""
+"""The output of `ganrun` at the end of a run."""
 
 import logging
 from collections.abc import Mapping
@@ -16,14 +16,14 @@ SHORT = ["train.steps=4", "train.sample_every=0", "train.frame_every=0", "train.
 def printed(
     metrics: Mapping[str, float], keys: Mapping[str, MetricKey], caplog: pytest.LogCaptureFixture
 ) -> list[list[str]]:
-    """Each line that is printed for the metrics: the key, its value, and what stands beside it."""
+    """The printed line of each metric: its key, its value, and the related values."""
     caplog.clear()
     with caplog.at_level(logging.INFO, "ganrun"):
         print_metrics(metrics, keys)
     return [message.split(maxsplit=2) for message in caplog.messages]
 
 
-def test_each_metric_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
+def test_each_metric_is_printed_on_a_line(caplog: pytest.LogCaptureFixture) -> None:
     metrics = {"ks_100k": 0.0123456, "num_test": 10000.0, "kl": float("nan")}
     keys = {"ks_100k": MetricKey("lower"), "num_test": MetricKey()}
     assert printed(metrics, keys, caplog) == [["ks_100k", "0.01235"], ["num_test", "10,000"], ["kl", "nan"]]
@@ -33,13 +33,13 @@ def test_each_metric_has_a_line(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["  ks_100k                      1"]
 
 
-def test_the_datas_own_value_stands_beside_the_metric_alone(caplog: pytest.LogCaptureFixture) -> None:
+def test_true_value_is_printed_next_to_its_metric_only(caplog: pytest.LogCaptureFixture) -> None:
     metrics = {"mean_1k": 68.67, "std_1k": 2.5, "mean_true": 69.0, "std_true": 3.0}
     keys = {"mean_1k": MetricKey(true="mean_true"), "std_1k": MetricKey(true="std_true")}
     assert printed(metrics, keys, caplog) == [["mean_1k", "68.67", "(true: 69)"], ["std_1k", "2.5", "(true: 3)"]]
 
 
-def test_one_value_of_the_data_may_stand_beside_several_metrics(caplog: pytest.LogCaptureFixture) -> None:
+def test_true_value_is_printed_next_to_each_of_its_metrics(caplog: pytest.LogCaptureFixture) -> None:
     metrics = {"value_1k": -1.3, "value_of_optimal_d_1k": -0.8, "value_true": -1.386}
     keys = {name: MetricKey(true="value_true") for name in ("value_1k", "value_of_optimal_d_1k")}
     assert printed(metrics, keys, caplog) == [
@@ -48,8 +48,8 @@ def test_one_value_of_the_data_may_stand_beside_several_metrics(caplog: pytest.L
     ]
 
 
-def test_what_is_about_a_metric_stands_beside_it_without_its_name(caplog: pytest.LogCaptureFixture) -> None:
-    """In the order of the metrics, and the data's own value last. A key that does not begin with the metric's stays."""
+def test_related_values_are_printed_next_to_their_metric_without_its_name(caplog: pytest.LogCaptureFixture) -> None:
+    """In the order of the metrics, the true value last. Keys without the metric's key as a prefix are not shortened."""
     metrics = {"ll_10k_sigma": 0.2, "ll_10k": 225.0, "ll_10k_se": 2.0, "ll_true": 230.0, "width": 7.0}
     keys = {
         "ll_10k": MetricKey("higher", true="ll_true"),
@@ -58,7 +58,7 @@ def test_what_is_about_a_metric_stands_beside_it_without_its_name(caplog: pytest
     assert printed(metrics, keys, caplog) == [["ll_10k", "225", "(sigma: 0.2, se: 2, width: 7, true: 230)"]]
 
 
-def test_what_is_about_another_metric_and_has_something_beside_it_has_a_line_too(
+def test_related_value_with_its_own_related_values_also_gets_a_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     metrics = {"ll": 225.0, "ll_se": 2.0, "ll_anchor": 240.0, "ll_anchor_se": 3.0}
@@ -74,15 +74,15 @@ def test_what_is_about_another_metric_and_has_something_beside_it_has_a_line_too
     ]
 
 
-def test_a_name_alone_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
-    """What a metric does not declare has a line of its own, though its key goes on from another."""
+def test_key_names_alone_do_not_relate_values(caplog: pytest.LogCaptureFixture) -> None:
+    """An undeclared value gets its own line, even if its key begins with another key."""
     metrics = {"fid": 3.0, "fid_se": 0.1, "fid_true": 0.0}
     for keys in ({}, {name: MetricKey() for name in metrics}):
         assert printed(metrics, keys, caplog) == [["fid", "3"], ["fid_se", "0.1"], ["fid_true", "0"]]
 
 
-def test_a_value_whose_owner_was_not_taken_has_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
-    """As where the run directory knows keys of an earlier evaluation."""
+def test_related_value_without_its_metric_gets_its_own_line(caplog: pytest.LogCaptureFixture) -> None:
+    """For example if the run directory has declared keys of an earlier evaluation."""
     keys = {
         "fid": MetricKey("lower", true="fid_true"),
         "fid_se": MetricKey(about="fid"),
@@ -95,7 +95,7 @@ def test_a_value_whose_owner_was_not_taken_has_a_line_of_its_own(caplog: pytest.
     ]
 
 
-# Of a run
+# Output of a run
 
 
 def lines(out: str) -> dict[str, str]:
@@ -104,7 +104,7 @@ def lines(out: str) -> dict[str, str]:
     return {key: " ".join(rest.split()) for key, rest in found}
 
 
-def test_a_run_prints_its_metrics_beside_the_values_of_the_data(here, tmp_path: Path) -> None:
+def test_run_prints_its_metrics_with_the_true_values(here, tmp_path: Path) -> None:
     code, out, _ = here(*SHORT, "metric.distribution.num=1000", "metric.theory.num=1000", "run_dir=r")
     assert code == 0
     metrics, found = result_of(tmp_path / "r")["metrics"], lines(out)
@@ -120,7 +120,7 @@ def test_a_run_prints_its_metrics_beside_the_values_of_the_data(here, tmp_path: 
     assert lines(evaluated[1]) == found
 
 
-def test_a_metric_of_the_users_own_says_what_stands_beside_what(here, tmp_path: Path) -> None:
+def test_user_metric_declares_which_values_are_related(here, tmp_path: Path) -> None:
     (tmp_path / "spread_and_more.py").write_text(
         "from ganrun.protocols import MetricKey\n"
         "class Spread:\n"
@@ -140,7 +140,7 @@ def test_a_metric_of_the_users_own_says_what_stands_beside_what(here, tmp_path: 
     assert recorded(tmp_path / "r", "metric/other") == [(4, 1.5)]
 
 
-def test_a_run_that_stopped_early_prints_its_best_value(here, tmp_path: Path) -> None:
+def test_run_stopped_early_prints_its_best_value(here, tmp_path: Path) -> None:
     (tmp_path / "ever_worse.py").write_text(
         "from ganrun.protocols import MetricKey\n"
         "class Worse:\n"
@@ -156,7 +156,7 @@ def test_a_run_that_stopped_early_prints_its_best_value(here, tmp_path: Path) ->
     code, out, _ = here(*line, "train.patience=2")
     assert code == 0
     assert "finished: 3 steps in" in out
-    assert "best       error 0.25 at step 1: checkpoint=best; nothing better came, so it stopped early\n" in out
+    assert "best       error 0.25 at step 1: checkpoint=best; no improvement after that, so it stopped early\n" in out
     assert lines(out) == {"error": "0.75"}
     code, out, _ = here(*line[:-1], "run_dir=to_the_end")
     assert "best       error 0.25 at step 1: checkpoint=best\n" in out

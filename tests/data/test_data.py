@@ -1,4 +1,4 @@
-"""Data sets: fixed disjoint splits, facts read off them, and a batch order that is a function of position."""
+"""Data sets: fixed disjoint splits, their statistics, and a batch order that depends only on seed and position."""
 
 import logging
 import os
@@ -35,7 +35,7 @@ def assert_disjoint(data: Dataset) -> None:
     assert not valid & test
 
 
-def test_gaussian_has_the_numbers_asked_for_and_never_changes() -> None:
+def test_gaussian_has_the_requested_sizes_and_is_deterministic() -> None:
     data = gaussian(mean=69, std=3, num=20000, unit="inches")
     assert [len(s) for s in (data.train, data.valid, data.test)] == [20000, 2000, 2000]
     assert abs(data.train.x.mean().item() - 69) < 4 * 3 / 20000**0.5
@@ -45,7 +45,7 @@ def test_gaussian_has_the_numbers_asked_for_and_never_changes() -> None:
     assert not torch.equal(data.test.x, data.valid.x)
 
 
-def test_digits_are_shuffled_once_and_cover_every_class() -> None:
+def test_digits_are_shuffled_with_a_fixed_seed_and_cover_every_class() -> None:
     data = digits()
     assert [len(s) for s in (data.train, data.valid, data.test)] == [1297, 250, 250]
     for split in (data.train, data.valid, data.test):
@@ -56,7 +56,7 @@ def test_digits_are_shuffled_once_and_cover_every_class() -> None:
     assert torch.equal(data.train.x, digits().train.x)
 
 
-def test_decode_and_encode_are_inverse_and_span_the_value_range() -> None:
+def test_decode_and_encode_are_inverse_and_cover_the_value_range() -> None:
     spec = DataSpec((1, 16, 16), (-1.0, 1.0))
     x = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
     decoded = spec.decode(x)
@@ -64,7 +64,7 @@ def test_decode_and_encode_are_inverse_and_span_the_value_range() -> None:
     assert torch.equal(spec.encode(decoded), x)
 
 
-def test_facts_are_those_of_what_d_gets() -> None:
+def test_mean_and_std_are_those_of_the_inputs_of_d() -> None:
     data = digits()
     x = data.spec.decode(data.train.x)
     assert data.spec.mean == pytest.approx(x.mean().item(), abs=1e-5)
@@ -72,8 +72,8 @@ def test_facts_are_those_of_what_d_gets() -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4, 10, 25])
-def test_every_epoch_shows_each_example_once_and_every_batch_is_full(batch_size: int) -> None:
-    """Public mistakes: a last partial batch that counts for more; one that is left out."""
+def test_every_epoch_has_each_example_once_and_every_batch_is_full(batch_size: int) -> None:
+    """Common bugs: a last partial batch that has more weight, or that is dropped."""
     split = Split(torch.arange(10.0)[:, None], torch.arange(10))
     batches = Batches(split, DataSpec((1,)), batch_size, seed=0, device=CPU)
     drawn = [batches[i] for i in range(20)]
@@ -110,7 +110,7 @@ def test_latents_of_each_kind() -> None:
             Uniform(dim=1, low=low, high=high)
 
 
-def test_mnist_and_cifar10_are_read_in_their_own_formats(tmp_path: Path) -> None:
+def test_mnist_and_cifar10_are_read_from_their_original_formats(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     data = mnist(str(tmp_path), download=False, verify=False, num_valid=10)
     assert [len(s) for s in (data.train, data.valid, data.test)] == [50, 10, 20]
@@ -125,7 +125,7 @@ def test_mnist_and_cifar10_are_read_in_their_own_formats(tmp_path: Path) -> None
     assert data.spec.classes[data.train.y[6]] == "frog"
 
 
-def test_cifar10_planes_are_red_green_blue(tmp_path: Path) -> None:
+def test_cifar10_channels_are_red_green_blue(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     path = tmp_path / "cifar-10-batches-py" / "data_batch_1"
     batch = pickle.loads(path.read_bytes())
@@ -136,7 +136,7 @@ def test_cifar10_planes_are_red_green_blue(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("load", "write"), [(mnist, write_mnist), (cifar10, write_cifar10)])
-def test_what_is_wrong_with_a_copy_is_explained(load, write, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_errors_in_files_are_explained(load, write, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with pytest.raises(ValueError, match="Run once with"):
         load(str(tmp_path), download=False)
     write(tmp_path)
@@ -172,8 +172,8 @@ def test_folder_with_classes(tmp_path: Path) -> None:
     assert_disjoint(data)
 
 
-def test_a_checkpoint_can_hold_the_names_of_any_folders(tmp_path: Path) -> None:
-    for name in (b"caf\xe9", "ça".encode()):  # the first is no UTF-8, which torch.load refuses
+def test_checkpoint_can_contain_any_folder_names(tmp_path: Path) -> None:
+    for name in (b"caf\xe9", "ça".encode()):  # the first is not UTF-8, which torch.load refuses
         write_folder(tmp_path / "new", 4)
         (tmp_path / "new" / "cats").rename(os.fsdecode(os.fsencode(tmp_path) + b"/d-" + name))
     (tmp_path / "d").mkdir()
@@ -186,7 +186,7 @@ def test_a_checkpoint_can_hold_the_names_of_any_folders(tmp_path: Path) -> None:
     assert spec.classes == ("caf\ufffd", "ça")
 
 
-def test_folder_labels_follow_their_images(tmp_path: Path) -> None:
+def test_folder_labels_match_their_images(tmp_path: Path) -> None:
     for name, value in (("black", 0), ("white", 255)):
         (tmp_path / "d" / name).mkdir(parents=True)
         for k in range(8):
@@ -231,43 +231,43 @@ def test_folder_stays_memory_mapped(tmp_path: Path) -> None:
     entry = next((tmp_path / "cache" / "ganrun").glob("folder-*"))
     stored = np.memmap(entry / "images.bin", np.uint8, "r+", shape=(30, 3, 8, 8))
     before = data.train.x[-1].clone()
-    stored[-1] = 255 - stored[-1]  # visible through the mapping: nothing was read into memory before
+    stored[-1] = 255 - stored[-1]  # visible through the memory map, since nothing was read before
     stored.flush()
     assert not torch.equal(data.train.x[-1], before) or before.float().mean() == 127.5
 
 
-def test_a_copy_of_a_file_stays_in_its_split(tmp_path: Path) -> None:
+def test_copy_of_a_file_is_in_the_same_split(tmp_path: Path) -> None:
     write_folder(tmp_path / "d", 30)
     for path in list((tmp_path / "d").rglob("*.png")):
         path.with_name("copy-" + path.name).write_bytes(path.read_bytes())
     assert_disjoint(folder(str(tmp_path / "d"), size=8, valid=0.3, test=0.3))
 
 
-def test_depth_and_transparency_become_what_they_look_like(tmp_path: Path) -> None:
-    """Pillow's own conversion clips 16-bit gray to white, and shows the colours that transparency hides."""
+def test_16_bit_and_transparent_images_are_decoded_as_displayed(tmp_path: Path) -> None:
+    """Pillow's conversion would clip 16-bit gray to white, and show colors that transparency hides."""
     (tmp_path / "d").mkdir()
     Image.fromarray(np.full((8, 8), 32768, np.uint16)).save(tmp_path / "d" / "deep.png")
     Image.fromarray(np.full((8, 8), 0.25, np.float32)).save(tmp_path / "d" / "float.tiff")
     clear = np.zeros((8, 8, 4), np.uint8)
-    clear[..., 0] = 255  # red, but invisible
+    clear[..., 0] = 255  # red, but transparent
     Image.fromarray(clear).save(tmp_path / "d" / "clear.png")
     data = folder(str(tmp_path / "d"), size=8, valid=0, test=0)
     assert sorted(int(x.float().mean()) for x in data.train.x) == [64, 128, 255]
     assert all(x.unique().numel() == 1 for x in data.train.x)
 
 
-def test_odd_files_do_not_stop_a_folder(tmp_path: Path) -> None:
+def test_unusual_files_in_a_folder_are_handled(tmp_path: Path) -> None:
     write_folder(tmp_path / "d")
     (tmp_path / "d" / "cats" / "nowhere.png").symlink_to("gone.png")
     os.mkfifo(tmp_path / "d" / "cats" / "pipe.png")
-    (tmp_path / "d" / "birds").symlink_to("cats")  # another name for the same
+    (tmp_path / "d" / "birds").symlink_to("cats")  # a link to the same folder
     (tmp_path / "d" / "cats" / "loop").symlink_to(tmp_path / "d")
     data = folder(str(tmp_path / "d"), size=8, valid=0, test=0)
     assert len(data.train) == 12
 
 
 @pytest.mark.parametrize("damage", ["index.json", "images.bin", "garbage"])
-def test_a_damaged_cache_is_made_anew(damage: str, tmp_path: Path) -> None:
+def test_damaged_cache_is_rebuilt(damage: str, tmp_path: Path) -> None:
     write_folder(tmp_path / "d")
     first = folder(str(tmp_path / "d"), size=8)
     entry = next((tmp_path / "cache" / "ganrun").glob("folder-*"))
@@ -286,7 +286,7 @@ def test_moments_of_a_folder_are_those_of_its_training_split(tmp_path: Path) -> 
     assert data.spec.std == pytest.approx(x.std(correction=0).item(), abs=1e-5)
 
 
-def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_unreadable_files_are_reported_and_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_folder(tmp_path / "d")
     (tmp_path / "d" / "cats" / "broken.png").write_bytes(b"no image")
     whole = (tmp_path / "d" / "cats" / "1.png").read_bytes()
@@ -302,8 +302,8 @@ def test_unreadable_files_are_named_and_skipped(tmp_path: Path, caplog: pytest.L
 
 
 @pytest.mark.parametrize("turn", range(10))
-def test_images_are_turned_as_their_exif_data_say_whatever_else_these_say(turn: int, tmp_path: Path) -> None:
-    """A width of type ASCII, with which Pillow's own exif_transpose fails."""
+def test_images_are_rotated_by_their_exif_orientation_despite_invalid_exif_data(turn: int, tmp_path: Path) -> None:
+    """The EXIF data have a width of type ASCII, for which Pillow's exif_transpose fails."""
     source = Image.new("L", (16, 16))
     source.paste(255, (0, 0, 8, 4))
     for kind, other in (("odd", struct.pack("<HHI4s", 0x100, 2, 4, b"abc")), ("usual", b"")):
@@ -332,7 +332,7 @@ def test_images_are_turned_as_their_exif_data_say_whatever_else_these_say(turn: 
         ({"a.png": b"x"}, {"valid": 0.6, "test": 0.4}, "sum to less than 1"),
     ],
 )
-def test_what_is_wrong_with_a_folder_is_explained(files: dict, settings: dict, message: str, tmp_path: Path) -> None:
+def test_errors_in_a_folder_are_explained(files: dict, settings: dict, message: str, tmp_path: Path) -> None:
     for name, data in files.items():
         (tmp_path / "d").mkdir(exist_ok=True)
         (tmp_path / "d" / name).write_bytes(data)

@@ -1,4 +1,4 @@
-"""Faces: every form of a data set gives the same examples, and what is wrong with a copy is explained."""
+"""Face data: all file formats of a data set give the same examples, and errors in files are explained."""
 
 import hashlib
 from collections.abc import Callable
@@ -21,7 +21,7 @@ HEADS = {"fer2013.csv": "emotion,pixels,Usage", "icml_face_data.csv": "emotion, 
 
 
 def write_csv(path: Path, data: Dataset) -> None:
-    """The splits of `data` as one of Kaggle's two files, by its name."""
+    """Write the splits of `data` as one of the two files of Kaggle, selected by its name."""
     lines = [HEADS[path.name]]
     for usage, split in (("Training", data.train), ("PublicTest", data.valid), ("PrivateTest", data.test)):
         for x, y in zip(split.x, split.y, strict=True):
@@ -42,7 +42,7 @@ def assert_same(one: Dataset, other: Dataset) -> None:
         assert torch.equal(a.y, b.y)
 
 
-def test_fer2013_is_read_in_its_order(tmp_path: Path) -> None:
+def test_fer2013_keeps_the_order_of_its_files(tmp_path: Path) -> None:
     write_fer2013(tmp_path, train=14, held_out=7)
     data = fer2013(str(tmp_path), verify=False)
     stored = (tmp_path / "FER2013Idx" / "raw" / "t10k-images-idx3-ubyte").read_bytes()[16:]
@@ -54,7 +54,7 @@ def test_fer2013_is_read_in_its_order(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("folder", ["", "fer2013"])
 @pytest.mark.parametrize("name", HEADS)
-def test_every_form_of_fer2013_gives_the_same(name: str, folder: str, tmp_path: Path) -> None:
+def test_all_formats_of_fer2013_give_the_same_data(name: str, folder: str, tmp_path: Path) -> None:
     write_fer2013(tmp_path / "idx")
     expected = fer2013(str(tmp_path / "idx"), verify=False)
     write_csv(tmp_path / "csv" / folder / name, expected)
@@ -81,7 +81,7 @@ ROW = " ".join(["7"] * 2304)
         ),
     ],
 )
-def test_what_is_wrong_with_a_csv_is_explained(text: str, message: str, tmp_path: Path) -> None:
+def test_errors_in_a_csv_file_are_explained(text: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "fer2013.csv").write_text(text)
     with pytest.raises(ValueError, match=rf"^data.root=.*: FER2013 there cannot be read \(.*{message}.*\); remove it"):
         fer2013(str(tmp_path), verify=False)
@@ -89,7 +89,7 @@ def test_what_is_wrong_with_a_csv_is_explained(text: str, message: str, tmp_path
         fer2013(str(tmp_path))
 
 
-def test_what_is_wrong_with_idx_files_is_explained(tmp_path: Path) -> None:
+def test_errors_in_idx_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no FER2013 there.*kaggle.com.*put fer2013.csv"):
         fer2013(str(tmp_path))
     write_fer2013(tmp_path)
@@ -124,7 +124,7 @@ def contents(split: Split) -> list[bytes]:
 
 
 def assert_folds(load: Callable[[int], Dataset], sizes: list[int]) -> None:
-    """Five divisions: in each every example is once, and over all of them every example is tested once."""
+    """Check five splits: each has every example once, and every example is in the test data of one."""
     tested: list[bytes] = []
     for fold in range(5):
         data = load(fold)
@@ -156,13 +156,13 @@ def test_folds_of_fer2013_depend_on_content_and_not_on_order(tmp_path: Path) -> 
     assert contents(tested[0]) != contents(data.train[:20])
 
 
-def test_folds_of_fer2013_keep_labels_and_divide_no_copies(tmp_path: Path) -> None:
-    """Images that say their label in their first pixel, each one five times."""
+def test_folds_of_fer2013_keep_labels_and_copies_together(tmp_path: Path) -> None:
+    """With images whose first pixel is their label, each five times."""
     write_fer2013(tmp_path, train=60, held_out=20)
     for name in ("train", "t10k"):
         path = tmp_path / "FER2013Idx" / "raw" / f"{name}-images-idx3-ubyte"
         head, images = path.read_bytes()[:16], np.frombuffer(path.read_bytes()[16:], np.uint8).copy().reshape(-1, 2304)
-        images[:] = (np.arange(len(images)) % 7)[:, None]  # as labels are
+        images[:] = (np.arange(len(images)) % 7)[:, None]  # like the labels
         images[:, 1] = np.arange(len(images)) % 4
         path.write_bytes(head + images.tobytes())
     data = fer2013(str(tmp_path), verify=False, fold=2)
@@ -180,7 +180,7 @@ def people(split: Split) -> list[int]:
 
 
 def write_people(root: Path) -> None:
-    """Faces as gray as 6 times the number of their person, plus 3, but for the least and the greatest value."""
+    """Faces of constant gray, 6 times the number of the person plus 3, except for the smallest and largest value."""
     write_olivetti(root)
     faces = np.repeat(np.arange(40) * 6 + 3, 10).astype(np.uint8)[:, None].repeat(4096, 1)
     faces[0, :2] = 0, 242
@@ -193,7 +193,7 @@ def test_folds_of_olivetti(tmp_path: Path) -> None:
         assert_folds(lambda fold, h=held_out: olivetti(str(tmp_path), False, False, h, fold), [280, 40, 80])
 
 
-def test_no_image_of_a_held_out_person_is_trained_on(tmp_path: Path) -> None:
+def test_images_of_held_out_people_are_not_in_the_training_data(tmp_path: Path) -> None:
     write_people(tmp_path)
     for fold in range(5):
         data = olivetti(str(tmp_path), download=False, verify=False, fold=fold)
@@ -204,7 +204,7 @@ def test_no_image_of_a_held_out_person_is_trained_on(tmp_path: Path) -> None:
         assert data.spec.classes == ()
 
 
-def test_people_are_classes_where_images_are_held_out(tmp_path: Path) -> None:
+def test_people_are_classes_if_images_are_held_out(tmp_path: Path) -> None:
     write_people(tmp_path)
     data = olivetti(str(tmp_path), download=False, verify=False, held_out="images", fold=3)
     assert data.spec.num_classes == 40
@@ -213,10 +213,10 @@ def test_people_are_classes_where_images_are_held_out(tmp_path: Path) -> None:
         assert split.y.tolist() == people(split)
 
 
-def test_olivetti_is_read_upright_and_in_scikit_learns_two_places(tmp_path: Path) -> None:
+def test_olivetti_is_read_upright_from_both_folders_of_scikit_learn(tmp_path: Path) -> None:
     write_olivetti(tmp_path)
     faces = np.zeros((400, 64, 64), np.uint8)
-    faces[:, :16] = 242  # in MATLAB's order the first axis is the horizontal one
+    faces[:, :16] = 242  # in MATLAB's order the first axis is horizontal
     for folder in ("a", "b/olivetti"):
         (tmp_path / folder).mkdir(parents=True)
         joblib.dump(faces.reshape(400, 4096), tmp_path / folder / "olivetti_py3.pkz")
@@ -227,7 +227,7 @@ def test_olivetti_is_read_upright_and_in_scikit_learns_two_places(tmp_path: Path
         assert (x[:, :, 14:] == 0).all()
 
 
-def test_what_is_wrong_with_olivetti_is_explained(tmp_path: Path) -> None:
+def test_errors_in_olivetti_files_are_explained(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^data.root=.*: no Olivetti faces there .* Run once with data.download=true"):
         olivetti(str(tmp_path), download=False)
     assert not any(tmp_path.iterdir())
@@ -245,7 +245,7 @@ def test_what_is_wrong_with_olivetti_is_explained(tmp_path: Path) -> None:
         olivetti(str(tmp_path), verify=False)
 
 
-def test_a_failed_download_of_olivetti_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_of_olivetti_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("no route to host")
 
@@ -258,7 +258,7 @@ def test_a_failed_download_of_olivetti_is_one_sentence(tmp_path: Path, monkeypat
 
 
 @pytest.mark.parametrize("fold", range(5))
-def test_tfd_trains_on_unlabeled_images_or_on_the_folds_own(fold: int, tmp_path: Path) -> None:
+def test_tfd_trains_on_unlabeled_images_or_on_those_of_the_fold(fold: int, tmp_path: Path) -> None:
     fields = write_tfd(tmp_path)
     stored = [image.tobytes() for image in fields["images"]]
     expected = {
@@ -278,7 +278,7 @@ def test_tfd_trains_on_unlabeled_images_or_on_the_folds_own(fold: int, tmp_path:
     assert labeled.test.y.tolist() == (fields["labs_ex"][fields["folds"][:, fold] == 3, 0] - 1).tolist()
 
 
-def test_tfd_may_lie_in_a_folder_of_its_own(tmp_path: Path) -> None:
+def test_tfd_can_be_in_its_own_subfolder(tmp_path: Path) -> None:
     write_tfd(tmp_path / "TFD")
     assert len(tfd(str(tmp_path)).train) == 30
 
@@ -302,14 +302,14 @@ FOLDS_OF = np.zeros((80, 5), np.uint8)
         ({"labs_ex": np.zeros((80, 1))}, "a labeled image whose labs_ex is not in 1..7"),
     ],
 )
-def test_what_is_wrong_with_tfd_is_explained(changes: dict, message: str, tmp_path: Path) -> None:
+def test_errors_in_tfd_files_are_explained(changes: dict, message: str, tmp_path: Path) -> None:
     write_tfd(tmp_path, **changes)
     with pytest.raises(ValueError, match=f"^data.root=.*: TFD_48x48.mat there .*{message}") as caught:
         tfd(str(tmp_path), train="labeled")
     assert str(caught.value).count("\n") == 0
 
 
-def test_a_file_that_is_no_tfd_is_refused(tmp_path: Path) -> None:
+def test_file_that_is_not_tfd_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"no TFD there .* not public; .* data=fer2013, data=olivetti or data=faces"):
         tfd(str(tmp_path))
     with pytest.raises(ValueError, match=r"data.fold=5: must be 0, 1, 2, 3 or 4\."):
@@ -328,20 +328,20 @@ def test_a_file_that_is_no_tfd_is_refused(tmp_path: Path) -> None:
             tfd(str(tmp_path))
 
 
-# ---- any faces
+# ---- other faces
 
 
-def test_a_folder_of_faces_becomes_as_tfd(tmp_path: Path) -> None:
+def test_folder_of_faces_is_converted_to_the_format_of_tfd(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     wide = np.zeros((60, 100, 3), np.uint8)
-    wide[:, 20:80] = 0, 255, 0  # the centered square
+    wide[:, 20:80] = 0, 255, 0  # the central square
     Image.fromarray(wide).save(tmp_path / "d" / "wide.png")
     x = run_of("data=faces", f"data.root={tmp_path / 'd'}", "data.valid=0", "data.test=0", "arch=mlp").dataset.train.x
     assert x.shape == (1, 1, 48, 48)
-    assert ((x.float() - 150).abs() < 6).all()  # 0.587 of 255, the luma of green; the filter blurs the cut a little
+    assert ((x.float() - 150).abs() < 6).all()  # the luma of green, 0.587 * 255; the filter blurs the edge slightly
 
 
-# ---- the real ones
+# ---- real data
 
 
 def test_real_fer2013(shared_data: Path) -> None:
@@ -369,14 +369,14 @@ def test_real_olivetti(shared_data: Path) -> None:
     data = olivetti(str(shared_data), download=False)
     assert [len(s) for s in splits(data)] == [280, 40, 80]
     every = np.concatenate([s.x.numpy() for s in splits(data)])
-    assert every.mean() == pytest.approx(132.384, abs=0.05)  # that of the originals; the filter keeps means
+    assert every.mean() == pytest.approx(132.384, abs=0.05)  # the mean of the originals, which the filter keeps
     assert data.test.x[0, 0, 24, 20:25].tolist() == pytest.approx([163, 165, 165, 174, 181], abs=1)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", HEADS)
 def test_real_csv_files_of_fer2013(name: str, shared_data: Path, tmp_path: Path) -> None:
-    """Written from the idx files they have the published md5s, and are read as the same."""
+    """CSV files written from the idx files have the published MD5 checksums and give the same data."""
     data = fer2013(str(shared_data))
     write_csv(tmp_path / "fer2013" / name, data)
     assert_same(fer2013(str(tmp_path)), data)

@@ -1,4 +1,4 @@
-"""Data of known density: the density is exact, and the samples are of it."""
+"""Data with known density: the density is exact, and the samples follow it."""
 
 import math
 from collections.abc import Callable
@@ -26,12 +26,12 @@ MIXTURES: dict[str, Callable[..., Dataset]] = {
 
 
 def critical(x: Tensor) -> float:
-    """The Kolmogorov-Smirnov distance that one set of samples in a thousand exceeds."""
+    """The Kolmogorov-Smirnov distance that is exceeded with probability 0.001."""
     return 1.95 / len(x) ** 0.5
 
 
 def reference(mixture: Mixture) -> MixtureSameFamily:
-    """The same distribution, out of torch's own parts."""
+    """The same distribution built from classes of torch."""
     std = mixture.mode_std[:, None].expand_as(mixture.modes)
     parts = Independent(Normal(mixture.modes, std), 1)
     return MixtureSameFamily(Categorical(mixture.weights), parts)
@@ -42,7 +42,7 @@ def marginal(mixture: Mixture, axis: int) -> Mixture:
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_log_density_is_that_of_torchs_own_mixture(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_density_equals_that_of_torchs_mixture(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     mixture = MIXTURES[name](10).distribution
     x = 3 * torch.randn(4, 50, mixture.dim, generator=generator(0, "x"), dtype=torch.float64)
     expected = reference(mixture).log_prob(x)
@@ -56,7 +56,7 @@ def test_log_density_is_that_of_torchs_own_mixture(name: str, monkeypatch: pytes
 
 @pytest.mark.parametrize("name", MIXTURES)
 def test_density_integrates_to_one(name: str) -> None:
-    """By a sum over points much closer than the standard deviation, which for Gaussians is exact to rounding."""
+    """By a sum over points much denser than the standard deviation, which for Gaussians is exact up to rounding."""
     mixture = MIXTURES[name](10).distribution
     std, reach = mixture.mode_std.min().item(), 8 * mixture.mode_std.max().item()
     box = [torch.arange(m.min() - reach, m.max() + reach, std / 2, dtype=torch.float64) for m in mixture.modes.T]
@@ -82,17 +82,17 @@ def test_samples_follow_the_distribution_along_each_axis(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["ring", "grid"])
-def test_each_mode_has_its_share_and_its_shape(name: str) -> None:
+def test_each_mode_has_its_weight_and_shape(name: str) -> None:
     data = MIXTURES[name]()
     distance, nearest = data.distribution.distances(data.train.x).min(1)
     counts = nearest.bincount(minlength=len(data.distribution.modes))
     expected = NUM / len(counts)
     assert (counts - expected).abs().max() < 4 * expected**0.5
-    squared = (distance / data.distribution.mode_std[0]) ** 2 / 2  # exponential of rate 1
+    squared = (distance / data.distribution.mode_std[0]) ** 2 / 2  # exponentially distributed with rate 1
     assert kolmogorov_smirnov(squared, torch.distributions.Exponential(1.0)) < critical(squared)
 
 
-def test_distribution_function_is_the_integral_of_the_density() -> None:
+def test_cdf_is_the_integral_of_the_density() -> None:
     mixture = MIXTURES["mixture1d"](10).distribution
     x = torch.linspace(-8, 10, 20001, dtype=torch.float64)
     integral = torch.cumulative_trapezoid(mixture.log_prob(x).exp(), x)
@@ -102,7 +102,7 @@ def test_distribution_function_is_the_integral_of_the_density() -> None:
         MIXTURES["ring"](10).distribution.cdf(torch.zeros(3, 2))
 
 
-def test_sampling_takes_torchs_shapes_and_its_global_state() -> None:
+def test_sampling_accepts_torchs_shapes_and_uses_its_global_random_state() -> None:
     for name, shape in (("mixture1d", (5, 3)), ("ring", (5, 3, 2))):
         mixture = MIXTURES[name](10).distribution
         torch.manual_seed(3)
@@ -115,7 +115,7 @@ def test_sampling_takes_torchs_shapes_and_its_global_state() -> None:
 
 
 @pytest.mark.parametrize("name", [*MIXTURES, "dirac"])
-def test_splits_are_of_the_size_asked_for_and_never_change(name: str) -> None:
+def test_splits_have_the_requested_sizes_and_are_deterministic(name: str) -> None:
     make = MIXTURES.get(name, lambda num: dirac(0, num))
     data, again = make(2000), make(2000)
     assert [len(s) for s in (data.train, data.valid, data.test)] == [2000, 200, 200]
@@ -126,7 +126,7 @@ def test_splits_are_of_the_size_asked_for_and_never_change(name: str) -> None:
         assert len({split.x[0].numpy().tobytes() for split in (data.train, data.valid, data.test)}) == 3
 
 
-def test_gaussian_is_drawn_as_it_always_was() -> None:
+def test_gaussian_samples_are_the_same_as_in_earlier_versions() -> None:
     source = generator(0, "gaussian")
     expected = [69 + 3 * torch.randn(n, 1, generator=source) for n in (1000, 100, 100)]
     data = gaussian(69, 3, 1000)
@@ -135,7 +135,7 @@ def test_gaussian_is_drawn_as_it_always_was() -> None:
 
 
 @pytest.mark.parametrize("name", MIXTURES)
-def test_facts_are_the_distributions_own(name: str) -> None:
+def test_mean_and_std_are_those_of_the_distribution(name: str) -> None:
     data = MIXTURES[name]()
     x = data.distribution.draw(400_000, generator(0, "facts"))
     assert data.spec.mean == pytest.approx(x.mean().item(), abs=0.02)
@@ -145,7 +145,7 @@ def test_facts_are_the_distributions_own(name: str) -> None:
 def test_ring_and_grid_have_the_published_constants() -> None:
     modes = MIXTURES["ring"](10).distribution.modes
     assert torch.allclose(modes.norm(dim=1), torch.tensor(2.0).double())
-    gaps = (modes - modes.roll(1, 0)).norm(dim=1)  # a chord over an eighth of the circle
+    gaps = (modes - modes.roll(1, 0)).norm(dim=1)  # a chord of an eighth of the circle
     assert torch.allclose(gaps, torch.tensor(4 * math.sin(math.pi / 8)).double())
     assert torch.allclose(modes[0], torch.tensor([2.0, 0.0]).double())
     modes = MIXTURES["grid"](10).distribution.modes
@@ -161,19 +161,19 @@ def test_published_constants_are_the_defaults() -> None:
         assert torch.equal(distribution.mode_std, expected(10).distribution.mode_std)
 
 
-def test_spiral_is_archimedean_and_without_beads() -> None:
+def test_spiral_is_archimedean_with_even_density() -> None:
     mixture = MIXTURES["spiral"](10).distribution
     radius = mixture.modes.norm(dim=1)
     angle = torch.atan2(mixture.modes[:, 1], mixture.modes[:, 0])
-    turned = radius * (2 * math.pi * 2 / 2) - angle  # a whole number of turns, if the radius grows with the angle
+    turned = radius * (2 * math.pi * 2 / 2) - angle  # a whole number of turns if radius and angle are proportional
     assert torch.allclose(turned / (2 * math.pi), (turned / (2 * math.pi)).round(), atol=1e-9)
     assert 1.9 < radius.max() <= 2
     inner = mixture.modes[10:-10]
     ratio = mixture.log_prob((inner[1:] + inner[:-1]) / 2) - mixture.log_prob(inner[1:])
-    assert ratio.abs().max() < 0.05  # between two modes it is as dense as on one
+    assert ratio.abs().max() < 0.05  # the density between two modes equals that at a mode
 
 
-def test_a_point_mass_lies_where_it_is_put_and_has_no_density() -> None:
+def test_dirac_is_a_point_mass_without_a_density() -> None:
     for at in (0, 2.5):
         data = dirac(at, 20)
         assert data.train.x.unique().tolist() == [at]
@@ -212,7 +212,7 @@ def _mixture1d(**changes: object) -> Dataset:
         (lambda: gaussian(0, 1, 0), "data.num=0: must be at least 1"),
     ],
 )
-def test_what_is_wrong_is_explained(make: Callable[[], Dataset], message: str) -> None:
+def test_invalid_settings_are_explained(make: Callable[[], Dataset], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 

@@ -1,4 +1,4 @@
-"""The diagnosis of a run: each finding there and not there, its remedy, and what a run says of it."""
+"""The diagnosis of a run: each finding with and without its cause, its remedy, and the output of a run."""
 
 import functools
 import json
@@ -42,24 +42,24 @@ GOOD |= {"pairs": 0.55, "pairs_swing": 0.03, "pairs_wrong": 0.0, "slope": 1.0, "
 POOR = {"energy": 0.4, "coverage": 0.1, "astray": 0.9, "two_sample": 1.0, "pairs": 0.8}
 CASES: list[tuple[dict[str, float], str]] = [
     ({}, "healthy"),
-    ({"pairs": 0.99, "pairs_swing": 0.5, "pairs_wrong": 0.5, "slope": 0.0}, "healthy"),  # for the samples are good
-    ({"coverage": 0.5, "astray": 0.5, "two_sample": 0.9, "pairs": 0.9}, "healthy"),  # of images, real enough
+    ({"pairs": 0.99, "pairs_swing": 0.5, "pairs_wrong": 0.5, "slope": 0.0}, "healthy"),  # the samples are good
+    ({"coverage": 0.5, "astray": 0.5, "two_sample": 0.9, "pairs": 0.9}, "healthy"),  # images: real enough
     (POOR, "not_converged"),
     ({**POOR, "pairs": 0.97}, "d_too_strong"),
     ({**POOR, "pairs": 0.97, "slope": 0.01}, "vanishing_gradients"),
     ({**POOR, "pairs": 0.97, "g_gradient": 0.001}, "vanishing_gradients"),
-    ({**POOR, "pairs": 0.8, "slope": 0.01}, "not_converged"),  # D is not sure of it
+    ({**POOR, "pairs": 0.8, "slope": 0.01}, "not_converged"),  # D is not confident
     ({**POOR, "pairs": 0.55}, "d_blind"),
     ({**POOR, "pairs": 0.0}, "d_blind"),
     (
         {**POOR, "pairs": 0.55, "two_sample": 0.7},
         "not_converged",
-    ),  # nor does the classifier
+    ),  # nor does the two-sample classifier
     ({**POOR, "pairs": 0.55, "pairs_swing": 0.3, "pairs_wrong": 0.3}, "oscillation"),
     ({**POOR, "pairs_swing": 0.3, "pairs_wrong": 0.3, "label_noise": 0.45}, "d_blind"),
     ({**POOR, "pairs_swing": 0.3, "pairs_wrong": 0.3, "label_noise": 0.1}, "oscillation"),
     ({**POOR, "duplicates": 0.9}, "mode_collapse"),
-    ({**POOR, "duplicates": 0.9, "duplicates_real": 0.9}, "not_converged"),  # as among real examples
+    ({**POOR, "duplicates": 0.9, "duplicates_real": 0.9}, "not_converged"),  # the same as for real examples
     ({"lost": 0.125, "energy": 0.01}, "mode_collapse"),
     ({"lost": 0.05, "energy": 0.01}, "healthy"),
     ({"diversity": 0.4, "energy": 0.1}, "mode_collapse"),
@@ -67,7 +67,7 @@ CASES: list[tuple[dict[str, float], str]] = [
     ({"copies": 0.5}, "memorization"),
     ({"copies": 0.5, "copies_real": 0.4}, "healthy"),
     ({"copy_ratio": 0.3}, "memorization"),
-    ({"copy_ratio": 0.3, "originals": 0.01, "lost": 0.9}, "mode_collapse"),  # always the same copy
+    ({"copy_ratio": 0.3, "originals": 0.01, "lost": 0.9}, "mode_collapse"),  # copies of one example
     ({"away": 100.0, **POOR}, "divergence"),
     ({"largest": 1e5}, "divergence"),
     ({"diverged": 1.0}, "divergence"),
@@ -75,7 +75,7 @@ CASES: list[tuple[dict[str, float], str]] = [
 
 
 @pytest.mark.parametrize(("changes", "name"), CASES)
-def test_each_finding_and_none(changes: dict[str, float], name: str) -> None:
+def test_each_finding_and_a_healthy_run(changes: dict[str, float], name: str) -> None:
     found = diagnose({**GOOD, **changes}, setup_of(), ["data=heights"])
     assert found.name == name
     text = found.text()
@@ -87,12 +87,12 @@ def test_each_finding_and_none(changes: dict[str, float], name: str) -> None:
     json.dumps(found.as_json(), allow_nan=False)
 
 
-def test_rules_go_by_the_measurements_that_there_are() -> None:
+def test_rules_use_only_available_measurements() -> None:
     assert diagnose({"finite": 0.0, "diverged": 1.0}, setup_of()).name == "divergence"
     assert diagnose({"recorded": 0.0, "finite": 1.0}, setup_of()).name == "healthy"
 
 
-def test_a_remedy_is_the_runs_own_command_with_something_changed() -> None:
+def test_remedy_is_the_command_of_the_run_with_changes() -> None:
     line = ["data=ring", "optimizer@g_optimizer=sgd", "g_optimizer.lr=1", "run_dir=r", "loss=minimax", "seed=3"]
     assert command(line, {"loss": "nonsaturating"}) == (
         "ganrun data=ring optimizer@g_optimizer=sgd g_optimizer.lr=1 seed=3 loss=nonsaturating"
@@ -117,7 +117,7 @@ FINDINGS = sorted({name for _, name in CASES} - {"healthy"})
 @pytest.mark.slow
 @pytest.mark.parametrize("line", RUNS, ids=" ".join)
 @pytest.mark.parametrize("finding", FINDINGS)
-def test_every_remedy_can_be_run_and_changes_something(line: list[str], finding: str) -> None:
+def test_every_remedy_composes_and_changes_the_config(line: list[str], finding: str) -> None:
     before = config_of(*line)
     typed = shlex.split(command(line, remedy(finding, setup_of(*line))))[1:]
     after = config_of(*typed)
@@ -129,7 +129,7 @@ def test_every_remedy_can_be_run_and_changes_something(line: list[str], finding:
 
 
 @pytest.mark.slow
-def test_a_run_ends_with_its_diagnosis(here: Here, tmp_path: Path) -> None:
+def test_run_ends_with_its_diagnosis(here: Here, tmp_path: Path) -> None:
     line = ["train.steps=40", "train.log_every=4", "train.sample_every=0"]
     code, out, _ = here(*line, "run_dir=r")
     assert code == 0
@@ -153,7 +153,7 @@ def test_a_run_ends_with_its_diagnosis(here: Here, tmp_path: Path) -> None:
     assert result_of(tmp_path / "s")["diagnosis"] is None
 
 
-def test_a_diverged_run_is_diagnosed_too(here: Here, tmp_path: Path) -> None:
+def test_diverged_run_is_diagnosed(here: Here, tmp_path: Path) -> None:
     line = ["loss=lsgan", "optimizer=sgd", "optimizer.lr=1e6", "train.steps=300", "train.checkpoint_every=2"]
     assert here(*line, "train.log_every=2", "train.sample_every=0", "run_dir=r")[0] == 3
     result = result_of(tmp_path / "r")
@@ -162,8 +162,8 @@ def test_a_diverged_run_is_diagnosed_too(here: Here, tmp_path: Path) -> None:
     json.dumps(result, allow_nan=False)
 
 
-def test_runs_with_labels_and_with_hardly_any_data_are_diagnosed(here: Here) -> None:
-    few = ["data=digits", "data.num_valid=1793", "data.num_test=2", "train.batch_size=2"]  # two are left to train on
+def test_runs_with_labels_or_very_few_data_are_diagnosed(here: Here) -> None:
+    few = ["data=digits", "data.num_valid=1793", "data.num_test=2", "train.batch_size=2"]  # two training examples
     for line in (few, ["data=digits", "condition=projection"], ["data=dirac"]):
         code, out, err = here(*line, "train.steps=2", "train.log_every=1", "train.sample_every=0")
         assert code == 0
@@ -171,7 +171,7 @@ def test_runs_with_labels_and_with_hardly_any_data_are_diagnosed(here: Here) -> 
         assert "diagnosis failed" not in err
 
 
-def test_a_diagnosis_that_fails_fails_no_run(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_diagnosis_does_not_fail_the_run(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError("too much")
 
@@ -187,8 +187,8 @@ def test_a_diagnosis_that_fails_fails_no_run(here: Here, monkeypatch: pytest.Mon
     ["digits, minimax, overtrained D", "digits, frozen D", "heights, huge rate", "dirac", "ring, 5 G steps",
      "digits, copies", "digits, 30 steps", "heights, lsgan"],
 )  # fmt: skip
-def test_a_part_of_the_collection(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """benchmarks/diagnosis.py, one run of each kind, with seed 0."""
+def test_selected_runs_of_the_diagnosis_benchmark(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One run of each kind of benchmarks/diagnosis.py, with seed 0."""
     monkeypatch.syspath_prepend(str(REPO / "benchmarks"))
     import diagnosis as collection
 
@@ -198,7 +198,7 @@ def test_a_part_of_the_collection(name: str, tmp_path: Path, monkeypatch: pytest
     assert found["diagnosed as"] in right, found
 
 
-def test_the_summary_of_a_healthy_run() -> None:
+def test_summary_of_a_healthy_run() -> None:
     found = diagnose(GOOD, setup_of())
     assert found == Diagnosis("healthy", (), (), GOOD)
     assert found.summary() == [
@@ -206,5 +206,5 @@ def test_the_summary_of_a_healthy_run() -> None:
     ]
     losses_alone = {key: value for key, value in GOOD.items() if key in ("recorded", "diverged", "finite", "chance")}
     assert diagnose(losses_alone, setup_of()).summary() == [
-        "diagnosis  healthy, by its losses alone: there are too few training examples to compare samples with"
+        "diagnosis  healthy, judged by its losses only: there are too few training examples to compare samples with"
     ]

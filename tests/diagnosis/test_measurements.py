@@ -1,4 +1,4 @@
-"""The measurements of a diagnosis, against cases that are known."""
+"""The measurements of a diagnosis, for known cases."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ def test_real_examples_look_real_in_any_unit_and_dimension(d: int, scale: float)
     assert m["duplicates"] == pytest.approx(m["duplicates_real"], abs=0.06)
 
 
-def test_a_lost_mode_is_its_share_of_the_data() -> None:
+def test_missing_mode_is_measured_as_its_share_of_the_data() -> None:
     m = compare(two_modes(0, 0.0), two_modes(1), two_modes(2), 1.0)
     assert m["lost"] == pytest.approx(0.5, abs=0.01)
     assert m["astray"] == 0
@@ -52,14 +52,14 @@ def test_a_lost_mode_is_its_share_of_the_data() -> None:
     assert compare(two_modes(0, 0.5), two_modes(1), two_modes(2), 1.0)["lost"] == 0
 
 
-def test_one_point_is_many_duplicates_and_a_few_points_are_counted() -> None:
+def test_a_single_point_is_all_duplicates_and_few_points_are_counted() -> None:
     real, other = gaussian(1), gaussian(2)
     assert compare(torch.zeros(N, 2), real, other, 1.0)["duplicates"] == 1
     few = gaussian(0, 20)[torch.randint(0, 20, (N,), generator=torch.Generator().manual_seed(3))]
     assert compare(few, real, other, 1.0)["support"] == pytest.approx(20, rel=0.2)
 
 
-def test_noise_is_astray_and_differs_from_the_data_but_loses_nothing() -> None:
+def test_noise_is_astray_and_differs_from_the_data_but_misses_nothing() -> None:
     real, other = gaussian(1, d=64), gaussian(2, d=64)
     m = compare(gaussian(0, d=64) + 1.5 * gaussian(3, d=64), real, other, 1.0)
     assert m["astray"] > 0.9
@@ -67,7 +67,7 @@ def test_noise_is_astray_and_differs_from_the_data_but_loses_nothing() -> None:
     assert m["lost"] < 0.05
 
 
-def test_a_point_mass_is_measured_in_the_spread() -> None:
+def test_point_mass_is_measured_by_its_spread() -> None:
     real = torch.zeros(N, 1)
     assert compare(real, real, real, 1.0)["energy"] == 0
     m = compare(real + 0.3, real, real, 1.0)
@@ -96,7 +96,7 @@ def row(step: int, **changes: float) -> dict[str, Any]:
     return {"step": step, **usual, "accuracy/pairs": 0.55, "grad_norm/g": 1.0} | changes
 
 
-def test_the_last_quarter_stands_for_the_end_of_a_run() -> None:
+def test_curves_are_measured_over_the_last_quarter_of_a_run() -> None:
     rows = [row(-1, **{"accuracy/pairs": 9.0}), *(row(k) for k in range(1, 301))]
     rows += [row(k, **{"accuracy/pairs": k % 2, "grad_norm/g": 0.01, "logits/real": 1e6}) for k in range(301, 401)]
     m = summarize([*rows, {"step": 400, "metric/fid_10k": 3.0}])
@@ -105,12 +105,12 @@ def test_the_last_quarter_stands_for_the_end_of_a_run() -> None:
     assert summarize([]) == {"recorded": 0.0}
 
 
-def test_accuracy_is_logged_by_pairs_and_by_sign_where_it_means_something() -> None:
+def test_accuracy_is_logged_by_pairs_and_for_logistic_losses_by_sign() -> None:
     real, fake = torch.tensor([3.0, -1.0]), torch.tensor([-2.0, 3.0])
     found = scalars(DUpdate(torch.tensor(0.0), real, fake, {}, (torch.ones(1),), logistic=True))
     assert found["accuracy/pairs"] == (1 + 0.5 + 1 + 0) / 4  # 3 > -2, 3 = 3, -1 > -2, -1 < 3
     assert (found["accuracy/real"], found["accuracy/fake"]) == (0.5, 0.5)
-    assert "accuracy/real" not in scalars(DUpdate(torch.tensor(0.0), real, fake, {}, (torch.ones(1),)))
+    assert "accuracy/real" not in scalars(DUpdate(torch.tensor(0.0), real, fake, {}, (torch.ones(1),), logistic=False))
 
 
 # The slope of G's loss
@@ -119,13 +119,13 @@ SLOPES = [("minimax", 4.1e-9), ("nonsaturating", 2.0), ("wgan", 1.0), ("rpgan", 
 
 
 @pytest.mark.parametrize(("loss", "expected"), SLOPES)
-def test_the_slope_of_a_loss_that_saturates(loss: str, expected: float) -> None:
-    """Before a D that is sure of its fakes, logit -20: 2e-9 * 2 for minimax, and twice as steep for the other."""
+def test_slope_of_a_saturating_loss(loss: str, expected: float) -> None:
+    """For a D that confidently rejects fakes (logit -20): 2e-9 * 2 for minimax, and twice as steep for the other."""
     logits = torch.full((50,), -20.0)
     assert relative_slope(make_loss(config_of(f"loss={loss}")), logits, logits) == pytest.approx(expected, rel=0.01)
 
 
-def test_a_loss_on_features_has_no_slope_in_the_logits() -> None:
+def test_feature_loss_has_no_slope_in_the_logits() -> None:
     loss = make_loss(config_of("loss=feature_matching"))
     assert relative_slope(loss, torch.zeros(50), torch.zeros(50)) is None
     diagnosis = Evaluation(run_of("loss=feature_matching")).diagnosis([], config_of("loss=feature_matching"), ())
@@ -134,7 +134,7 @@ def test_a_loss_on_features_has_no_slope_in_the_logits() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("loss", "expected"), SLOPES)
-def test_the_slope_of_a_run_is_where_its_d_puts_samples(loss: str, expected: float) -> None:
+def test_slope_of_a_run_is_computed_at_the_logits_of_its_samples(loss: str, expected: float) -> None:
     line = [f"loss={loss}", "penalty=none", "train.n_critic=1", "metric=none"]
     run = run_of(*line)
     with torch.no_grad():

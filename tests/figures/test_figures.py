@@ -1,4 +1,4 @@
-"""`ganrun figures`: a run, drawn from its directory alone."""
+"""`ganrun figures`: the figures of a run, drawn from the files in its directory."""
 
 import json
 import os
@@ -41,7 +41,7 @@ SMALL = ["train.batch_size=16", "train.steps=6", "train.frame_every=3", "train.l
 
 
 def frame_of(mean: float = 69, std: float = 3, step: int = 0, logistic: bool = True, num: int = 20_000) -> Frame:
-    """Of a generator whose samples are spread exactly as N(mean, std), and a D with logits (x - 69) / 3."""
+    """A frame of a generator with the exact distribution N(mean, std) and a D with logits (x - 69) / 3."""
     edges = torch.linspace(54, 84, 401, dtype=torch.float64)
     counts = (Normal(float(mean), float(std)).cdf(edges).diff() * num).round().int().numpy()
     z = np.linspace(-2.5, 2.5, 201)
@@ -54,7 +54,7 @@ def frame_of(mean: float = 69, std: float = 3, step: int = 0, logistic: bool = T
 
 
 def plane_frame(logistic: bool = True) -> Frame:
-    """Of a D with logits x_1 over the ring, and samples on the first axis."""
+    """A frame on the ring, of a D with logits x_1, and samples on the first axis."""
     (low, high), x = box_of(RING), np.linspace(-1.5, 1.5, 2500)
     line = np.linspace(low[0], high[0], 64)
     samples = np.stack([x, 0 * x], axis=1)
@@ -66,10 +66,10 @@ def plane_frame(logistic: bool = True) -> Frame:
 
 
 def round_frame(at: float, num: int = 10_000) -> Frame:
-    """Of a generator whose samples are spread exactly as a Gaussian at (at, 0), as wide as the data `ROUND`."""
+    """A frame of a generator whose exact distribution is a Gaussian at (at, 0) with the std of the data `ROUND`."""
     low, high = box_of(ROUND)
     of = Mixture(torch.tensor([[at, 0.0]]).double(), torch.tensor([1.0]).double())
-    counts = (Cells(low, high, 64).mass(of).view(64, 64) * num).numpy()  # not rounded, or tails would be lost
+    counts = (Cells(low, high, 64).mass(of).view(64, 64) * num).numpy()  # not rounded, to keep the tails
     return replace(plane_frame(), low=np.array(low), high=np.array(high), num=num, counts=counts)
 
 
@@ -82,33 +82,33 @@ def lines(axes: Axes) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture
-def small_run(here: Here, tmp_path: Path) -> Path:
+def finished_run(here: Here, tmp_path: Path) -> Path:
     assert here(*SMALL, "train.pretrain_d=2", "run_dir=r")[0] == 0
     return tmp_path / "r"
 
 
-def test_best_d_is_a_half_where_the_generator_is_the_data() -> None:
+def test_optimal_d_is_one_half_for_a_perfect_generator() -> None:
     x, best = optimum(HEIGHTS, frame_of())
     known = np.isfinite(best)
     assert np.allclose(best[known], 0.5, atol=0.02)
-    assert 60 < x[known].min() < 64 < 74 < x[known].max() < 78  # beyond there are too few of either to say
+    assert 60 < x[known].min() < 64 < 74 < x[known].max() < 78  # outside, both have too few samples
 
 
-def test_best_d_of_two_gaussians_is_that_of_the_paper() -> None:
+def test_optimal_d_of_two_gaussians_equals_the_formula() -> None:
     """p_data = N(69, 3), p_g = N(72, 3): the logit of D* is log p_data / p_g = (70.5 - x) / 3."""
     x, best = optimum(HEIGHTS, frame_of(mean=72))
     known = np.isfinite(best)
     assert np.allclose(best[known], 1 / (1 + np.exp((x[known] - 70.5) / 3)), atol=0.02)
 
 
-def test_best_d_is_that_of_g_which_d_is_trained_against_and_not_of_g_ema() -> None:
+def test_optimal_d_is_computed_for_g_and_not_g_ema() -> None:
     frame = replace(frame_of(mean=75), counts_g=frame_of(mean=69).counts)
     best = optimum(HEIGHTS, frame)[1]
     assert np.nanmax(np.abs(best - 0.5)) < 0.02
 
 
-def test_best_d_of_two_gaussians_in_the_plane_is_that_of_the_paper() -> None:
-    """p_data = N((0, 0), I), p_g = N((1, 0), I): the logit of D* is (1 - 2 x_1) / 2, over 1 + the noise's variance."""
+def test_optimal_d_of_two_gaussians_in_two_dimensions_equals_the_formula() -> None:
+    """p_data = N((0, 0), I), p_g = N((1, 0), I): the logit of D* is (1 - 2 x_1) / 2, over 1 + the noise variance."""
     frame = round_frame(at=1)
     best = best_surface(ROUND, frame)
     edges = np.linspace(frame.low[0], frame.high[0], 65)
@@ -117,17 +117,17 @@ def test_best_d_of_two_gaussians_in_the_plane_is_that_of_the_paper() -> None:
     assert np.nanmax(np.abs(best - expected)) < 0.01
     known = np.isfinite(best)
     assert known[30:34, 30:34].all()
-    assert not known[:5].any()  # beyond three deviations there are too few to say
+    assert not known[:5].any()  # beyond three standard deviations there are too few samples
     assert expected[known].min() < 0.15 < 0.85 < expected[known].max()
 
 
-def test_best_d_in_the_plane_is_that_of_g_and_not_of_g_ema() -> None:
+def test_optimal_d_in_two_dimensions_is_computed_for_g_and_not_g_ema() -> None:
     frame = replace(round_frame(at=2), counts_g=round_frame(at=0).counts)
     assert np.nanmax(np.abs(best_surface(ROUND, frame) - 0.5)) < 1e-6
 
 
-def test_best_d_in_the_plane_from_samples() -> None:
-    """10,000 samples of the data themselves: a half, but for what chance does."""
+def test_optimal_d_in_two_dimensions_from_samples() -> None:
+    """With 10,000 samples of the data: one half, up to sampling error."""
     x = torch.randn(10_000, 2, generator=torch.Generator().manual_seed(0))
     low, high = box_of(ROUND)
     best = best_surface(ROUND, replace(round_frame(0), counts=histogram(x, low, high).numpy()))
@@ -135,7 +135,7 @@ def test_best_d_in_the_plane_from_samples() -> None:
     assert np.nanmax(np.abs(best - 0.5)) < 0.25
 
 
-def test_density_figure_names_its_lines_and_their_units() -> None:
+def test_density_figure_labels_its_lines_and_units() -> None:
     figure = density_figure(HEIGHTS, frame_of(), "step 0")
     left, right = figure.axes
     assert (left.get_xlabel(), left.get_ylabel(), right.get_ylabel()) == ("x (inches)", "density (1 / inches)", "D(x)")
@@ -146,13 +146,13 @@ def test_density_figure_names_its_lines_and_their_units() -> None:
     assert styles.count("-") == 0  # only the generator's steps are solid
 
 
-def test_density_figure_tells_g_ema_from_g() -> None:
+def test_density_figure_distinguishes_g_ema_and_g() -> None:
     figure = density_figure(HEIGHTS, replace(frame_of(), counts_g=frame_of(mean=75).counts), "step 0")
     assert {"generated by G_ema", "generated by G"} <= labels(figure)
     assert "generated" not in labels(figure)
 
 
-def test_a_critic_has_no_half_and_no_best_d() -> None:
+def test_figure_of_a_critic_has_no_optimal_d() -> None:
     figure = density_figure(HEIGHTS, frame_of(logistic=False), "step 0")
     assert figure.axes[1].get_ylabel() == "critic f(x)"
     assert labels(figure) == {"data", "generated", "critic f(x)"}
@@ -166,7 +166,7 @@ def test_data_of_unknown_density_are_drawn_as_a_histogram() -> None:
     assert "optimal, D*(x)" not in labels(figure)
 
 
-def test_a_remark_says_how_much_lies_outside_or_is_cut_off() -> None:
+def test_note_states_how_many_samples_are_outside_or_cut_off() -> None:
     half_outside = density_figure(HEIGHTS, frame_of(mean=84), "t")
     assert "50% of samples outside" in {text.get_text() for text in half_outside.axes[0].texts}
     narrow = frame_of(std=0.5)
@@ -176,7 +176,7 @@ def test_a_remark_says_how_much_lies_outside_or_is_cut_off() -> None:
     assert roomy.axes[0].get_ylim()[1] > 0.75
 
 
-def test_a_frame_without_samples_inside_or_finite_logits_is_drawn() -> None:
+def test_frame_without_inside_samples_or_finite_logits_is_drawn() -> None:
     lost = replace(frame_of(), counts=np.zeros(400, int), logits=np.full(401, np.nan), logistic=False)
     texts = {text.get_text() for text in density_figure(HEIGHTS, lost, "t").axes[0].texts}
     assert texts == {"100% of samples outside"}
@@ -192,11 +192,11 @@ def test_panels_share_their_axes_and_map_z_to_x() -> None:
     (arrows,) = below[2].collections
     start, end = arrows.get_offsets()[:, 0], arrows.get_offsets()[:, 0] + arrows.U
     assert np.allclose(end, 69 + 3 * np.linspace(-2.5, 2.5, 25), atol=0.1)
-    z = (start - 54) / 30 * 2 * 2.75 - 2.75  # the lower line reaches a tenth beyond the extremes
+    z = (start - 54) / 30 * 2 * 2.75 - 2.75  # the axis extends a tenth beyond the extremes
     assert np.allclose(z, np.linspace(-2.5, 2.5, 25), atol=0.05)
 
 
-def test_the_plane() -> None:
+def test_plane_figure() -> None:
     figure = plane_figure(RING, plane_frame(), "step 0")
     left, middle, right = figure.axes
     assert (left.get_xlabel(), left.get_ylabel()) == ("x₁", "x₂")
@@ -205,16 +205,16 @@ def test_the_plane() -> None:
         figure
     )
     quiver = next(part for part in middle.collections if hasattr(part, "U"))
-    assert (quiver.U > 0).all()  # D grows with x_1, and so samples are pulled to the right
+    assert (quiver.U > 0).all()  # D increases with x_1, so samples are pulled to the right
     assert np.allclose(quiver.V, 0)
     best = right.collections[0].get_array()
-    assert best.max() > 0.99  # the modes above and below, where no samples are
-    assert best.min() < 0.01  # between the modes, where only samples are
+    assert best.max() > 0.99  # the upper and lower modes, without samples
+    assert best.min() < 0.01  # between the modes, with samples but no data
     assert len(plane_panels(RING, [plane_frame()] * 2, ["a", "b"]).axes) == 6
 
 
-def test_the_plane_without_a_best_d() -> None:
-    """Of a critic, of data of unknown density, and of frames whose samples were not counted."""
+def test_plane_figure_without_an_optimal_d() -> None:
+    """For a critic, data with unknown density, and frames without counts."""
     critic = plane_figure(RING, plane_frame(logistic=False), "t")
     assert labels(critic).isdisjoint({"D(x) = .50", "too few samples"})
     unknown = plane_figure(replace(RING, distribution=None), plane_frame(), "t")
@@ -225,24 +225,24 @@ def test_the_plane_without_a_best_d() -> None:
     assert len(plane_panels(RING, [plane_frame(), uncounted], ["a", "b"]).axes) == 4
 
 
-def test_the_plane_where_there_is_little_to_draw() -> None:
-    flat = replace(plane_frame(), logits=np.full((64, 64), 0.1))  # crosses no level, and pulls nowhere
+def test_plane_figure_with_little_content() -> None:
+    flat = replace(plane_frame(), logits=np.full((64, 64), 0.1))  # crosses no level, and has no gradient
     assert len(plane_figure(RING, flat, "t").axes) == 3
     assert len(plane_figure(ring(num_modes=3, radius=2, std=1e-6, num=9), plane_frame(), "t").axes) == 3
-    lost = replace(plane_frame(), counts=np.zeros((64, 64)), num=10)  # nowhere enough to tell
+    lost = replace(plane_frame(), counts=np.zeros((64, 64)), num=10)  # too few samples everywhere
     assert len(plane_figure(RING, lost, "t").axes) == 3
     broken = replace(plane_frame(), logits=np.full((64, 64), np.nan))
     assert "D's outputs are not finite" in {t.get_text() for t in plane_figure(RING, broken, "t").axes[1].texts}
 
 
-def test_contours_hold_the_share_of_the_data_that_they_name() -> None:
+def test_contours_contain_the_stated_share_of_the_data() -> None:
     mass, _, _ = true_mass(RING, plane_frame())
     assert mass.sum() == pytest.approx(1, abs=1e-6)
     for share in (0.5, 0.99):
         assert mass[mass >= held_level(mass, share)].sum() == pytest.approx(share, abs=0.04)
 
 
-def test_losses_are_compared_with_those_of_a_d_at_chance_level() -> None:
+def test_losses_are_drawn_with_those_of_d_at_chance_level() -> None:
     rows = [{"step": step, "loss/d": 1.0 + step, "loss/g": 2.0} for step in (-1, 0, 1, 2)]
     figure = loss_figure(rows, (1.386, 0.693), nats=True)
     (axes,) = figure.axes
@@ -253,13 +253,13 @@ def test_losses_are_compared_with_those_of_a_d_at_chance_level() -> None:
     assert loss_figure(rows, None, nats=False).axes[0].get_ylabel() == "loss"
 
 
-def test_a_spike_does_not_flatten_a_curve_that_is_long() -> None:
+def test_spike_does_not_flatten_a_long_curve() -> None:
     low, high = visible_range([*np.linspace(0, 1, 1000), 1e6])
     assert (-1 < low < 0, 1 < high < 3) == (True, True)
     assert visible_range([0.0, 10.0]) == (-0.8, 10.8)
 
 
-def test_accuracy_is_drawn_in_percent_beside_chance_level() -> None:
+def test_accuracy_is_drawn_in_percent_with_chance_level() -> None:
     rows = [{"step": step, "accuracy/real": 0.75, "accuracy/fake": 0.25} for step in (1, 2)]
     (axes,) = accuracy_figure(rows).axes
     assert axes.get_ylabel() == "classified correctly by D (%)"
@@ -268,14 +268,14 @@ def test_accuracy_is_drawn_in_percent_beside_chance_level() -> None:
     assert set(lines(axes)["chance level, 50%"]) == {50}
 
 
-def test_metrics_of_several_steps_are_drawn_beside_those_of_the_data() -> None:
+def test_metrics_over_steps_are_drawn_with_the_true_values() -> None:
     rows = [{"step": s, "metric/std_100k": s, "metric/std_true": 3.0, "metric/jsd_9": s} for s in (1, 2)]
     rows += [{"step": 3, "metric/once": 1.0}]
     rows += [{"step": s, "metric/parzen_10k_num_test": 100.0, "metric/parzen_10k_valid": s} for s in (4, 5)]
     keys = {
         "std_100k": MetricKey(unit="data", true="std_true"),
         "jsd_9": MetricKey("lower", unit="nats"),
-        "parzen_10k_num_test": MetricKey(about="parzen_10k"),  # a count, which is no curve
+        "parzen_10k_num_test": MetricKey(about="parzen_10k"),  # a count, which is not drawn
         "parzen_10k_valid": MetricKey("higher", unit="nats", about="parzen_10k"),
     }
     names = repeated_keys(rows, keys)
@@ -286,7 +286,7 @@ def test_metrics_of_several_steps_are_drawn_beside_those_of_the_data() -> None:
     assert len(second.get_lines()) == 1
 
 
-def test_metrics_that_say_nothing_of_their_keys_are_drawn_too() -> None:
+def test_metrics_with_undeclared_keys_are_drawn() -> None:
     rows = [{"step": s, "metric/own": s} for s in (1, 2)]
     assert repeated_keys(rows, {}) == ["metric/own"]
     (axes,) = metric_figure(rows, ["metric/own"], {}).axes
@@ -294,21 +294,21 @@ def test_metrics_that_say_nothing_of_their_keys_are_drawn_too() -> None:
 
 
 @pytest.mark.slow
-def test_metrics_are_drawn_by_what_the_run_recorded_of_their_keys(here: Here, tmp_path: Path) -> None:
+def test_metrics_are_drawn_with_the_key_properties_recorded_by_the_run(here: Here, tmp_path: Path) -> None:
     line = ["train.metric_every=3", "metric.distribution.num=1000", "train.diagnose=false"]
     assert here(*SMALL, *line, "run_dir=r")[0] == 0
     recorded = open_album(RunDir(tmp_path / "r"))
     assert {"metric/mean_1k", "metric/ks_1k"} <= set(recorded.metric_keys)
     assert "metric/mean_true" not in recorded.metric_keys
     assert recorded.keys["mean_1k"] == MetricKey(unit="data", true="mean_true")
-    (tmp_path / "r" / "metric_keys.json").unlink()  # as of an earlier version: the metrics of its config are asked
+    (tmp_path / "r" / "metric_keys.json").unlink()  # as in an earlier version, so the config is used
     assert open_album(RunDir(tmp_path / "r")).keys == recorded.keys
     shutil.rmtree(tmp_path / "r" / "frames")
     code, out, _ = here("figures", "run_dir=r", "animation=false")
     assert (code, str(Path("r/figures/metrics.png")) in out) == (0, True)
 
 
-def test_moments_of_a_run() -> None:
+def test_steps_selected_for_panels() -> None:
     def album(*steps: int) -> Album:
         return Album([frame_of(step=step) for step in steps], HEIGHTS, [], [], 100, 5, None)
 
@@ -324,27 +324,29 @@ def test_moments_of_a_run() -> None:
 
 
 @pytest.mark.slow
-def test_a_run_on_one_dimension_is_drawn(small_run: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_figures_of_a_run_on_one_dimensional_data(
+    finished_run: Path, here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     code, out, _ = here("figures", "run_dir=r")
     assert code == 0
     stills = {"density_start", "density_pretrained", "density_middle", "density_end", "panels", "losses", "accuracy"}
-    assert {path.stem for path in (small_run / "figures").glob("*.png")} == stills
+    assert {path.stem for path in (finished_run / "figures").glob("*.png")} == stills
     for stem in stills:
         assert str(Path("r/figures") / f"{stem}.png") in out
-    with Image.open(small_run / "figures" / "animation.gif") as animation:
+    with Image.open(finished_run / "figures" / "animation.gif") as animation:
         images = [np.asarray(image.convert("RGB")) for image in ImageSequence.Iterator(animation)]
-    assert len(images) == len(load_all(small_run)) == 4  # -2, 0, 3, 6
+    assert len(images) == len(load_all(finished_run)) == 4  # -2, 0, 3, 6
     assert not np.array_equal(images[0], images[-1])
     for sentence in (
-        "metrics are left out: metrics.jsonl has no metric at two steps or more",
-        "animation.mp4 is left out: no ffmpeg is found on the PATH.",
+        "metrics are skipped: a curve needs two steps or more",
+        "animation.mp4 is skipped: ffmpeg is not on the PATH.",
     ):
         assert sentence in out
 
 
-def test_an_mp4_is_what_ffmpeg_makes_of_the_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in that keeps what it is told and given."""
+def test_mp4_is_made_by_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a fake ffmpeg that records its arguments and input."""
     program = tmp_path / "bin" / "ffmpeg"
     program.parent.mkdir()
     program.write_text('#!/bin/sh\necho "$@" > arguments\nfor last; do :; done\ncat > "$last"\n')
@@ -354,7 +356,7 @@ def test_an_mp4_is_what_ffmpeg_makes_of_the_images(tmp_path: Path, monkeypatch: 
     images = [np.full((30, 40, 3), shade, np.uint8) for shade in (0, 100, 200)]
     save_mp4(images, Path("a.mp4"), 5, str(program))
     assert "-s 40x30 -r 5" in Path("arguments").read_text()
-    still = [images[-1]] * 10  # the last one stays for two seconds
+    still = [images[-1]] * 10  # the last frame is shown for two seconds
     assert Path("a.mp4").read_bytes() == b"".join(image.tobytes() for image in [*images, *still])
 
     program.write_text("#!/bin/sh\ncat > /dev/null\necho no such encoder >&2\nexit 3\n")
@@ -364,7 +366,7 @@ def test_an_mp4_is_what_ffmpeg_makes_of_the_images(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.slow
-def test_a_run_on_the_plane_is_drawn(here: Here, tmp_path: Path) -> None:
+def test_figures_of_a_run_on_two_dimensional_data(here: Here, tmp_path: Path) -> None:
     nets = ["arch.generator.hidden=[8]", "arch.discriminator.hidden=[8]", "metric=none"]
     assert here("data=ring", "data.num=500", *nets, *SMALL, "train.sample_every=6", "run_dir=r")[0] == 0
     assert (tmp_path / "r" / "samples" / "step_00000006.png").exists()
@@ -373,8 +375,8 @@ def test_a_run_on_the_plane_is_drawn(here: Here, tmp_path: Path) -> None:
     assert {"density_start.png", "density_end.png", "panels.png", "losses.png", "animation.gif"} <= drawn
 
 
-def test_a_run_on_images_is_drawn_without_its_data(here: Here, tmp_path: Path) -> None:
-    """Of data that are nowhere: losses, accuracy, and an animation of the sample grids, one of which is damaged."""
+def test_figures_of_a_run_on_images_do_not_need_its_data(here: Here, tmp_path: Path) -> None:
+    """With data that do not exist: losses, accuracy, and an animation of the sample grids, one of them damaged."""
     run = tmp_path / "r"
     (run / "samples").mkdir(parents=True)
     config = config_of("loss=nonsaturating", "train.steps=9") | {"data": {"_target_": "gone"}}
@@ -388,22 +390,22 @@ def test_a_run_on_images_is_drawn_without_its_data(here: Here, tmp_path: Path) -
     assert code == 0
     assert {path.name for path in (run / "figures").glob("*.svg")} == {"losses.svg", "accuracy.svg"}
     assert "<svg" in (run / "figures" / "accuracy.svg").read_text()
-    assert "densities and panels are left out: frames/ is empty" in out
+    assert "densities and panels are skipped: frames/ is empty" in out
     with Image.open(run / "figures" / "animation.gif") as animation:
         shades = [image.convert("L").getpixel((0, 0)) for image in ImageSequence.Iterator(animation)]
     assert shades == [0, 90, 250]
 
 
-def test_data_that_cannot_be_made_again_leave_the_losses(small_run: Path, here: Here) -> None:
-    config = (small_run / "config.yaml").read_text().replace("ganrun.data.toy.gaussian", "gone.data")
-    (small_run / "config.yaml").write_text(config)
+def test_losses_are_drawn_if_the_data_are_not_available(finished_run: Path, here: Here) -> None:
+    config = (finished_run / "config.yaml").read_text().replace("ganrun.data.toy.gaussian", "gone.data")
+    (finished_run / "config.yaml").write_text(config)
     code, _, err = here("figures", "run_dir=r")
     assert code == 0
-    assert "densities and panels are left out, because the data cannot be made again: data._target_=gone.data" in err
-    assert {path.name for path in (small_run / "figures").iterdir()} == {"losses.png", "accuracy.png"}
+    assert "densities and panels are skipped, because the data are not available: data._target_=gone.data" in err
+    assert {path.name for path in (finished_run / "figures").iterdir()} == {"losses.png", "accuracy.png"}
 
 
-def test_what_cannot_be_drawn_is_an_error(small_run: Path, here: Here) -> None:
+def test_run_without_anything_to_draw_is_an_error(finished_run: Path, here: Here) -> None:
     for line, message in [
         (["run_dir=nowhere"], "run_dir=nowhere: no run there"),
         (["run_dir=r", "format=gif"], "format=gif: must be one of png, pdf, svg"),
@@ -414,8 +416,8 @@ def test_what_cannot_be_drawn_is_an_error(small_run: Path, here: Here) -> None:
         assert code == 2
         assert message in err
     for name in ("frames", "samples"):
-        shutil.rmtree(small_run / name, ignore_errors=True)
-    (small_run / "metrics.jsonl").unlink()
+        shutil.rmtree(finished_run / name, ignore_errors=True)
+    (finished_run / "metrics.jsonl").unlink()
     code, _, err = here("figures", "run_dir=r")
     assert code == 2
-    assert "run_dir=r: has recorded nothing yet that could be drawn." in err
+    assert "run_dir=r: has no records to draw yet." in err

@@ -1,4 +1,4 @@
-"""The theory of the game, against closed forms."""
+"""Densities, divergences and the value of the game, against closed forms."""
 
 import math
 
@@ -34,21 +34,21 @@ LINE = Cells((-12.0,), (12.0,), 4000)
 
 
 def evenly(distribution: Normal, n: int) -> Tensor:
-    """n samples that fit as well as n samples can: the middle of every n-th part of the probability."""
+    """n samples with the best fit: the quantiles (i + 1/2) / n."""
     return distribution.icdf((torch.arange(n, dtype=torch.float64) + 0.5) / n)
 
 
 # Cells
 
 
-def test_cells_hold_the_mass_of_the_normal_distribution() -> None:
+def test_cells_contain_the_mass_of_the_normal_distribution() -> None:
     cells = Cells((-1.0,), (2.0,), 3)
     assert cells.centers().tolist() == [-0.5, 0.5, 1.5]
     assert cells.mass(STANDARD).tolist() == pytest.approx([0.341345, 0.341345, 0.135905], abs=1e-6)
     assert LINE.mass(normal(1, 0.3)).sum().item() == pytest.approx(1, abs=1e-12)
 
 
-def test_cells_of_the_plane_are_in_row_order() -> None:
+def test_cells_in_two_dimensions_are_in_row_order() -> None:
     cells = Cells((0.0, 10.0), (2.0, 40.0), 2)
     assert cells.centers().tolist() == [[0.5, 17.5], [0.5, 32.5], [1.5, 17.5], [1.5, 32.5]]
     assert cells.volume == 15
@@ -57,12 +57,12 @@ def test_cells_of_the_plane_are_in_row_order() -> None:
     assert cells.share(cells.centers()).tolist() == [0.25] * 4
 
 
-def test_samples_that_are_no_number_lie_outside() -> None:
+def test_nan_samples_are_outside_the_cells() -> None:
     x = torch.tensor([0.5, math.nan, math.inf, -math.inf])
     assert Cells((0.0,), (1.0,), 2).share(x).tolist() == [0, 0.25]
 
 
-def test_mass_over_the_plane_is_a_product_and_quadrature_agrees() -> None:
+def test_mass_in_two_dimensions_is_a_product_and_agrees_with_quadrature() -> None:
     mixture = Mixture(torch.tensor([[0.5, -1.0]]), torch.tensor([0.7]))
     cells = Cells((-3.0, -4.0), (4.0, 3.0), 10)
     sides = [Cells((low,), (high,), 10).mass(normal(m, 0.7)) for low, high, m in ((-3.0, 4.0, 0.5), (-4.0, 3.0, -1.0))]
@@ -73,7 +73,7 @@ def test_mass_over_the_plane_is_a_product_and_quadrature_agrees() -> None:
     assert cells.mass(same).sum().item() == pytest.approx(product.sum().item(), rel=1e-4)
 
 
-def test_the_box_is_about_the_mean_or_all_modes() -> None:
+def test_box_is_around_the_mean_or_all_modes() -> None:
     assert Cells.around(normal(69, 3), 10) == Cells((54.0,), (84.0,), 10)
     mixture = Mixture(torch.tensor([[-3.0], [3.0]]), torch.tensor([0.5, 1.0]), torch.tensor([0.001, 0.999]))
     assert Cells.around(mixture, 10) == Cells((-5.5,), (8.0,), 10)
@@ -82,7 +82,7 @@ def test_the_box_is_about_the_mean_or_all_modes() -> None:
     assert Cells.around(data.distribution, 9).low == pytest.approx((-2.1, -2.1))
 
 
-def test_histogram_of_a_straight_density_is_unbiased_and_of_a_curved_one_off_by_its_curvature() -> None:
+def test_histogram_is_unbiased_for_a_linear_density_and_biased_by_the_curvature_otherwise() -> None:
     cells = Cells((-3.0,), (3.0,), 6)
     density = cells.mass(STANDARD) / cells.volume
     x = cells.centers()
@@ -123,16 +123,16 @@ def test_value_by_hand() -> None:
     assert value(torch.tensor([logit]), torch.tensor([logit, -logit]), None, mass) == pytest.approx(weighted, abs=1e-6)
 
 
-def test_value_is_finite_where_a_sigmoid_would_not_be() -> None:
+def test_value_is_finite_if_a_sigmoid_saturates() -> None:
     big = torch.tensor([1e4])
     assert value(big, -big) == 0
     assert value(-big, big) == -2e4
-    nowhere = torch.tensor([1.0, 0.0])  # D may be certain where there is nothing
+    nowhere = torch.tensor([1.0, 0.0])  # D can be certain where there are no data
     assert value(torch.tensor([0.0, -math.inf]), torch.tensor([0.0, math.inf]), nowhere, nowhere) == -LOG4
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
-def test_value_of_the_optimal_discriminator_is_its_divergence_and_no_other_has_more(shift: float) -> None:
+def test_optimal_discriminator_has_the_largest_value_which_is_the_divergence(shift: float) -> None:
     p, q = LINE.mass(STANDARD), LINE.mass(normal(shift))
     logits = shift * (shift / 2 - LINE.centers())
     best = value(logits, logits, p, q)
@@ -169,12 +169,12 @@ def test_divergence_is_between_zero_and_log_two() -> None:
     assert optimal_value(p, LINE.mass(normal(9, 0.1))) == pytest.approx(0, abs=1e-9)
 
 
-def test_divergence_of_what_half_overlaps_is_half_of_log_two() -> None:
+def test_divergence_of_half_overlapping_distributions_is_half_of_log_two() -> None:
     p, q = torch.tensor([0.5, 0.5, 0.0]), torch.tensor([0.0, 0.5, 0.5])
     assert jensen_shannon(p, q) == pytest.approx(math.log(2) / 2, abs=1e-12)
 
 
-def test_what_lies_outside_is_one_cell_more() -> None:
+def test_samples_outside_are_in_an_extra_cell() -> None:
     p, q = torch.tensor([0.5, 0.0]), torch.tensor([0.0, 0.5])
     assert jensen_shannon(p, q) == pytest.approx(math.log(2) / 2, abs=1e-12)
     by_hand = (math.log(2) / 2 + math.log(2 / 3) / 2 + math.log(4 / 3)) / 2  # (1/2, 1/2) against (0, 1)
@@ -182,19 +182,19 @@ def test_what_lies_outside_is_one_cell_more() -> None:
     assert jensen_shannon(p, p) == 0
 
 
-def test_divergence_is_finite_for_the_smallest_of_probabilities() -> None:
+def test_divergence_is_finite_for_tiny_probabilities() -> None:
     p, q = torch.tensor([[5e-324, 1.0], [0.0, 1.0]], dtype=torch.float64)
     assert jensen_shannon(p, q) == 0
 
 
 @pytest.mark.parametrize("shift", [0.1, 0.2])
-def test_divergence_of_near_gaussians_is_an_eighth_of_the_squared_shift(shift: float) -> None:
-    """JSD = I shift^2 / 8 for small shifts, where Fisher's information I is 1."""
+def test_divergence_for_small_shifts_is_an_eighth_of_the_squared_shift(shift: float) -> None:
+    """JSD = I shift^2 / 8 for small shifts, with Fisher information I = 1."""
     divergence = jensen_shannon(LINE.mass(STANDARD), LINE.mass(normal(shift)))
     assert divergence == pytest.approx(shift**2 / 8, rel=0.02)
 
 
-def test_divergence_of_gaussians_is_the_integral_over_their_densities() -> None:
+def test_divergence_of_gaussians_equals_the_integral_over_their_densities() -> None:
     x = torch.linspace(-10, 13, 100_001, dtype=torch.float64)
     p, q = STANDARD.log_prob(x).exp(), normal(1, 1.5).log_prob(x).exp()
     m = (p + q) / 2
@@ -204,14 +204,14 @@ def test_divergence_of_gaussians_is_the_integral_over_their_densities() -> None:
     assert 0.5 * expected < jensen_shannon(coarse.mass(STANDARD), coarse.mass(normal(1, 1.5))) < expected
 
 
-def test_divergence_in_the_plane_is_that_along_the_line_between_two_gaussians() -> None:
+def test_divergence_in_two_dimensions_equals_that_along_the_line_between_two_gaussians() -> None:
     p, q = (Mixture(torch.tensor([m]), torch.tensor([1.0])) for m in ([0.0, 0.0], [0.6, 0.8]))
     cells = Cells((-7.0, -7.0), (8.0, 8.0), 200)
     expected = jensen_shannon(LINE.mass(STANDARD), LINE.mass(normal(1)))
     assert jensen_shannon(cells.mass(p), cells.mass(q)) == pytest.approx(expected, rel=1e-3)
 
 
-def test_divergence_of_the_datas_own_samples_is_biased_as_stated() -> None:
+def test_divergence_of_true_samples_has_the_documented_bias() -> None:
     cells, n = Cells((0.0,), (1.0,), 20), 2000
     x = torch.rand(500, n, generator=generator(0, "uniform"))
     p = torch.full((20,), 1 / 20)
@@ -223,7 +223,7 @@ def test_divergence_of_the_datas_own_samples_is_biased_as_stated() -> None:
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.3, -3.0])
-def test_distance_between_gaussians_of_equal_deviation_is_the_difference_of_their_means(shift: float) -> None:
+def test_distance_between_gaussians_of_equal_std_is_the_difference_of_their_means(shift: float) -> None:
     assert wasserstein_between(normal(69, 3), normal(69 + shift, 3)) == pytest.approx(abs(shift), abs=1e-6)
     assert wasserstein(evenly(normal(69 + shift, 3), 20_000), normal(69, 3)) == pytest.approx(abs(shift), abs=1e-3)
 
@@ -236,7 +236,7 @@ def test_distance_between_gaussians_of_equal_mean() -> None:
 
 
 @pytest.mark.parametrize("at", [0.0, 1.0, -2.5, 40.0])
-def test_distance_of_a_collapsed_generator_is_the_mean_distance_from_its_point(at: float) -> None:
+def test_distance_of_a_point_mass_is_the_mean_distance_from_the_point(at: float) -> None:
     """E|x - c| = c (2 Phi(c) - 1) + 2 phi(c) for x ~ N(0, 1)."""
     phi = math.exp(-(at**2) / 2) / math.sqrt(2 * math.pi)
     expected = at * math.erf(at / math.sqrt(2)) + 2 * phi
@@ -244,15 +244,15 @@ def test_distance_of_a_collapsed_generator_is_the_mean_distance_from_its_point(a
 
 
 def test_distance_of_few_samples_by_quantiles() -> None:
-    """The integral over u of |x_(i) - Q(u)|, by 2,000,000 values of u."""
+    """The integral of |x_(i) - Q(u)| over u, from 2,000,000 values of u."""
     x = torch.tensor([0.3, -1.2, 2.0, 0.1, 0.1]).double()
     quantiles = evenly(STANDARD, 2_000_000)
     expected = (x.sort().values.repeat_interleave(400_000) - quantiles).abs().mean().item()
     assert wasserstein(x, STANDARD) == pytest.approx(expected, abs=1e-5)
 
 
-def test_distance_to_a_mixture_is_the_mass_that_has_to_move() -> None:
-    """All at one of two narrow modes, 6 apart: half of the mass moves by 6, and the rest within its mode."""
+def test_distance_to_a_mixture_is_the_transported_mass_times_the_distance() -> None:
+    """All samples at one of two narrow modes, 6 apart: half of the mass moves by 6, the rest within its mode."""
     mixture = Mixture(torch.tensor([[-3.0], [3.0]]), torch.tensor([0.01, 0.01]))
     x = evenly(normal(-3, 0.01), 10_000)
     assert wasserstein(x, mixture) == pytest.approx(3, abs=0.01)
@@ -269,4 +269,4 @@ def test_skewness_and_tails() -> None:
     assert tail_mass(normal(69, 3), 2) == pytest.approx(0.0455003, abs=1e-7)
     assert tail_mass(normal(69, 3), 3) == pytest.approx(0.0026998, abs=1e-7)
     far = Mixture(torch.tensor([[0.0], [10.0]]), torch.tensor([0.1, 0.1]), torch.tensor([0.98, 0.02]))
-    assert tail_mass(far, 3) == pytest.approx(0.02, abs=1e-9)  # a rare mode is a tail, on one side
+    assert tail_mass(far, 3) == pytest.approx(0.02, abs=1e-9)  # a rare mode is a tail on one side

@@ -1,4 +1,4 @@
-"""One evaluation of a run: metrics, galleries and the diagnosis are of the same samples, which are drawn once."""
+"""One evaluation of a run: metrics, galleries and the diagnosis use the same samples, which are drawn once."""
 
 from collections.abc import Callable
 
@@ -17,7 +17,7 @@ MLP = ("data=digits", "arch=mlp", "arch.generator.hidden=[16]", "arch.discrimina
 
 
 class Recorder(Metric):
-    """Keeps what it is given."""
+    """Records its arguments."""
 
     def __init__(self, num: int, needs_d: bool = False) -> None:
         self.num, self.needs_d = num, needs_d
@@ -34,7 +34,7 @@ class Recorder(Metric):
         return Gallery(samples[:4], columns=2)
 
 
-def with_recorders(run: Run, *nums: int) -> list[Recorder]:
+def add_recorders(run: Run, *nums: int) -> list[Recorder]:
     assert isinstance(run.metrics, dict)
     run.metrics.clear()
     recorders = [Recorder(num) for num in nums]
@@ -42,8 +42,8 @@ def with_recorders(run: Run, *nums: int) -> list[Recorder]:
     return recorders
 
 
-def draws_of(net: nn.Module) -> list[Tensor]:
-    """A list that every batch of samples of `net` is added to, from now on."""
+def record_samples(net: nn.Module) -> list[Tensor]:
+    """A list to which each batch of samples of `net` is appended from now on."""
     drawn: list[Tensor] = []
     net.register_forward_hook(lambda module, inputs, samples: drawn.append(samples))
     return drawn
@@ -51,9 +51,9 @@ def draws_of(net: nn.Module) -> list[Tensor]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("settings", [(), ("condition=concat",), ("train.ema=0.5",)], ids=["G", "classes", "G_ema"])
-def test_metrics_galleries_and_diagnosis_are_of_the_same_samples(settings: tuple[str, ...]) -> None:
+def test_metrics_galleries_and_diagnosis_use_the_same_samples(settings: tuple[str, ...]) -> None:
     run = run_of(*MLP, *settings)
-    recorders, drawn = with_recorders(run, 70, NUM + 100), draws_of(run.sampler)
+    recorders, drawn = add_recorders(run, 70, NUM + 100), record_samples(run.sampler)
     evaluation = Evaluation(run)
     evaluation.metrics()
     samples = torch.cat(drawn)
@@ -72,10 +72,10 @@ def test_metrics_galleries_and_diagnosis_are_of_the_same_samples(settings: tuple
 
 
 @pytest.mark.parametrize("first", ["metrics", "galleries", "diagnosis"])
-def test_the_samples_do_not_depend_on_what_asks_first(first: str) -> None:
+def test_samples_do_not_depend_on_the_order_of_use(first: str) -> None:
     run = run_of(*MLP)
-    with_recorders(run, NUM)
-    drawn, evaluation = draws_of(run.G), Evaluation(run)
+    add_recorders(run, NUM)
+    drawn, evaluation = record_samples(run.G), Evaluation(run)
     parts: dict[str, Callable[[], object]] = {
         "metrics": evaluation.metrics,
         "galleries": evaluation.galleries,
@@ -89,10 +89,10 @@ def test_the_samples_do_not_depend_on_what_asks_first(first: str) -> None:
     assert torch.equal(samples, Evaluation(run).samples[0])
 
 
-def test_a_diagnosis_draws_its_own_samples_once_where_the_metrics_need_fewer() -> None:
+def test_diagnosis_draws_its_own_samples_once_if_the_metrics_need_fewer() -> None:
     run = run_of(*MLP)
-    (recorder,) = with_recorders(run, 70)
-    drawn, evaluation = draws_of(run.G), Evaluation(run)
+    (recorder,) = add_recorders(run, 70)
+    drawn, evaluation = record_samples(run.G), Evaluation(run)
     evaluation.metrics()
     for _ in range(2):
         evaluation.diagnosis([], config_of(*MLP), ())
@@ -100,10 +100,10 @@ def test_a_diagnosis_draws_its_own_samples_once_where_the_metrics_need_fewer() -
     assert [len(given) for given in recorder.given] == [70]
 
 
-def test_nothing_is_drawn_where_no_metric_asks() -> None:
+def test_no_samples_are_drawn_without_metrics() -> None:
     run = run_of(*MLP)
-    with_recorders(run)
-    drawn, evaluation = draws_of(run.G), Evaluation(run)
+    add_recorders(run)
+    drawn, evaluation = record_samples(run.G), Evaluation(run)
     assert evaluation.metrics() == evaluation.galleries() == {}
     assert not drawn
     evaluation.diagnosis([], config_of(*MLP), ())
@@ -112,7 +112,7 @@ def test_nothing_is_drawn_where_no_metric_asks() -> None:
 
 def test_samples_are_a_function_of_weights_and_seed() -> None:
     run = run_of(*MLP)
-    with_recorders(run, 70)
+    add_recorders(run, 70)
     samples = Evaluation(run).samples[0]
     torch.rand(1)  # the global random state does not matter
     assert torch.equal(Evaluation(run).samples[0], samples)
@@ -120,20 +120,20 @@ def test_samples_are_a_function_of_weights_and_seed() -> None:
     assert not torch.equal(Evaluation(run, seed=run.seed + 1).samples[0], samples)
 
 
-def test_samples_come_from_g_ema_or_from_g_as_asked() -> None:
+def test_samples_are_from_g_ema_or_g_as_requested() -> None:
     run = run_of(*MLP, "train.ema=0.5")
     assert run.G_ema is not None
-    with_recorders(run, 70)
-    of_g, of_g_ema = draws_of(run.G), draws_of(run.G_ema)
+    add_recorders(run, 70)
+    of_g, of_g_ema = record_samples(run.G), record_samples(run.G_ema)
     Evaluation(run).metrics()
     assert (len(of_g), len(of_g_ema)) == (0, 1)
     Evaluation(run, ema=False).metrics()
     assert (len(of_g), len(of_g_ema)) == (1, 1)
 
 
-def test_labels_of_samples_are_as_frequent_as_in_the_data() -> None:
+def test_labels_of_samples_have_the_frequencies_of_the_data() -> None:
     run = run_of(*MLP, "condition=concat")
-    with_recorders(run, 2000)
+    add_recorders(run, 2000)
     samples, y = Evaluation(run).samples
     assert y is not None
     assert len(samples) == len(y) == 2000
@@ -142,11 +142,11 @@ def test_labels_of_samples_are_as_frequent_as_in_the_data() -> None:
     shares = y.bincount(minlength=10) / 2000 - train.y.bincount(minlength=10) / len(train)
     assert shares.abs().max() < 4 * (0.1 * 0.9 / 2000) ** 0.5
     run = run_of(*MLP)
-    with_recorders(run, 3)
+    add_recorders(run, 3)
     assert Evaluation(run).samples[1] is None
 
 
-def test_only_metrics_that_ask_for_it_get_d() -> None:
+def test_only_metrics_that_request_it_get_d() -> None:
     run = run_of(*MLP, "loss=wgan")
     without, asking = Recorder(3), Recorder(4, needs_d=True)
     assert isinstance(run.metrics, dict)
@@ -164,7 +164,7 @@ def test_only_metrics_that_ask_for_it_get_d() -> None:
         assert torch.equal(logits, run.D(evaluation.samples[0]))
 
 
-def test_a_metrics_numbers_become_floats() -> None:
+def test_values_of_metrics_become_floats() -> None:
     class Other(Recorder):
         def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
             return {"a": torch.tensor(2), "b": True}  # type: ignore[dict-item]

@@ -1,4 +1,4 @@
-"""What metrics declare of their keys, against what they return."""
+"""The keys that metrics declare, and those that they return."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -36,7 +36,7 @@ def two_modes() -> Dataset:
 
 @dataclass(frozen=True)
 class Case:
-    """better: of the keys that say how good samples are; all others of the metric say something else."""
+    """better: `MetricKey.better` of the keys that measure how good samples are; None for all other keys."""
 
     metric: Metric
     data: Data
@@ -77,7 +77,7 @@ EVERY_CASE = pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 
 
 def computed(case: Case) -> dict[str, float]:
-    """The metric of a generator that is off."""
+    """The values of the metric for an imperfect generator."""
     data, num = case.data(), case.metric.num
     case.metric.check(data)
     noise = torch.randn(num, *data.spec.shape, generator=generator(0, "samples"))
@@ -86,14 +86,14 @@ def computed(case: Case) -> dict[str, float]:
 
 
 @EVERY_CASE
-def test_every_declared_key_is_returned_and_any_other_is_the_value_of_the_data(case: Case) -> None:
+def test_every_declared_key_is_returned_and_all_others_are_true_values(case: Case) -> None:
     declared, found = case.metric.keys(case.data().spec, case.logistic), computed(case)
     assert declared.keys() <= found.keys()
     assert found.keys() - declared.keys() == {key.true for key in declared.values() if key.true}
 
 
 @EVERY_CASE
-def test_every_key_that_is_referred_to_is_returned(case: Case) -> None:
+def test_every_referenced_key_is_returned(case: Case) -> None:
     declared, found = case.metric.keys(case.data().spec, case.logistic), computed(case)
     for name, key in declared.items():
         assert not key.true or key.true in found
@@ -101,19 +101,19 @@ def test_every_key_that_is_referred_to_is_returned(case: Case) -> None:
 
 
 @EVERY_CASE
-def test_it_is_known_which_values_are_better_where_they_say_how_good_samples_are(case: Case) -> None:
+def test_quality_keys_declare_which_values_are_better(case: Case) -> None:
     declared = case.metric.keys(case.data().spec, case.logistic)
     assert {name: key.better for name, key in declared.items() if key.better} == case.better
 
 
 @pytest.mark.parametrize("name", ["ks_2k", "w1_2k", "jsd_20bins_2k"])
-def test_the_better_values_of_a_distance_are_those_of_better_samples(name: str) -> None:
+def test_better_samples_have_smaller_distances(name: str) -> None:
     metric, data = Distribution(num=2000, bins=20), heights()
     good = 69 + 3 * torch.randn(2000, 1, generator=generator(0, "good"))
     assert metric(good, data)[name] < metric(good + 1, data)[name]
 
 
-def test_every_metric_of_the_command_line_is_among_these() -> None:
+def test_all_metrics_in_conf_are_tested() -> None:
     names = {path.stem for path in (REPO / "conf" / "metric").glob("*.yaml")} - {"none"}
     configured = {config_of(f"metric={name}")["metric"][name]["_target_"] for name in names}
     assert configured == {f"{type(c.metric).__module__}.{type(c.metric).__name__}" for c in CASES.values()}

@@ -1,4 +1,4 @@
-"""The nearest training examples: against a search one by one, and in the picture that shows them."""
+"""The nearest training examples: against a brute-force search, and in the picture."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +32,7 @@ def noise(*shape: int, name: str = "noise") -> Tensor:
     return torch.randn(*shape, generator=generator(0, name))
 
 
-def one_by_one(x: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
+def brute_force(x: Tensor, examples: Tensor) -> tuple[Tensor, Tensor]:
     squared = torch.stack([(examples.double() - one.double()).square().sum(1) for one in x])
     return squared.min(1).values.sqrt(), squared.min(1).indices
 
@@ -45,15 +45,15 @@ def decoded(split: Split) -> Tensor:
 
 
 @pytest.mark.parametrize(("dim", "offset"), [(2, 0), (50, 0), (50, 30)])
-def test_nearest_is_what_is_found_one_by_one(dim: int, offset: float) -> None:
+def test_nearest_equals_a_brute_force_search(dim: int, offset: float) -> None:
     x, examples = noise(60, dim) + offset, noise(500, dim, name="examples") + offset
     distance, index = nearest(x, examples.split(70))
-    expected, where = one_by_one(x, examples)
+    expected, where = brute_force(x, examples)
     assert torch.equal(index, where)
     torch.testing.assert_close(distance.double(), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_sizes_of_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunk_sizes_do_not_affect_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
     x, examples = noise(60, 20), noise(500, 20, name="examples")
     before = nearest(x, [examples])
     monkeypatch.setattr(vectors, "CHUNK", 100)
@@ -64,14 +64,14 @@ def test_sizes_of_chunks_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_samples() -> None:
-    """The distances of all pairs would take 400 MB."""
+    """The distances of all pairs would need 400 MB."""
     x, parts = noise(10_000, 10), noise(10_000, 10, name="examples").split(1000)
     with PeakBytes() as memory:
         nearest(x, parts)
     assert memory.peak < 3 * 4 * vectors.CHUNK
 
 
-def test_the_first_of_equal_ones_is_taken_and_own_numbers_are_left_out() -> None:
+def test_first_of_equal_neighbors_is_used_and_own_indices_are_excluded() -> None:
     examples = torch.tensor([[0.0], [3.0], [0.0], [10.0]])
     assert nearest(torch.tensor([[0.0], [8.0]]), examples.split(1))[1].tolist() == [0, 3]
     distance, index = nearest(examples, examples.split(2), own=torch.arange(4))
@@ -89,9 +89,9 @@ def test_copies_are_found() -> None:
     assert (found["copies_40"], found["copies_40_real"]) == (1, 0)
 
 
-def test_unseen_examples_are_as_near_as_themselves() -> None:
+def test_validation_examples_as_samples_have_ratio_one() -> None:
     found = Neighbors(**SMALL)(decoded(IMAGES.valid[:40]), IMAGES)
-    expected = one_by_one(IMAGES.valid.x[:40].flatten(1) / 255, IMAGES.train.x.flatten(1) / 255)[0].sort().values[19]
+    expected = brute_force(IMAGES.valid.x[:40].flatten(1) / 255, IMAGES.train.x.flatten(1) / 255)[0].sort().values[19]
     assert found["nearest_40_ratio"] == 1
     assert found["nearest_40"] == found["nearest_40_real"] == pytest.approx(expected.item(), rel=1e-4)
     assert found["nearest_40_num_real"] == 40
@@ -100,16 +100,16 @@ def test_unseen_examples_are_as_near_as_themselves() -> None:
     assert noisy["copies_40"] == 0
 
 
-def test_without_validation_data_training_examples_stand_against_the_others() -> None:
+def test_without_validation_data_training_examples_are_compared_with_the_others() -> None:
     data = replace(IMAGES, valid=IMAGES.valid[:0])
     found = Neighbors(**SMALL)(decoded(IMAGES.train[:40]), data)
     x = IMAGES.train.x.flatten(1) / 255
-    others = [one_by_one(x[i : i + 1], torch.cat([x[:i], x[i + 1 :]]))[0] for i in range(40)]
+    others = [brute_force(x[i : i + 1], torch.cat([x[:i], x[i + 1 :]]))[0] for i in range(40)]
     assert found["nearest_40_real"] == pytest.approx(torch.cat(others).sort().values[19].item(), rel=1e-4)
     assert found["copies_40"] == 1
 
 
-def test_test_data_are_not_read() -> None:
+def test_test_data_are_not_used() -> None:
     data = replace(IMAGES, test=None)  # type: ignore[arg-type]
     assert Neighbors(**SMALL)(noise(40, 1, 8, 8), data)
 
@@ -117,18 +117,18 @@ def test_test_data_are_not_read() -> None:
 # The picture
 
 
-def test_the_column_apart_holds_the_nearest_examples_of_its_left_neighbours() -> None:
+def test_separate_column_has_the_nearest_examples_of_its_left_neighbors() -> None:
     samples = torch.rand(50, 1, 8, 8, generator=generator(0, "samples")) * 2 - 1
     images, columns, apart = Neighbors(**SMALL).gallery(samples, IMAGES)
     assert (images.shape, columns, apart) == ((16, 1, 8, 8), 4, 1)
     rows = images.view(4, 4, 1, 8, 8)
     assert torch.equal(rows[:, :3].flatten(0, 1), samples[:12])
-    _, where = one_by_one(unit(rows[:, 2], IMAGES.spec), IMAGES.train.x.flatten(1) / 255)
+    _, where = brute_force(unit(rows[:, 2], IMAGES.spec), IMAGES.train.x.flatten(1) / 255)
     assert torch.equal(rows[:, 3], decoded(IMAGES.train[where]))
 
 
-def test_all_of_a_memory_mapped_training_split_is_searched(tmp_path: Path) -> None:
-    """The example looked for is the last of 3,000."""
+def test_whole_memory_mapped_training_split_is_searched(tmp_path: Path) -> None:
+    """The nearest example is the last of 3,000."""
     x = np.random.default_rng(0).integers(0, 256, (3000, 3, 4, 4), np.uint8)
     x.tofile(tmp_path / "x.bin")
     mapped = torch.from_numpy(np.memmap(tmp_path / "x.bin", np.uint8, "c", shape=x.shape))
@@ -139,13 +139,13 @@ def test_all_of_a_memory_mapped_training_split_is_searched(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("num", "channels", "columns"), [(6, 1, 3), (5, 3, None), (2, 1, 8), (7, 3, 4)])
-def test_a_grid_is_that_of_torchvision(num: int, channels: int, columns: int | None) -> None:
+def test_grid_equals_that_of_torchvision(num: int, channels: int, columns: int | None) -> None:
     images = torch.randint(0, 255, (num, channels, 5, 4), generator=generator(0, "grid"), dtype=torch.uint8)
     expected = make_grid(images, nrow=columns or 3, padding=2, pad_value=255)
     assert np.array_equal(grid(images, columns), expected.permute(1, 2, 0).numpy())
 
 
-def test_a_column_apart_stands_behind_a_gap() -> None:
+def test_separate_column_is_after_a_gap() -> None:
     images = torch.randint(0, 255, (6, 1, 5, 5), generator=generator(0, "grid"), dtype=torch.uint8)
     plain, parted = grid(images, 3), grid(images, 3, apart=1, gap=4)
     assert parted.shape == (plain.shape[0], plain.shape[1] + 4, 3)
@@ -154,7 +154,7 @@ def test_a_column_apart_stands_behind_a_gap() -> None:
     assert np.array_equal(parted[2:7, 20:25, 0], images[2, 0].numpy())
 
 
-def test_a_run_draws_the_nearest_examples_at_every_evaluation(here: Callable[..., tuple[int, str, str]]) -> None:
+def test_run_draws_the_nearest_examples_at_every_evaluation(here: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = here(
         "data=digits", "arch=mlp", "metric=neighbors", "metric.neighbors.num=64", "train.steps=2",
         "train.metric_every=1", "train.diagnose=false", "run_dir=r",
@@ -172,7 +172,7 @@ def test_evaluate_draws_the_nearest_examples_of_a_finished_run(here: Callable[..
     run = ["data=digits", "arch=mlp", "train.steps=2", "train.ema=0.5", "train.diagnose=false", "run_dir=r"]
     assert here(*run)[0] == 0
     picture = Path("r/samples/neighbors_step_00000002.png")
-    for _ in range(2):  # the second takes the place of the first
+    for _ in range(2):  # the second evaluation replaces the first
         code, out, err = here("evaluate", "run_dir=r", "metric=neighbors", "metric.neighbors.num=64")
         assert (code, f"picture    {picture}" in out + err) == (0, True)
     assert here("evaluate", "run_dir=r", "metric=neighbors", "metric.neighbors.num=64", "ema=false")[0] == 0
@@ -182,8 +182,8 @@ def test_evaluate_draws_the_nearest_examples_of_a_finished_run(here: Callable[..
         assert [event.step for event in events.Images(f"samples/{name}")] == [2]
 
 
-def test_pictures_of_the_last_step_are_removed_with_its_metrics(tmp_path: Path) -> None:
-    """As where a run was killed at its very end, and takes them again."""
+def test_rewind_removes_pictures_of_the_last_step_with_its_metrics(tmp_path: Path) -> None:
+    """For example if a run was killed at its end, and computes them again."""
     board = Dashboard(tmp_path)
     for tag in ("samples/fixed_z", "samples/neighbors"):
         board.image(tag, np.zeros((4, 4, 3), np.uint8), 2)
@@ -206,7 +206,7 @@ def test_pictures_of_classes() -> None:
         ("metric.neighbors.num=63", r"metric\.neighbors\.num=63: must be at least rows x columns = 64"),
     ],
 )
-def test_settings_that_cannot_work(setting: str, message: str) -> None:
+def test_invalid_settings_are_refused(setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run_of("data=digits", "metric=neighbors", setting)
 

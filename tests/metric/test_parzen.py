@@ -1,4 +1,4 @@
-"""The Parzen window against closed forms, a reference in float64, and what is known of it on MNIST."""
+"""The Parzen-window estimate, against closed forms, a reference in float64, and known scores on MNIST."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,7 +31,7 @@ def noise(*shape: int, name: str = "noise") -> Tensor:
 
 
 def reference(x: Tensor, centers: Tensor, sigmas: list[float]) -> Tensor:
-    """Term by term in float64: (S, n)."""
+    """A direct computation in float64: (S, n)."""
     of_each = [Normal(centers.double(), sigma).log_prob(x.double()[:, None]).sum(2) for sigma in sigmas]
     return torch.stack([terms.logsumexp(1) for terms in of_each]) - np.log(len(centers))
 
@@ -46,27 +46,27 @@ def test_one_sample_is_a_gaussian() -> None:
 
 
 def test_two_samples_by_hand() -> None:
-    """At 0, between -1 and 1, both say N(1); at 1 one says N(0) and one N(2)."""
+    """At 0, between samples at -1 and 1, both terms are N(1); at 1 they are N(0) and N(2)."""
     x, centers = torch.tensor([[0.0], [1.0]]), torch.tensor([[-1.0], [1.0]])
     at_0 = -0.5 - np.log(np.sqrt(2 * np.pi))
     at_1 = np.log((1 + np.exp(-2)) / 2) - np.log(np.sqrt(2 * np.pi))
     assert log_likelihoods(x, centers, [1.0])[0].tolist() == pytest.approx([at_0, at_1], abs=1e-6)
 
 
-def test_equal_to_term_by_term_in_float64() -> None:
+def test_equals_a_direct_computation_in_float64() -> None:
     x, centers, sigmas = noise(40, 30), noise(300, 30, name="centers"), [0.1, 0.2, 0.5, 1.0, 3.0]
     torch.testing.assert_close(log_likelihoods(x, centers, sigmas), reference(x, centers, sigmas), rtol=1e-6, atol=1e-3)
 
 
-def test_precise_far_from_zero_and_finite_far_from_the_samples() -> None:
+def test_is_precise_far_from_zero_and_finite_far_from_the_samples() -> None:
     x, centers = noise(40, 30) + 200, noise(300, 30, name="centers") + 200
     torch.testing.assert_close(log_likelihoods(x, centers, [0.5]), reference(x, centers, [0.5]), rtol=1e-5, atol=1e-2)
     far = log_likelihoods(centers[:5] + 1000, centers, [0.1])
     torch.testing.assert_close(far, reference(centers[:5] + 1000, centers, [0.1]), rtol=1e-5, atol=0)
 
 
-def test_copies_of_the_data_are_likely_without_limit() -> None:
-    """Each is its own nearest sample, at distance 0, so that with n samples LL > -log n - d log(sigma sqrt(2 pi))."""
+def test_likelihood_of_copies_is_unbounded() -> None:
+    """Each example is its own nearest sample, so for n samples LL > -log n - d log(sigma sqrt(2 pi))."""
     x = noise(100, 20)
     bound = -np.log(100) - 20 * np.log(1e-3 * np.sqrt(2 * np.pi))
     found = log_likelihoods(x, x, [1e-3])[0]
@@ -77,7 +77,7 @@ def test_copies_of_the_data_are_likely_without_limit() -> None:
 @pytest.mark.parametrize(
     ("distances", "block", "rows"), [(1, (1, 1), 1), (500, (3, 7), 10), (10**9, (10**6, 10**6), 9)]
 )
-def test_sizes_of_chunks_do_not_matter(
+def test_chunk_sizes_do_not_affect_the_result(
     monkeypatch: pytest.MonkeyPatch, distances: int, block: tuple[int, int], rows: int
 ) -> None:
     metric, samples, data = Parzen(num=20, num_valid=None), noise(20, 2), ring(8, 2, 0.5, 100)
@@ -85,11 +85,11 @@ def test_sizes_of_chunks_do_not_matter(
     monkeypatch.setattr(parzen, "DISTANCES", distances)
     monkeypatch.setattr(parzen, "BLOCK", block)
     monkeypatch.setattr(vectors, "ROWS", rows)
-    assert metric(samples, replace(data)) == pytest.approx(before, rel=1e-6)  # a copy: its anchor is taken again
+    assert metric(samples, replace(data)) == pytest.approx(before, rel=1e-6)  # a copy, so its anchor is recomputed
 
 
 def test_memory_does_not_grow_with_the_number_of_examples() -> None:
-    """The distances of all pairs would take 400 MB."""
+    """The distances of all pairs would need 400 MB."""
     x, centers = noise(10_000, 10), noise(10_000, 10, name="centers")
     with PeakBytes() as memory:
         log_likelihoods(x, centers, [0.2])
@@ -99,8 +99,8 @@ def test_memory_does_not_grow_with_the_number_of_examples() -> None:
 # The protocol
 
 
-def test_numbers_are_those_of_the_protocol() -> None:
-    """Images in [-1, 1] and their stored bytes are compared in [0, 1]."""
+def test_values_follow_the_protocol() -> None:
+    """Images in [-1, 1] and stored bytes are compared in [0, 1]."""
     data, x = IMAGES, IMAGES.train.x[100:300]
     found = Parzen(**SMALL)(data.spec.decode(x), data)
     centers, sigmas = x.flatten(1) / 255, np.logspace(-1, 0, 10).tolist()
@@ -114,7 +114,7 @@ def test_numbers_are_those_of_the_protocol() -> None:
     assert (found["parzen_200_num_valid"], found["parzen_200_num_test"]) == (50, len(data.test))
 
 
-def test_other_ranges_give_the_same_and_data_without_one_keep_their_units() -> None:
+def test_values_do_not_depend_on_the_range_and_unbounded_data_keep_their_units() -> None:
     x = torch.rand(5, 1, 2, 2, generator=generator(0, "range"))
     for low, high in ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0)):
         spec = DataSpec((1, 2, 2), (low, high))
@@ -130,7 +130,7 @@ def other_test(data: Dataset) -> Dataset:
     return replace(data, test=Split(255 - data.test.x[:-10]))
 
 
-def test_keys_of_test_data_are_those_that_change_with_them() -> None:
+def test_keys_declared_from_test_data_are_those_that_depend_on_them() -> None:
     metric, samples = Parzen(**SMALL), IMAGES.spec.decode(IMAGES.train.x[:200])
     found, other = metric(samples, IMAGES), metric(samples, other_test(IMAGES))
     changed = {key for key in found if found[key] != other[key]}
@@ -139,7 +139,7 @@ def test_keys_of_test_data_are_those_that_change_with_them() -> None:
     assert {"parzen_200", "parzen_200_anchor"} < changed
 
 
-def test_with_split_valid_test_data_are_not_read() -> None:
+def test_split_valid_does_not_use_test_data() -> None:
     metric = Parzen(split="valid", **SMALL)
     without = replace(IMAGES, test=None)  # type: ignore[arg-type]
     metric.check(without)
@@ -160,13 +160,13 @@ def test_anchor_is_the_score_of_training_examples() -> None:
     assert worse["parzen_200"] < worse["parzen_200_anchor"] == found["parzen_200_anchor"]
 
 
-def test_anchor_of_few_training_examples_says_how_many() -> None:
+def test_anchor_of_few_training_examples_reports_their_number() -> None:
     few = replace(IMAGES, train=IMAGES.train[:70])
     assert Parzen(**SMALL)(noise(200, *IMAGES.spec.shape), few)["parzen_200_anchor_num"] == 70
     assert not any("anchor" in key for key in Parzen(anchor=False, **SMALL)(noise(200, *IMAGES.spec.shape), few))
 
 
-def test_anchor_is_that_of_the_data_at_hand() -> None:
+def test_anchor_is_recomputed_for_other_data() -> None:
     metric, few = Parzen(**SMALL), replace(IMAGES, train=IMAGES.train[:70])
     samples = noise(200, *IMAGES.spec.shape)
     first, second = metric(samples, IMAGES), metric(samples, few)
@@ -174,14 +174,14 @@ def test_anchor_is_that_of_the_data_at_hand() -> None:
     assert metric(samples, IMAGES) == first
 
 
-def test_only_the_first_samples_count_and_fewer_are_named() -> None:
+def test_only_the_first_num_samples_are_used_and_fewer_change_the_keys() -> None:
     x = noise(300, *IMAGES.spec.shape)
     metric = Parzen(anchor=False, **SMALL)
     assert metric(x, IMAGES) == metric(x[:200], IMAGES)
     assert "parzen_30" in metric(x[:30], IMAGES)
 
 
-def test_a_sigma_at_the_end_of_its_range_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+def test_sigma_at_the_end_of_its_range_causes_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     data = gaussian(0, 1, 2000)
     Parzen(num=1000)(noise(1000, 1), data)
     assert not caplog.messages
@@ -203,18 +203,18 @@ def test_a_sigma_at_the_end_of_its_range_is_warned_of(caplog: pytest.LogCaptureF
         ("metric.parzen.split=train", r"metric\.parzen\.split=train: must be one of test, valid"),
     ],
 )
-def test_settings_that_cannot_work(setting: str, message: str) -> None:
+def test_invalid_settings_are_refused(setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run_of("data=digits", "metric=parzen", setting)
 
 
 @pytest.mark.parametrize("name", ["valid", "test"])
-def test_data_without_a_split_are_refused(name: str) -> None:
+def test_data_without_a_required_split_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"metric=parzen: needs {name} data"):
         Parzen().check(replace(IMAGES, **{name: getattr(IMAGES, name)[:0]}))
 
 
-def test_a_run_ends_with_score_sigma_numbers_and_caveat(here: Callable[..., tuple[int, str, str]]) -> None:
+def test_run_ends_with_score_sigma_numbers_and_caveat(here: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = here(
         "data=digits", "arch=mlp", "metric=parzen", "metric.parzen.num=50", "train.steps=2", "train.diagnose=false"
     )
@@ -227,14 +227,14 @@ def test_a_run_ends_with_score_sigma_numbers_and_caveat(here: Callable[..., tupl
     assert any("says little about quality" in line and "Theis" in line for line in lines)
 
 
-def test_conditional_runs_are_scored_too() -> None:
+def test_conditional_runs_are_scored() -> None:
     run = run_of("data=digits", "condition=concat", "metric=parzen", "metric.parzen.num=40")
     assert {"parzen_40", "parzen_40_anchor"} < Evaluation(run).metrics().keys()
 
 
-# On MNIST, with 1,000 examples for validation and 10,000 to test
+# On MNIST, with 1,000 validation and 10,000 test examples
 
-# The draw of `anchor_index`; others of 10,000 give 240.7 to 244.2, and the first ones 241.2.
+# For the sample of `anchor_index`; other samples of 10,000 give 240.7 to 244.2, and the first 10,000 give 241.2.
 ORDER = torch.from_numpy(np.random.RandomState(0).permutation(50000))
 
 
@@ -261,7 +261,7 @@ def ones(data: Dataset) -> Tensor:
 
 
 def gaussian_pixels(data: Dataset) -> Tensor:
-    """Independent, of each pixel's mean and standard deviation, cut off at 0 and 1."""
+    """Independent Gaussian pixels with each pixel's mean and standard deviation, clipped to [0, 1]."""
     draws = np.random.RandomState(0)
     draws.permutation(50000)
     noise = torch.from_numpy(draws.randn(10000, 784)).float()
@@ -270,7 +270,7 @@ def gaussian_pixels(data: Dataset) -> Tensor:
 
 
 def score(x: Tensor, data: Dataset) -> tuple[float, float, float]:
-    """Of x in [0, 1], and the sigma and the standard error."""
+    """The score of x in [0, 1], its sigma and its standard error."""
     low, high = data.spec.value_range
     found = Parzen(anchor=False)(x.reshape(-1, *data.spec.shape) * (high - low) + low, data)
     by_part = {parzen.part_of(key): value for key, value in found.items()}
@@ -295,7 +295,7 @@ def test_known_scores_on_mnist(samples: Callable[[Dataset], Tensor], expected: f
 
 
 @pytest.mark.slow
-def test_ten_thousand_images_of_mnist_score_what_the_anchor_says(real: Dataset) -> None:
+def test_ten_thousand_mnist_images_have_the_score_of_the_anchor(real: Dataset) -> None:
     found, sigma, error = score(images(real), real)
     assert (round(found, 1), round(sigma, 4), round(error, 1)) == (243.6, 0.1668, 2.1)
     anchor = Parzen()(torch.zeros(1, *real.spec.shape), real)

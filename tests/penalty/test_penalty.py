@@ -1,14 +1,18 @@
-"""What holds for every penalty: its gradients, its precision, what it leaves alone, and the settings it refuses."""
+"""Every penalty: gradients, precision, side effects, and invalid settings. New options of conf/penalty are included."""
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+import yaml
 from helpers import GRADIENT_PENALTIES, SHAPES, Net, batches
+from hydra.utils import get_object
 from torch import Tensor
 from torch.func import functional_call
 
+from ganrun.config import CONF
 from ganrun.penalty.base import lazy_rates
 from ganrun.penalty.consistency import Consistency
 from ganrun.penalty.gradient import R1, R2, GradientPenalty
@@ -16,14 +20,39 @@ from ganrun.penalty.lecam import LeCam
 from ganrun.penalty.weights import Orthogonal, WeightClip
 from ganrun.protocols import Penalty
 
-ALL = [*GRADIENT_PENALTIES, Consistency, Orthogonal]
+
+def settings_of(name: str) -> dict[str, Any]:
+    (settings,) = yaml.safe_load((CONF / "penalty" / f"{name}.yaml").read_text()).values()
+    return dict(settings)
+
+
+def option(name: str, **changes: Any) -> Penalty:
+    """The penalty of conf/penalty/NAME.yaml."""
+    settings = settings_of(name) | changes
+    penalty: Penalty = get_object(settings.pop("_target_"))(**settings)
+    return penalty
+
+
+def term_of(penalty: Penalty, D: Callable[..., Tensor], real: Tensor, fake: Tensor) -> Tensor:
+    """The penalty's term as in a game, where logits are in float32."""
+    term = penalty.term(D, real, fake, None)
+    if term is None:
+        with torch.autocast("cpu", enabled=False):
+            logits = D(real.float()), D(fake.float())
+        term = penalty.logits_term(*logits)
+    assert term is not None
+    return term
+
+
+NAMES = [path.stem for path in sorted((CONF / "penalty").glob("*.yaml")) if path.stem != "none"]
+ALL = [name for name in NAMES if option(name).has_term]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("make", [*GRADIENT_PENALTIES, Consistency])
 def test_gradients_agree_with_finite_differences(make: type[Penalty], shape: tuple[int, ...]) -> None:
-    """With respect to D's parameters. Public mistake: no create_graph, so the penalty is logged but trains nothing."""
+    """With respect to D's parameters. Common bug: no create_graph, so the penalty is logged but has no effect."""
     real, fake = batches(shape)
     net = Net(shape).double()
     names = [name for name, _ in net.named_parameters()]
@@ -40,41 +69,42 @@ def test_gradients_agree_with_finite_differences(make: type[Penalty], shape: tup
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("make", ALL)
-def test_autocast_does_not_reach_the_term(make: type[Penalty], shape: tuple[int, ...]) -> None:
-    """Public mistake: a gradient norm in half precision, which is off by percents and overflows."""
+@pytest.mark.parametrize("name", ALL)
+def test_term_is_not_affected_by_autocast(name: str, shape: tuple[int, ...]) -> None:
+    """Common bug: a gradient norm in half precision, which has errors of percents and overflows."""
     real, fake = batches(shape, dtype=torch.float32)
-    D, penalty = Net(shape), make()
+    D = Net(shape)
     real, fake = real.bfloat16(), fake.bfloat16()
     torch.manual_seed(1)
-    plain = penalty.term(D, real.float(), fake.float(), None)
+    plain = term_of(option(name), D, real.float(), fake.float())
     with torch.autocast("cpu", torch.bfloat16):
         D(real)  # fills autocast's cache of bf16 weights
         torch.manual_seed(1)
-        cast = penalty.term(D, real.float(), fake.float(), None)
-        from_bf16 = penalty.term(D, real, fake, None)
+        cast = term_of(option(name), D, real.float(), fake.float())
+        from_bf16 = term_of(option(name), D, real, fake)
     assert cast.dtype == from_bf16.dtype == torch.float32
     assert torch.equal(cast, plain)
-    assert penalty.term(D.double(), real.double(), fake.double(), None).dtype == torch.float64
+    in_double = option(name).term(D.double(), real.double(), fake.double(), None)
+    assert in_double is None or in_double.dtype == torch.float64
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("make", ALL)
-def test_batch_of_one(make: type[Penalty], shape: tuple[int, ...]) -> None:
-    """Public mistake: the deviation of one sample with n - 1 below the line is NaN."""
+@pytest.mark.parametrize("name", ALL)
+def test_batch_of_one(name: str, shape: tuple[int, ...]) -> None:
+    """Common bug: a standard deviation with n - 1 in the denominator, which is NaN for one sample."""
     D = Net(shape)
-    term = make().term(D, *batches(shape, n=1, dtype=torch.float32), None)
+    term = term_of(option(name), D, *batches(shape, n=1, dtype=torch.float32))
     gradients = torch.autograd.grad(term, list(D.parameters()), allow_unused=True)
     assert term.isfinite()
     assert all(g.isfinite().all() for g in gradients if g is not None)
 
 
-@pytest.mark.parametrize("make", ALL)
-def test_terms_leave_data_and_gradients_alone(make: type[Penalty]) -> None:
-    """Public mistake: requires_grad_() on the batch itself, which then grows a graph through later steps."""
+@pytest.mark.parametrize("name", ALL)
+def test_terms_do_not_change_data_or_gradients(name: str) -> None:
+    """Common bug: requires_grad_() on the batch itself, whose graph then grows through later steps."""
     real, fake = batches((3,), dtype=torch.float32)
     copies, D = (real.clone(), fake.clone()), Net((3,))
-    make().term(D, real, fake, None).backward()
+    term_of(option(name), D, real, fake).backward()
     assert torch.equal(real, copies[0])
     assert torch.equal(fake, copies[1])
     assert not real.requires_grad
@@ -83,8 +113,8 @@ def test_terms_leave_data_and_gradients_alone(make: type[Penalty]) -> None:
 
 
 @pytest.mark.parametrize("make", [*GRADIENT_PENALTIES, Consistency])
-def test_labels_reach_d(make: type[Penalty]) -> None:
-    """Public mistake: a conditional D is penalized without its labels."""
+def test_d_gets_labels(make: type[Penalty]) -> None:
+    """Common bug: the penalty of a conditional D is computed without labels."""
     real, fake = batches((3,))
     labels = torch.arange(5)
     given = []
@@ -99,7 +129,7 @@ def test_labels_reach_d(make: type[Penalty]) -> None:
 
 
 def test_lazy_rates() -> None:
-    """StyleGAN2's own numbers: lr .002, betas (0, .99), every 16. Public mistake: the rates are left as they are."""
+    """Values of StyleGAN2: lr .002, betas (0, .99), every 16. Common bug: the learning rates are not rescaled."""
     lr, betas = lazy_rates(0.002, (0.0, 0.99), 16)
     assert lr == pytest.approx(0.002 * 16 / 17)
     assert betas == pytest.approx((0.0, 0.99 ** (16 / 17)))
@@ -121,18 +151,17 @@ def test_lazy_rates() -> None:
         (lambda: WeightClip(bound=0), "bound=0: must be greater than 0"),
     ],
 )
-def test_settings_that_cannot_work(make: Callable[[], object], message: str) -> None:
+def test_invalid_settings_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-@pytest.mark.parametrize("make", ALL)
-def test_weight_zero_computes_nothing(make: type[Penalty]) -> None:
+@pytest.mark.parametrize("name", ALL)
+def test_weight_zero_computes_nothing(name: str) -> None:
     def D(x: Tensor, y: Tensor | None) -> Tensor:
         raise AssertionError("D was called")
 
     x = torch.zeros(1, 2)
-    penalty = make(gamma=0) if make in (R1, R2) else make(weight=0)
+    penalty = option(name, **{key: 0 for key in settings_of(name) if key in ("weight", "fake_weight", "gamma")})
     assert penalty.term(D, x, x, None) is None
     assert not penalty.has_term
-    assert make().has_term

@@ -1,4 +1,4 @@
-"""Consistency regularization, and the transforms under which D is to give the same logit."""
+"""Consistency regularization and its transforms."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from ganrun.penalty.consistency import Consistency, translate
 
 
 @pytest.mark.parametrize("fake_weight", [0.0, 5.0])
-def test_consistency_is_zero_where_nothing_changes(fake_weight: float) -> None:
+def test_consistency_is_zero_without_a_transform(fake_weight: float) -> None:
     for shape in SHAPES:
         real, fake = batches(shape)
         constant = Net(shape).double()
@@ -23,7 +23,7 @@ def test_consistency_is_zero_where_nothing_changes(fake_weight: float) -> None:
 
 
 def test_consistency_by_hand() -> None:
-    """D(x) = w . x and T(x) = x mirrored: the mean of (w . (x - Tx))^2 over the batch, weighed for real and fake."""
+    """D(x) = w . x and T(x) = x mirrored: the batch mean of (w . (x - Tx))^2, weighted for real and fake."""
     real, fake = batches((1, 1, 2))
     D = Linear(torch.tensor([[[1.0, 3.0]]], dtype=torch.float64))
     penalty = Consistency(weight=2, fake_weight=5, translation=0, flip=True)
@@ -38,8 +38,8 @@ def test_consistency_by_hand() -> None:
     assert term.item() > 0
 
 
-def test_images_are_moved_each_by_its_own_whole_pixels() -> None:
-    """Public mistakes: one shift for the whole batch; a wrapped border; digits mirrored by default."""
+def test_each_image_is_shifted_by_its_own_whole_pixels() -> None:
+    """Common bugs: one shift for the whole batch; a wrapped border; digits mirrored by default."""
     x = torch.arange(1.0, 401.0).repeat(300, 1).view(300, 1, 20, 20)
     torch.manual_seed(0)
     moved = Consistency(translation=4).transform(x)
@@ -58,15 +58,15 @@ def test_images_are_moved_each_by_its_own_whole_pixels() -> None:
     assert (filled[0, 0, :4] == -1).all()
 
 
-def test_mirroring_is_asked_for_and_drawn_for_each_image() -> None:
-    """Public mistake: horizontal flips of digits."""
+def test_mirroring_is_optional_and_random_for_each_image() -> None:
+    """Common bug: horizontal flips of digits."""
     x = torch.arange(6.0).view(1, 1, 2, 3).repeat(200, 1, 1, 1)
     assert torch.equal(Consistency(translation=0).transform(x), x)
     mirrored = (Consistency(translation=0, flip=True).transform(x) == x.flip(3)).flatten(1).all(1)
     assert 70 < mirrored.sum() < 130
 
 
-def test_noise_on_vectors_is_a_share_of_each_component() -> None:
+def test_noise_on_vectors_is_proportional_to_the_std_of_each_component() -> None:
     x = torch.randn(4000, 2) * torch.tensor([1.0, 100.0]) + 5
     noise = Consistency(noise=0.1).transform(x) - x
     assert noise.std(0).tolist() == pytest.approx([0.1, 10.0], rel=0.1)

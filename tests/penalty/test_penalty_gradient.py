@@ -1,4 +1,4 @@
-"""Penalties on D's gradient against closed forms, and the networks that they are not defined for."""
+"""Penalties on D's gradient, against closed forms, and the networks for which they are undefined."""
 
 from collections.abc import Callable
 
@@ -31,7 +31,7 @@ from ganrun.protocols import Penalty
 def test_closed_form_on_a_linear_d(
     penalty: Penalty, expected: Callable[[float], float], length: float, shape: tuple[int, ...]
 ) -> None:
-    """The norm runs over all dimensions but the batch. Public mistake: dim=1, which on images is a norm per pixel."""
+    """The norm is over all dimensions but the batch. Common bug: dim=1, which for images is a norm per pixel."""
     term = penalty.term(Linear(vector_of_length(length, shape)), *batches(shape), None)
     assert term is not None
     assert term.shape == ()
@@ -39,8 +39,8 @@ def test_closed_form_on_a_linear_d(
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_mean_over_samples_is_outside_the_square(shape: tuple[int, ...]) -> None:
-    """D(x) = |x|^2 / 2, so each sample has a norm of its own. Public mistake: one norm over the whole batch."""
+def test_mean_over_samples_is_outside_the_square(shape: tuple[int, ...]) -> None:
+    """D(x) = |x|^2 / 2, so the norm differs between samples. Common bug: one norm over the whole batch."""
     real, fake = batches(shape)
     length = real.flatten(1).norm(dim=1)
     assert R1(gamma=2).term(Quadratic(), real, fake, None).item() == pytest.approx(length.square().mean().item())
@@ -49,7 +49,7 @@ def test_the_mean_over_samples_is_outside_the_square(shape: tuple[int, ...]) -> 
     )
     for one_sided, excess in ((False, length - 1), (True, (length - 1).clamp(min=0))):
         penalty = GradientPenalty(weight=3, one_sided=one_sided)
-        term = penalty.term(Quadratic(), real, real, None)  # the interpolates of x and x are x
+        term = penalty.term(Quadratic(), real, real, None)  # interpolates between x and x are x
         assert term.item() == pytest.approx(3 * excess.square().mean().item())
     assert ZeroCentered(weight=3).term(Quadratic(), real, real, None).item() == pytest.approx(
         3 * length.square().mean().item()
@@ -58,8 +58,8 @@ def test_the_mean_over_samples_is_outside_the_square(shape: tuple[int, ...]) -> 
 
 @pytest.mark.parametrize("penalty", [GradientPenalty(), ZeroCentered()])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_interpolates_have_an_epsilon_for_each_sample(penalty: Penalty, shape: tuple[int, ...]) -> None:
-    """Public mistakes: one epsilon for the whole batch; one for each element, which leaves the line."""
+def test_interpolates_have_one_epsilon_per_sample(penalty: Penalty, shape: tuple[int, ...]) -> None:
+    """Common bugs: one epsilon for the whole batch, or one per element, which is not on the line."""
     D = Linear(torch.ones(shape))
     penalty.term(D, torch.ones(400, *shape), torch.zeros(400, *shape), None)
     epsilon = D.inputs[0].flatten(1)  # (400, numel)
@@ -72,8 +72,8 @@ def test_interpolates_have_an_epsilon_for_each_sample(penalty: Penalty, shape: t
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_dragan_takes_gradients_around_the_data_and_not_at_the_fakes(shape: tuple[int, ...]) -> None:
-    """Public mistake: DRAGAN on the line between real and fake, which is WGAN-GP again."""
+def test_dragan_takes_gradients_around_the_data_and_not_at_fake_samples(shape: tuple[int, ...]) -> None:
+    """Common bug: DRAGAN on the line between real and fake, which is WGAN-GP."""
     real, _ = batches(shape, n=400)
     D = Linear(torch.ones(shape, dtype=torch.float64))
     Dragan(spread=0.5).term(D, real, torch.full_like(real, torch.nan), None)
@@ -81,14 +81,14 @@ def test_dragan_takes_gradients_around_the_data_and_not_at_the_fakes(shape: tupl
     assert share.min() >= 0
     assert share.max() <= 1
     assert share.mean().item() == pytest.approx(0.25, abs=0.02)
-    assert share.flatten(1).std(1).min() > 0  # noise in each element, not one step for the sample
+    assert share.flatten(1).std(1).min() > 0  # independent noise in each element
     assert share.max() > 0.9
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("make", GRADIENT_PENALTIES)
-def test_a_zero_gradient_leaves_everything_finite(make: type[Penalty], shape: tuple[int, ...]) -> None:
-    """Public mistake: the slope of the root at 0 is infinite, and times 0 it is NaN in every parameter."""
+def test_zero_gradient_gives_finite_values(make: type[Penalty], shape: tuple[int, ...]) -> None:
+    """Common bug: the derivative of the square root at 0 is infinite, and NaN for all parameters after times 0."""
     real, fake = batches(shape, dtype=torch.float32)
     for D in (Net(shape), Linear(torch.zeros(shape))):
         with torch.no_grad():
@@ -110,7 +110,7 @@ def norms() -> list[nn.Module]:
 
 @pytest.mark.parametrize("make", GRADIENT_PENALTIES)
 def test_batch_norm_in_d_is_refused(make: type[Penalty]) -> None:
-    """Public mistake: WGAN-GP on a DCGAN discriminator, whose batch norm makes a sample's gradient everyone's."""
+    """Common bug: WGAN-GP with a DCGAN discriminator, whose batch norm makes logits depend on other samples."""
     name = {GradientPenalty: "gradient_penalty", ZeroCentered: "zero_centered", Dragan: "dragan", R1: "r1", R2: "r2"}
     for layer in norms():
         with pytest.raises(
@@ -122,13 +122,13 @@ def test_batch_norm_in_d_is_refused(make: type[Penalty]) -> None:
         make().check(Net((2, 5, 4), layer))
 
 
-def test_layers_that_mix_samples_are_refused_but_for_r1_and_r2() -> None:
+def test_layers_that_mix_samples_are_refused_except_for_r1_and_r2() -> None:
     D = Net((2, 5, 4), Mixer())
     for penalty in (GradientPenalty(), ZeroCentered(), Dragan()):
         assert penalty.needs_independent_samples
         with pytest.raises(ValueError, match="D has a layer Mixer, which mixes the samples"):
             penalty.check(D)
-    for other in (R1(), R2()):  # StyleGAN2 has R1 and minibatch standard deviation
+    for other in (R1(), R2()):  # StyleGAN2 uses R1 with minibatch standard deviation
         assert not other.needs_independent_samples
         other.check(D)
     for anything in (WeightClip(), Consistency(), LeCam(), Orthogonal()):
@@ -137,8 +137,8 @@ def test_layers_that_mix_samples_are_refused_but_for_r1_and_r2() -> None:
         anything.check(Net((2, 5, 4), Mixer(), nn.BatchNorm2d(4)))
 
 
-def test_why_r1_refuses_batch_norm() -> None:
-    """Behind batch norm and a linear layer the sum of a batch's logits is constant: the penalty would be 0."""
+def test_r1_is_meaningless_with_batch_norm() -> None:
+    """With batch norm and a linear layer the sum of a batch's logits is constant, so the penalty would be 0."""
     D = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 1)).double()
     real, fake = batches((3,))
     assert R1().term(lambda x, y: D(x), real, fake, None).item() == pytest.approx(0, abs=1e-12)

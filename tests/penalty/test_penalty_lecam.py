@@ -1,4 +1,4 @@
-"""LeCam regularization against logits and anchors worked out by hand."""
+"""LeCam regularization, against values computed by hand."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from ganrun.penalty.lecam import LeCam
 
 
 def test_lecam_anchors_by_hand() -> None:
-    """Public mistakes: the anchors swapped; gradients through them; started at 0; lost on resume."""
+    """Common bugs: the anchors are exchanged, pass gradients, start at 0, or are lost on resume."""
     penalty = LeCam(weight=0.5, decay=0.9)
     real, fake = torch.tensor([1.0, 3.0], requires_grad=True), torch.tensor([-1.0, 1.0], requires_grad=True)
     first = penalty.logits_term(real, fake)  # anchors 2 and 0
@@ -19,11 +19,11 @@ def test_lecam_anchors_by_hand() -> None:
     second = penalty.logits_term(torch.tensor([-4.0, 6.0]), torch.tensor([5.0, 3.0]))  # anchors 1.9 and 0.4
     assert penalty.real_anchor.item() == pytest.approx(0.9 * 2 + 0.1 * 1)
     assert penalty.fake_anchor.item() == pytest.approx(0.9 * 0 + 0.1 * 4)
-    assert second.item() == pytest.approx(0.5 * (5.6**2 / 2))  # real logits below a_F, fakes above a_R: no cost
+    assert second.item() == pytest.approx(0.5 * (5.6**2 / 2))  # no cost for real logits below a_F, or fakes above a_R
     assert not penalty.real_anchor.requires_grad
 
 
-def test_lecam_as_the_paper_writes_it() -> None:
+def test_lecam_without_clipping_equals_the_paper() -> None:
     penalty = LeCam(weight=1, clipped=False)
     term = penalty.logits_term(torch.tensor([-1.0, -3.0]), torch.tensor([4.0]))
     assert term.item() == pytest.approx((25 + 49) / 2 + (4 + 2) ** 2)
@@ -40,7 +40,7 @@ def test_lecam_resumes() -> None:
     assert all(torch.equal(a, b) for a, b in zip(penalty.buffers(), resumed.buffers(), strict=True))
 
 
-def test_lecam_needs_ds_logits_alone_and_projects_nothing() -> None:
+def test_lecam_uses_only_logits_and_does_not_project() -> None:
     D, real = Net((3,)), torch.zeros(2, 3)
     before = [p.clone() for p in D.parameters()]
     penalty = LeCam()

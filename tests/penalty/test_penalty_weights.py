@@ -1,4 +1,4 @@
-"""Penalties on D's weights: orthogonality by hand, and clipping."""
+"""Penalties on D's weights: orthogonality, against values computed by hand, and clipping."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from ganrun.training.game import Game
 X = torch.zeros(1, 2)
 
 
-def test_orthogonal_rows_cost_nothing_whatever_their_length() -> None:
+def test_orthogonal_rows_of_any_length_have_zero_penalty() -> None:
     D = nn.Sequential(nn.Linear(4, 3), nn.Conv2d(2, 4, 2), nn.ConvTranspose2d(4, 3, 2))
     with torch.no_grad():
         nn.init.orthogonal_(D[0].weight)
@@ -25,9 +25,9 @@ def test_orthogonal_rows_cost_nothing_whatever_their_length() -> None:
 
 
 def test_orthogonal_by_hand() -> None:
-    """Rows are output units. Public mistakes: columns; the identity subtracted too, which fixes the lengths."""
+    """Rows are output units. Common bugs: columns, or subtracting the identity, which also fixes the norms."""
     D = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2), nn.Embedding(4, 3), nn.LayerNorm(3))
-    W = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 1.0]])  # the rows' product is 1
+    W = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 1.0]])  # the dot product of the rows is 1
     with torch.no_grad():
         D[0].weight.copy_(W)
     term = Orthogonal(weight=0.25).term(D, X, X, None)
@@ -39,7 +39,7 @@ def test_orthogonal_by_hand() -> None:
 
 
 def test_orthogonal_with_groups_and_spectral_norm() -> None:
-    """Public mistake: reading a spectrally normalized weight runs a power iteration more."""
+    """Common bug: reading a weight with spectral norm runs an additional power iteration."""
     x = torch.randn(1, 4, 1)
     for grouped in (nn.ConvTranspose1d(4, 6, 1, groups=2), nn.Conv1d(4, 6, 1, groups=2)):
         W = torch.autograd.functional.jacobian(lambda v, f=grouped: f(v)[0, :, 0], x)[:, 0, :, 0]  # (6, 4)
@@ -54,8 +54,8 @@ def test_orthogonal_with_groups_and_spectral_norm() -> None:
     assert all(torch.equal(before[name], value) for name, value in normed.state_dict().items())
 
 
-def test_clipping_bounds_weights_but_no_norm_layer() -> None:
-    """Public mistake: clipping batch norm's scales to 0.01, which switches those layers off."""
+def test_clipping_excludes_norm_layers() -> None:
+    """Common bug: clipping the scales of batch norm to 0.01, which switches the layers off."""
     D = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.GroupNorm(2, 4), nn.LayerNorm(4), nn.Linear(4, 1))
     with torch.no_grad():
         for weight in D.parameters():
@@ -72,7 +72,7 @@ def test_clipping_bounds_weights_but_no_norm_layer() -> None:
 
 
 def test_clipping_follows_every_critic_step() -> None:
-    """Public mistake: clipping once a G step, after the last of k critic steps, or before them."""
+    """Common bug: clipping once per update of G, before or after all k critic updates."""
     run = run_of("loss=wgan", "train.n_critic=3", "optimizer.lr=0.1")
     largest: list[Tensor] = []
     run.D.register_forward_pre_hook(lambda D, _: largest.append(max(p.abs().max() for p in D.parameters())))

@@ -1,4 +1,4 @@
-"""Frames: what is recorded of a run on small data, without disturbing it."""
+"""Frames: recorded for figures of a run on one- or two-dimensional data, without changing the run."""
 
 import signal
 from dataclasses import replace
@@ -23,7 +23,7 @@ SHORT = ["train.batch_size=16", "train.log_every=2", "train.sample_every=0", "tr
 
 
 class Affine(nn.Module):
-    """G(z) = 69 + 3 z, which is the data's distribution; D(x) = (x - 69) / 3."""
+    """G(z) = 69 + 3 z, with the distribution of the data; D(x) = (x - 69) / 3."""
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return 69 + 3 * x
@@ -47,8 +47,8 @@ def names(folder: Path) -> list[str]:
     return sorted(path.stem for path in (folder / "frames").iterdir())
 
 
-def test_a_frame_of_a_known_generator() -> None:
-    """G(z) = 69 + 3 z: counts follow the normal distribution, and the map is a line; D is what it is."""
+def test_frame_of_a_known_generator() -> None:
+    """G(z) = 69 + 3 z: counts follow the normal distribution, z -> x is a line, and D's logits are recorded."""
     frame = capture(perfect_run(), 7)
     assert (frame.step, frame.num, frame.z_dim, frame.logistic) == (7, 20_000, 1, True)
     assert (frame.low.item(), frame.high.item()) == (54.0, 84.0)
@@ -66,7 +66,7 @@ def test_a_frame_of_a_known_generator() -> None:
     assert np.allclose(frame.d_values, 1 / (1 + np.exp(-frame.logits)))
 
 
-def test_the_first_index_of_a_frame_of_the_plane_is_the_first_coordinate() -> None:
+def test_first_index_of_a_2d_frame_is_the_first_coordinate() -> None:
     run = run_of("data=ring", "arch.discriminator.hidden=[8]", "arch.generator.hidden=[8]")
     frame = capture(replace(run, D=Slope()), 0)
     assert frame.logits.shape == (64, 64)
@@ -76,8 +76,8 @@ def test_the_first_index_of_a_frame_of_the_plane_is_the_first_coordinate() -> No
     assert (frame.high > 2.4).all()
 
 
-def test_samples_in_the_plane_are_counted_by_cell() -> None:
-    """A G that makes x = (1, -2) alone: all of them in the cell where that lies, by hand."""
+def test_2d_samples_are_counted_by_cell() -> None:
+    """For G(z) = (1, -2), all samples are in the cell of this point."""
     run = run_of("data=ring", "arch.discriminator.hidden=[8]", "arch.generator.hidden=[8]", "train.ema=0")
     frame = capture(replace(run, G=Fixed()), 0)
     side = (frame.high - frame.low) / 64
@@ -87,16 +87,16 @@ def test_samples_in_the_plane_are_counted_by_cell() -> None:
     assert frame.counts_g.size == 0
 
 
-def test_samples_come_from_g_ema_and_those_of_g_are_counted_too() -> None:
+def test_samples_come_from_g_ema_and_samples_of_g_are_also_counted() -> None:
     run = replace(run_of("train.ema=0.9", "data=mixture1d", "arch=mlp_small"), G_ema=Affine())
     frame = capture(run, 0)
     assert frame.mean.item() == pytest.approx(69, abs=0.1)
-    assert frame.counts.sum() == 0  # all of them lie outside of the box
+    assert frame.counts.sum() == 0  # all samples of G are outside the box
     assert frame.counts_g.sum() == 20_000
 
 
 @pytest.mark.parametrize("data", ["heights", "ring", "dirac"])
-def test_a_frame_comes_back_as_it_was(data: str, tmp_path: Path) -> None:
+def test_frame_is_unchanged_after_saving_and_loading(data: str, tmp_path: Path) -> None:
     frame = capture(run_of(f"data={data}", "arch=mlp_small"), -3)
     frames.save(frame, tmp_path, pretrain_d=10)
     assert names(tmp_path) == ["pretrain_00000007"]
@@ -107,8 +107,8 @@ def test_a_frame_comes_back_as_it_was(data: str, tmp_path: Path) -> None:
     assert (tmp_path / "frames" / "pretrain_00000007.npz").stat().st_size < 90_000
 
 
-def test_recording_disturbs_nothing() -> None:
-    """Batch norm, dropout and spectral norm all keep a state; neither it, nor the random one, is touched."""
+def test_recording_does_not_change_any_state() -> None:
+    """The states of batch norm and spectral norm, and the random state that dropout uses, do not change."""
     nets = ["arch=heights", "arch.discriminator.spectral_norm=true", "train.batch_size=16"]
     runs = [run_of(*nets), run_of(*nets)]
     for i, run in enumerate(runs):
@@ -126,7 +126,7 @@ def test_recording_disturbs_nothing() -> None:
 
 @pytest.mark.slow
 def test_when_frames_are_recorded(here, tmp_path: Path) -> None:
-    """At the start, after D alone, at the end, and in between as often as asked, or where pictures are drawn."""
+    """At the start, after pre-training D, at the end, and in between at the given interval or with pictures."""
     assert here(*SHORT, "train.steps=5", "train.pretrain_d=3", "run_dir=a")[0] == 0
     assert names(tmp_path / "a") == [
         "pretrain_00000000", "pretrain_00000001", "step_00000000", "step_00000002", "step_00000004", "step_00000005",
@@ -139,7 +139,7 @@ def test_when_frames_are_recorded(here, tmp_path: Path) -> None:
     assert not (tmp_path / "c" / "frames").exists()
 
 
-def test_a_resumed_run_has_the_frames_of_a_whole_one(here, tmp_path: Path) -> None:
+def test_resumed_run_has_the_frames_of_an_uninterrupted_one(here, tmp_path: Path) -> None:
     line = [*SHORT, "train.steps=8", "train.pretrain_d=2", "train.checkpoint_every=4", "train.keep_checkpoints=9"]
     assert here(*line, "run_dir=whole")[0] == 0
     assert here(*line, "run_dir=cut")[0] == 0
@@ -156,7 +156,7 @@ def test_a_resumed_run_has_the_frames_of_a_whole_one(here, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_run_stopped_while_d_is_alone_begins_its_frames_again(here, tmp_path: Path) -> None:
+def test_run_stopped_during_pretraining_restarts_its_frames(here, tmp_path: Path) -> None:
     line = [*SHORT, "train.log_every=1", "train.steps=2", "train.pretrain_d=4", "run_dir=r"]
     ended = send_at(-1, [signal.SIGTERM], line, tmp_path)
     assert ended.code == 143, ended
@@ -168,7 +168,7 @@ def test_a_run_stopped_while_d_is_alone_begins_its_frames_again(here, tmp_path: 
 
 
 @pytest.mark.parametrize("damage", [b"", b"no archive", None])
-def test_a_damaged_frame_is_named_and_left_out(damage: bytes | None, tmp_path: Path, caplog) -> None:
+def test_damaged_frame_is_reported_and_skipped(damage: bytes | None, tmp_path: Path, caplog) -> None:
     run = perfect_run()
     for step in (0, 2):
         frames.save(capture(run, step), tmp_path)
@@ -176,15 +176,15 @@ def test_a_damaged_frame_is_named_and_left_out(damage: bytes | None, tmp_path: P
     whole = path.read_bytes()
     path.write_bytes(whole[:-2000] if damage is None else damage)
     assert [frame.step for frame in frames.load_all(tmp_path)] == [2]
-    assert "step_00000000.npz: is no frame that can be read" in caplog.text
-    assert "It is left out." in caplog.text
+    assert "step_00000000.npz: is not a readable frame" in caplog.text
+    assert "It is skipped." in caplog.text
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("data", ["heights", "ring"])
-def test_a_run_that_has_diverged_still_has_its_frame(data: str, value: float, tmp_path: Path) -> None:
-    """It is the loss or the checkpoint that says so, not an error of the frame or the figure."""
+def test_diverged_run_has_a_frame(data: str, value: float, tmp_path: Path) -> None:
+    """Divergence is reported for the loss or the checkpoint, not as an error of the frame or the figure."""
     run = run_of(f"data={data}", "arch=mlp_small", "train.ema=0")
     with torch.no_grad():
         for net in (run.G, run.D):

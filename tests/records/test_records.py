@@ -22,7 +22,7 @@ IMAGES = ["data=digits", "train.threads=1", "train.steps=8", "train.log_every=2"
           "train.checkpoint_every=2"]  # fmt: skip
 
 
-def test_new_directories_are_unique_whenever_they_are_made(tmp_path: Path) -> None:
+def test_new_run_directories_are_unique(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
         made = list(pool.map(lambda _: new_run_dir(tmp_path, "x").path, range(200)))
     assert len(set(made)) == 200
@@ -35,7 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "r"
 
 
-def test_what_a_run_leaves(finished: Path) -> None:
+def test_files_of_a_finished_run(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text())
     assert result["status"] == "finished"
     assert (result["steps"], result["nimg"], result["seed"], result["error"]) == (8, 8 * 64, 0, None)
@@ -48,11 +48,11 @@ def test_what_a_run_leaves(finished: Path) -> None:
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert {"loss/d", "loss/g", "logits/real", "logits/fake", "grad_norm/d", "grad_norm/g"} <= rows[0].keys()
     assert sorted(p.name for p in (finished / "samples").iterdir()) == [f"step_{k:08d}.png" for k in (0, 4, 8)]
-    assert checkpoint.steps_in(finished / "checkpoints") == [4, 6, 8]  # the newest two, and multiples of four
+    assert checkpoint.steps_in(finished / "checkpoints") == [4, 6, 8]  # the two newest, and multiples of four
     assert "step 8/8" in (finished / "train.log").read_text()
 
 
-def test_everything_is_on_the_dashboard(finished: Path) -> None:
+def test_dashboard_has_all_values(finished: Path) -> None:
     events = EventAccumulator(str(finished), size_guidance={"images": 0})
     events.Reload()
     tags = events.Tags()
@@ -72,10 +72,10 @@ def test_everything_is_on_the_dashboard(finished: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_ended_but_for_its_result_records_nothing_twice(here, tmp_path: Path) -> None:
+def test_run_killed_before_its_result_records_nothing_twice(here, tmp_path: Path) -> None:
     line = ["train.steps=4", "train.log_every=2", "train.sample_every=0", "run_dir=r"]
     assert here(*line)[0] == 0
-    (tmp_path / "r" / "result.json").unlink()  # killed at the very end
+    (tmp_path / "r" / "result.json").unlink()  # as if killed at the end
     assert here(*line)[0] == 0
     assert [step for step, _ in recorded(tmp_path / "r", "loss/d")] == [2, 4]
     assert [step for step, _ in recorded(tmp_path / "r", "metric/ks_100k")] == [4]
@@ -85,7 +85,7 @@ def test_a_run_that_ended_but_for_its_result_records_nothing_twice(here, tmp_pat
     assert tags.count("_hparams_/session_start_info") == 1
 
 
-def test_other_data_under_the_same_config_are_refused(here, tmp_path: Path) -> None:
+def test_changed_data_with_the_same_config_are_refused(here, tmp_path: Path) -> None:
     write_folder(tmp_path / "d", 12)
     line = ["data=folder", "data.root=d", "data.size=8", "train.sample_every=0", "run_dir=r", "train.steps=2"]
     assert here(*line)[0] == 0
@@ -97,7 +97,7 @@ def test_other_data_under_the_same_config_are_refused(here, tmp_path: Path) -> N
     assert "trained on other data" in err
 
 
-def test_a_damaged_checkpoint_outlives_no_good_one(tmp_path: Path) -> None:
+def test_damaged_checkpoint_does_not_replace_a_good_one(tmp_path: Path) -> None:
     for step in (15, 20):
         checkpoint.path_of(tmp_path, step).write_bytes(b"damaged")
     for step in (5, 10):
@@ -106,7 +106,7 @@ def test_a_damaged_checkpoint_outlives_no_good_one(tmp_path: Path) -> None:
     assert checkpoint.steps_in(tmp_path) == [5, 10]
 
 
-def test_checkpoints_are_plain(finished: Path) -> None:
+def test_checkpoints_contain_only_plain_types(finished: Path) -> None:
     path = checkpoint.path_of(finished / "checkpoints", 8)
     assert path.name == "step_00000008.pt"
     state = torch.load(path, weights_only=True)
@@ -115,7 +115,7 @@ def test_checkpoints_are_plain(finished: Path) -> None:
     assert DataSpec(**state["spec"]).classes == tuple("0123456789")
 
 
-def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_is_written_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoint.save(tmp_path, {"step": 1}, keep=1, keep_every=0)
 
     def fail(path: Path, data: bytes) -> None:
@@ -129,7 +129,7 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path: Path, monkeypatch: 
     assert [p.name for p in tmp_path.iterdir()] == ["step_00000001.pt"]
 
 
-def test_what_another_program_saved_is_no_checkpoint(tmp_path: Path) -> None:
+def test_file_of_another_program_is_not_a_checkpoint(tmp_path: Path) -> None:
     for state in ({"step": 3}, [3], {"format": 3, "step": 3}):
         torch.save(state, path := checkpoint.path_of(tmp_path, 3))
         with pytest.raises(ValueError, match=r"step_00000003\.pt: is not a checkpoint of this version of ganrun"):
@@ -137,14 +137,14 @@ def test_what_another_program_saved_is_no_checkpoint(tmp_path: Path) -> None:
         assert checkpoint.load_newest(tmp_path) is None
 
 
-def test_no_readable_checkpoint_is_none(tmp_path: Path) -> None:
+def test_without_a_readable_checkpoint_none_is_loaded(tmp_path: Path) -> None:
     checkpoint.path_of(tmp_path, 3).write_bytes(b"")
     assert checkpoint.load_newest(tmp_path) is None
     assert checkpoint.load_newest(tmp_path / "none") is None
 
 
-def test_what_a_kill_left_of_the_dashboard_is_not_read(tmp_path: Path) -> None:
-    """Events are rewritten where a run is resumed or evaluated. A kill then leaves a file beside them."""
+def test_temporary_event_file_of_a_killed_run_is_not_read(tmp_path: Path) -> None:
+    """Events are rewritten when a run is resumed or evaluated. A kill at that time leaves a temporary file."""
     for step, value in ((1, 5.0), (2, 6.0)):
         board = Dashboard(tmp_path)
         board.scalars({"loss/d": value}, step)
@@ -159,9 +159,9 @@ def test_what_a_kill_left_of_the_dashboard_is_not_read(tmp_path: Path) -> None:
     assert curves(tmp_path) == {"loss/d": [(1, 5.0), (2, 6.0)], "metric/a": [(1, 7.0)]}
 
 
-def test_what_metrics_declare_of_their_keys_comes_back_and_is_added_to(tmp_path: Path) -> None:
+def test_declared_metric_keys_are_saved_loaded_and_extended(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
-    assert run_dir.metric_keys() == {}  # of a run of an earlier version
+    assert run_dir.metric_keys() == {}  # as in a run of an earlier version
     first = {"a_10k": MetricKey("lower", "nats", true="a_true"), "a_10k_se": MetricKey(about="a_10k", from_test=True)}
     run_dir.describe_metrics(first)
     run_dir.describe_metrics({"b": MetricKey("higher"), "a_10k": MetricKey("lower")})
@@ -170,16 +170,16 @@ def test_what_metrics_declare_of_their_keys_comes_back_and_is_added_to(tmp_path:
     assert run_dir.metric_keys() == {}
 
 
-def test_metrics_are_inserted_at_their_step_in_place_of_those_of_the_same_name(tmp_path: Path) -> None:
+def test_metrics_are_inserted_at_their_step_and_replace_those_of_the_same_name(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     with run_dir:
         for row in ({"step": 2, "loss/d": 1}, {"step": 4, "loss/d": 2}, {"step": 4, "metric/a": 3, "metric/b": 4}):
-            run_dir.log_metrics(row)
+            run_dir.log_row(row)
         run_dir.insert_metrics({"step": 2, "metric/a": 5})
         run_dir.insert_metrics({"step": 4, "metric/a": 6})
         run_dir.insert_metrics({"step": 3, "metric/a": 7, "metric/b": 8})
         run_dir.insert_metrics({"step": 3, "metric/a": 9, "metric/b": 10})
-    assert list(run_dir.metrics()) == [
+    assert list(run_dir.rows()) == [
         {"step": 2, "loss/d": 1},
         {"step": 2, "metric/a": 5},
         {"step": 3, "metric/a": 9, "metric/b": 10},
@@ -189,22 +189,22 @@ def test_metrics_are_inserted_at_their_step_in_place_of_those_of_the_same_name(t
     ]
 
 
-def test_a_damaged_row_is_named_and_the_others_stay(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damaged_row_is_reported_and_the_others_are_kept(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     run_dir = RunDir(tmp_path)
     row, later = b'{"step": 2, "loss/d": 1}\n', b'{"step": 6, "loss/d": 3}\n'
     for damage in (b"garbage", b"\xff", b"[4]", b'{"loss/d": 2}', b""):
         run_dir.metrics_file.write_bytes(row + damage + b"\n" + later + b'{"step": 8, "lo')
         run_dir.insert_metrics({"step": 4, "metric/a": 5})
         assert f"{run_dir.metrics_file}: line 2 is damaged" in caplog.text
-        assert len(caplog.records) == 1  # the last one was cut off, as a kill does
+        assert len(caplog.records) == 1  # the last row was truncated, as by a kill
         caplog.clear()
-        assert [found["step"] for found in run_dir.metrics()] == [2, 4, 6]
+        assert [found["step"] for found in run_dir.rows()] == [2, 4, 6]
 
 
-def test_a_killed_run_has_no_result_and_a_damaged_config_is_named(tmp_path: Path) -> None:
+def test_killed_run_has_no_result_and_damaged_config_is_reported(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     assert run_dir.result() is None
-    for text, message in (("a: [", "is damaged"), ("seed: 3", "is not that of a run of ganrun \\(it has no data\\)")):
+    for text, message in (("a: [", "is damaged"), ("seed: 3", "is not a config of ganrun \\(it has no data\\)")):
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(ValueError, match=message):
             run_dir.config()

@@ -1,4 +1,4 @@
-"""`ganrun table1`: what it reads, the means that it takes, and its notes on what can be compared."""
+"""`ganrun table1`: the scores that it reads, their means, and its notes on comparability."""
 
 import json
 import statistics
@@ -32,14 +32,14 @@ def write_run(
     rows: list[dict[str, Any]] | None = None,
     **result: Any,
 ) -> str:
-    """A run directory as training and `ganrun evaluate` leave it, of 1,000 steps."""
+    """Write a run directory of 1,000 steps, as training and `ganrun evaluate` do."""
     Path(name).mkdir(parents=True)
     run_dir = RunDir(Path(name))
     run_dir.write_config(config_of(*(overrides or ("data=mnist",))))
     run_dir.write_result({"status": "finished", "steps": 1000, "metrics": metrics or {}, **result})
     with run_dir:
         for row in rows if rows is not None else [{"step": 1000, **tagged(metrics)}] if metrics else []:
-            run_dir.log_metrics(row)
+            run_dir.log_row(row)
     return name
 
 
@@ -48,12 +48,12 @@ def tagged(metrics: dict[str, float], group: str = "metric") -> dict[str, float]
 
 
 def cells(out: str, first: str) -> list[list[str]]:
-    """The lines of a text table that begin with that cell."""
+    """The cells of the lines of a text table that begin with that cell."""
     split = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in out.splitlines()]
     return [line for line in split if line and line[0] == first]
 
 
-def test_published_rows_and_ours_are_in_one_table(here: Here) -> None:
+def test_table_has_published_rows_and_runs(here: Here) -> None:
     write_run("a", metrics=parzen(226.04, 1.96))
     code, out, _ = here("table1", "runs=[a]")
     assert code == 0
@@ -65,7 +65,7 @@ def test_published_rows_and_ours_are_in_one_table(here: Here) -> None:
     assert "says little about quality" in out
 
 
-def test_runs_of_several_seeds_are_one_mean_and_are_listed_one_by_one(here: Here) -> None:
+def test_runs_with_several_seeds_have_one_mean_and_are_listed_individually(here: Here) -> None:
     for seed, score, error in ((0, 220.0, 2.0), (1, 231.0, 2.4), (2, 227.0, 2.2)):
         write_run(f"seed_{seed}", "data=mnist", f"seed={seed}", metrics=parzen(score, error))
     _, out, _ = here("table1", "runs=seed_*")
@@ -76,7 +76,7 @@ def test_runs_of_several_seeds_are_one_mean_and_are_listed_one_by_one(here: Here
     assert "differ in" not in out
 
 
-def test_folds_have_their_own_sigma_and_the_error_is_over_folds(here: Here) -> None:
+def test_folds_have_their_own_sigma_and_the_standard_error_is_over_folds(here: Here) -> None:
     scores = [2000.0, 2050.0, 2100.0, 2010.0, 2040.0]
     for fold, score in enumerate(scores):
         found = parzen(score, 30.0, sigma=0.1 + fold / 100)
@@ -88,7 +88,7 @@ def test_folds_have_their_own_sigma_and_the_error_is_over_folds(here: Here) -> N
     assert [run[6] for run in runs] == ["0.1000", "0.1100", "0.1200", "0.1300", "0.1400"]
 
 
-def test_two_runs_of_a_fold_count_as_one(here: Here) -> None:
+def test_two_runs_of_one_fold_count_as_one(here: Here) -> None:
     for name, fold, score in (("a", 0, 100.0), ("b", 0, 120.0), ("c", 1, 210.0)):
         write_run(name, "data=tfd", f"data.fold={fold}", metrics=parzen(score))
     _, out, _ = here("table1", "runs=[a,b,c]")
@@ -96,7 +96,7 @@ def test_two_runs_of_a_fold_count_as_one(here: Here) -> None:
     assert cells(here("table1", "runs=[a]")[1], "ours")[0][2] == "100.0 (1 of 5 folds)"
 
 
-def test_stand_ins_have_columns_of_their_own_and_are_named(here: Here) -> None:
+def test_substitute_data_have_their_own_columns_and_are_named(here: Here) -> None:
     write_run("m", metrics=parzen(225))
     write_run("f", "data=fer2013", "data.fold=0", metrics=parzen(1500))
     write_run("o", "data=olivetti", metrics=parzen(1400, anchor_num=280))
@@ -113,12 +113,12 @@ def test_stand_ins_have_columns_of_their_own_and_are_named(here: Here) -> None:
     assert "MNIST: is not TFD" not in out
 
 
-def test_notes_say_what_cannot_be_compared(here: Here) -> None:
+def test_notes_state_what_cannot_be_compared(here: Here) -> None:
     write_run("c", "data=cifar10", "data.verify=false", "data.gcn=55", metrics=parzen(-2000, n="1k"))
     _, out, _ = here("table1", "runs=[c]")
     assert "cifar10: was read with data.verify=false, so this copy may be lossy" in out
     assert "cifar10: normalized images (data.gcn) are compared as they are" in out
-    assert "cifar10: from 1000 samples, and not the 10000" in out
+    assert "cifar10: from 1000 samples; the published protocol uses 10000" in out
     write_run("m", metrics=parzen(1))
     assert not [line for line in here("table1", "runs=[m]")[1].splitlines() if line.startswith("MNIST: ")]
 
@@ -134,7 +134,7 @@ def test_runs_of_different_protocols_have_no_common_mean(here: Here) -> None:
     assert "MNIST (data.num_valid=5000, n=10000)" in out
 
 
-def test_a_note_says_that_a_mean_is_over_different_games(here: Here) -> None:
+def test_note_states_that_a_mean_is_over_different_settings(here: Here) -> None:
     write_run("a", "data=mnist", "train.ema=0.9", "seed=1", "train.log_every=5", metrics=parzen(225))
     write_run("b", "data=mnist", "metric=parzen", "data.value_range=[0,1]", metrics=parzen(227))
     _, out, _ = here("table1", "runs=[a,b]")
@@ -142,7 +142,7 @@ def test_a_note_says_that_a_mean_is_over_different_games(here: Here) -> None:
     assert "MNIST: the mean is over runs that differ in data.value_range, train.ema." in out
 
 
-# What is read
+# Which score is used
 
 
 def score_of(here: Here, *arguments: str) -> tuple[str, str]:
@@ -152,7 +152,7 @@ def score_of(here: Here, *arguments: str) -> tuple[str, str]:
     return run[4], run[5]
 
 
-def test_the_last_row_with_a_score_of_test_data_counts(here: Here) -> None:
+def test_last_row_with_a_test_score_is_used(here: Here) -> None:
     valid_alone = {key: value for key, value in tagged(parzen(999)).items() if key.endswith(("_valid", "_sigma"))}
     rows = [
         {"step": 400, **tagged(parzen(210))},
@@ -169,7 +169,7 @@ def test_the_last_row_with_a_score_of_test_data_counts(here: Here) -> None:
     assert score_of(here, "runs=[a]", "ema=false") == ("900", "777.0 +- 2.0")
 
 
-def test_result_alone_and_a_run_that_was_killed(here: Here) -> None:
+def test_run_with_result_only_and_killed_run(here: Here) -> None:
     write_run("finished", metrics=parzen(225), rows=[])
     assert score_of(here, "runs=[finished]") == ("1000", "225.0 +- 2.0")
     write_run("killed", rows=[{"step": 300, **tagged(parzen(150))}])
@@ -177,17 +177,17 @@ def test_result_alone_and_a_run_that_was_killed(here: Here) -> None:
     assert score_of(here, "runs=[killed]") == ("300", "150.0 +- 2.0")
 
 
-def test_a_run_without_g_ema_has_one_score(here: Here) -> None:
+def test_run_without_g_ema_has_one_score(here: Here) -> None:
     write_run("a", metrics=parzen(225))
     assert score_of(here, "runs=[a]", "ema=false") == ("1000", "225.0 +- 2.0")
 
 
-def test_of_several_numbers_of_samples_the_largest_counts(here: Here) -> None:
+def test_score_with_the_most_samples_is_used(here: Here) -> None:
     write_run("a", metrics=parzen(120, n="1k") | parzen(225) | parzen(100, n="500"))
     assert score_of(here, "runs=[a]") == ("1000", "225.0 +- 2.0")
 
 
-def test_the_published_protocol_counts_before_other_numbers_of_samples(here: Here) -> None:
+def test_score_of_the_published_protocol_has_priority(here: Here) -> None:
     rows = [{"step": 1000, **tagged(parzen(score, n=n))} for score, n in ((225, "10k"), (-33, "100"), (260, "50k"))]
     write_run("a", rows=rows)
     assert score_of(here, "runs=[a]") == ("1000", "225.0 +- 2.0")
@@ -195,7 +195,7 @@ def test_the_published_protocol_counts_before_other_numbers_of_samples(here: Her
     assert score_of(here, "runs=[b]") == ("1000", "260.0 +- 2.0")
 
 
-def test_the_best_of_a_run_that_was_killed(here: Here) -> None:
+def test_best_score_of_a_killed_run(here: Here) -> None:
     write_run("a", rows=[{"step": step, **tagged(parzen(200 + step))} for step in (3, 7)])
     Path("a/result.json").unlink()
     assert "has no recorded Parzen score of checkpoint=best" in here("table1", "runs=[a]", "checkpoint=best")[2]
@@ -203,7 +203,7 @@ def test_the_best_of_a_run_that_was_killed(here: Here) -> None:
     assert score_of(here, "runs=[a]", "checkpoint=best") == ("3", "203.0 +- 2.0")
 
 
-def test_a_note_says_that_a_mean_is_over_different_steps(here: Here) -> None:
+def test_note_states_that_a_mean_is_over_different_steps(here: Here) -> None:
     for name, step in (("a", 2000), ("b", 9000)):
         write_run(name, rows=[{"step": step, **tagged(parzen(225))}])
     note = "MNIST: the mean is over scores of steps 2,000 to 9,000."
@@ -211,7 +211,7 @@ def test_a_note_says_that_a_mean_is_over_different_steps(here: Here) -> None:
     assert note not in here("table1", "runs=[a]")[1]
 
 
-def test_a_run_without_a_score_is_named_with_the_command(here: Here) -> None:
+def test_run_without_a_score_is_reported_with_the_command(here: Here) -> None:
     write_run("with", metrics=parzen(225))
     write_run("with out", metrics={"nearest_1k": 3.0})
     code, out, err = here("table1", "runs=[with,with out]")
@@ -228,7 +228,7 @@ def test_a_run_without_a_score_is_named_with_the_command(here: Here) -> None:
 
 
 @pytest.mark.slow
-def test_runs_are_named_by_paths_and_patterns_and_counted_once(here: Here) -> None:
+def test_runs_are_selected_by_paths_and_patterns_and_counted_once(here: Here) -> None:
     write_run("sweep/loss=wgan_seed=1", metrics=parzen(224))
     write_run("sweep/loss=wgan_seed=2", metrics=parzen(226))
     Path("sweep/notes").mkdir()
@@ -257,7 +257,7 @@ def test_runs_are_named_by_paths_and_patterns_and_counted_once(here: Here) -> No
         (["runs=[a]", "checkpoint=first"], "checkpoint=first: must be "),
     ],
 )
-def test_arguments_that_cannot_work(arguments: list[str], message: str, here: Here) -> None:
+def test_invalid_arguments_are_refused(arguments: list[str], message: str, here: Here) -> None:
     code, out, err = here("table1", *arguments)
     assert (code, message in out + err) == (2, True), out + err
 
@@ -276,7 +276,7 @@ def test_markdown(here: Here) -> None:
 # The figure
 
 
-def test_the_figure_has_every_score_on_record(here: Here) -> None:
+def test_figure_has_every_recorded_score(here: Here) -> None:
     rows = [
         {"step": 400, **tagged(parzen(210, 1.5)), **tagged(parzen(150), "metric_raw")},
         {"step": 1000, **tagged(parzen(230)), **tagged(parzen(160), "metric_raw"), "loss/d": 1.0},
@@ -294,7 +294,7 @@ def test_the_figure_has_every_score_on_record(here: Here) -> None:
     assert olivetti == Panel("olivetti", [Line("o", False, {1000: (1400.0, 0.0)})], None, None)
 
 
-def test_the_figure_tells_runs_and_g_ema_apart_and_has_the_published_score() -> None:
+def test_figure_distinguishes_runs_and_g_ema_and_has_the_published_score() -> None:
     lines = [Line(name, ema, {5: (1.0, 0.1), 10: (2.0, 0.1)}) for name in "ab" for ema in (True, False)]
     figure = likelihood_figure([Panel("MNIST", lines, (225.0, 2.0), 243.56), Panel("TFD", lines[:1], None, None)])
     first, second = figure.axes
@@ -307,7 +307,7 @@ def test_the_figure_tells_runs_and_g_ema_apart_and_has_the_published_score() -> 
     assert [text.get_text() for text in second.get_legend().get_texts()] == ["a, G_ema"]
 
 
-def test_the_figure_is_written_where_it_is_asked_for(here: Here) -> None:
+def test_figure_is_written_to_the_requested_file(here: Here) -> None:
     write_run("a", metrics=parzen(225))
     code, out, _ = here("table1", "runs=[a]", "figure=new/curves.png")
     assert code == 0

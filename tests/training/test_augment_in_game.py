@@ -1,4 +1,4 @@
-"""Augmentation as a run applies it: to all that D gets, from both players, and to nothing else."""
+"""Augmentation in a run: of all inputs of D, in the updates of both players, and of nothing else."""
 
 from dataclasses import replace
 
@@ -16,8 +16,8 @@ from ganrun.training.game import Game
 from ganrun.training.pictures import Pictures
 
 
-def test_both_players_augment_all_that_d_gets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Public mistake: augmenting the real images alone, so that G learns to make augmented ones."""
+def test_all_inputs_of_d_are_augmented_in_both_updates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Common bug: augmenting only the real images, so that G learns to generate augmented ones."""
     run = run_of("data=digits", "augment=ada", "augment.p=0.5", "augment.every=1", "train.batch_size=8")
     with_gradient: list[bool] = []
     transform = run.augment.transform
@@ -27,15 +27,15 @@ def test_both_players_augment_all_that_d_gets(monkeypatch: pytest.MonkeyPatch) -
     assert with_gradient == [False, False]
     before = run.augment.state_dict()["p"].clone()
     game.g_update(0, noise=0)
-    assert with_gradient == [False, False, True]  # the fake of the G step alone carries a gradient
+    assert with_gradient == [False, False, True]  # only the fake samples of G's update have a gradient
     assert torch.equal(run.augment.state_dict()["p"], before)
-    assert before != 0.5  # D's logits moved it
+    assert before != 0.5  # D's logits have changed it
     assert "augment" in run.state_dict()
 
 
 @pytest.mark.parametrize("augment", ["ada", "diffaugment"])
-def test_references_and_samples_are_never_augmented(augment: str) -> None:
-    """Public mistake: the augmentation sits in the data set, so metrics and pictures are of augmented images."""
+def test_data_and_samples_of_metrics_are_not_augmented(augment: str) -> None:
+    """Common bug: the augmentation is part of the data set, so metrics and pictures use augmented images."""
 
     class Recorder(Metric):
         num = 40
@@ -65,15 +65,15 @@ def test_references_and_samples_are_never_augmented(augment: str) -> None:
 
 
 def slopes(augment: ADA | DiffAugment | Consistency, channels: int = 1) -> tuple[Tensor, Tensor]:
-    """Of 300 images with a slope across, how steep they are across and down after augmentation, light for dark undone.
+    """The horizontal and vertical slopes of 300 augmented images of a horizontal ramp, with luma flips undone.
 
-    A sample that was cut out in the middle is left out.
+    Images that are cut out in the center are excluded.
     """
     apply = augment.transform if isinstance(augment, Consistency) else augment
     images = [torch.linspace(-1, 1, 33), torch.ones(33), torch.zeros(33)]
     out = []
     for image in images:
-        torch.manual_seed(0)  # the same draws for each
+        torch.manual_seed(0)  # the same random numbers for each
         out.append(apply(image.expand(300, channels, 33, 33))[:, 0, 15:18, 15:18])
     slope, gain = out[0], (out[1] - out[2])[:, 1, 1].sign()
     whole = (out[1] != out[2]).flatten(1).all(1)
@@ -82,7 +82,7 @@ def slopes(augment: ADA | DiffAugment | Consistency, channels: int = 1) -> tuple
 
 @pytest.fixture
 def _near_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Normal draws become uniform ones in [-1, 1]: none moves the edge, where images are reflected, into the middle."""
+    """Replace normal by uniform draws in [-1, 1], so that no reflected edge is moved to the center."""
     monkeypatch.setattr(torch, "randn", lambda *size, **options: torch.rand(*size, **options) * 2 - 1)
 
 
@@ -92,8 +92,8 @@ def _near_the_middle(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=["ada", "diffaugment", "consistency"],
 )
 @pytest.mark.usefixtures("_near_the_middle")
-def test_digits_are_neither_mirrored_nor_turned_unless_asked(augment: ADA | DiffAugment | Consistency) -> None:
-    """No horizontal flip on digits. Public mistakes: every recipe of CIFAR-10 for MNIST too; a 6 turned is a 9."""
+def test_digits_are_not_mirrored_or_rotated_by_default(augment: ADA | DiffAugment | Consistency) -> None:
+    """Common bug: the augmentations for CIFAR-10 on MNIST, although a rotated 6 is a 9."""
     across, down = slopes(augment)
     assert len(across) > 100
     assert (across > 0).all()
@@ -101,7 +101,7 @@ def test_digits_are_neither_mirrored_nor_turned_unless_asked(augment: ADA | Diff
 
 
 @pytest.mark.usefixtures("_near_the_middle")
-def test_images_are_mirrored_and_turned_where_that_is_asked_for() -> None:
+def test_images_are_mirrored_and_rotated_on_request() -> None:
     upright = ["translate", "scale", "stretch", "shift", "brightness", "contrast", "luma_flip"]
     across, down = slopes(ADA(p=1.0, transforms=upright, flip=True))
     assert abs(across.sign().mean()) < 0.2
@@ -110,14 +110,14 @@ def test_images_are_mirrored_and_turned_where_that_is_asked_for() -> None:
         across, down = slopes(ADA(p=1.0, transforms=[turn]))
         assert abs(across.mean()) < 0.2 * across.abs().max()
         assert down.abs().max() > 0.01
-    assert slopes(ADA(p=1.0), channels=3)[1].abs().max() > 0.01  # photographs are turned, as published
+    assert slopes(ADA(p=1.0), channels=3)[1].abs().max() > 0.01  # color images are rotated, as published
 
 
-def test_a_gray_run_is_upright_by_default() -> None:
-    """Public mistake: RandomHorizontalFlip among the transforms of every data set."""
+def test_gray_images_of_a_run_are_upright_by_default() -> None:
+    """Common bug: RandomHorizontalFlip for every data set."""
     run = run_of("data=digits", "augment=ada", "penalty=[consistency,balanced_consistency]")
     assert run.augment.gray_transforms.isdisjoint({*TURNS, "flip"})
     assert not any(penalty.flip for penalty in run.penalties.values())
     batch, _ = run.batches[0]
     examples = run.dataset.spec.decode(run.dataset.train.x)
-    assert (batch[:, None] == examples).flatten(2).all(2).any(1).all()  # each is an example as it stands in the file
+    assert (batch[:, None] == examples).flatten(2).all(2).any(1).all()  # each is an unchanged training example

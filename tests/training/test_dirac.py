@@ -1,9 +1,9 @@
 """The Dirac-GAN of Mescheder, Geiger and Nowozin 2018, arXiv:1801.04406: plain losses orbit, R1 converges.
 
-The data is a point at 0, G gives theta, and D(x) = psi * x. Near the solution (theta, psi) = 0 every loss is a slope
-c times psi * theta: 1/2 for the logistic f(t) = -log(1 + e^-t), whose f'(0) that is, and 1 for a linear one. There the
+The data are a point at 0, G(z) = theta, and D(x) = psi * x. Near the solution (theta, psi) = 0 each loss is
+c * psi * theta, with c = f'(0) = 1/2 for the logistic f(t) = -log(1 + e^-t), and c = 1 for a linear loss. There the
 gradient field's Jacobian is [[0, -c], [c, -gamma]], with the eigenvalues -gamma/2 +- sqrt(gamma^2/4 - c^2).
-`test_game_by_hand.py` has `Game` train it.
+`test_game_by_hand.py` trains it with `Game`.
 """
 
 import cmath
@@ -22,7 +22,7 @@ SLOPES = [
     (Minimax(), 0.5),
     (NonSaturating(), 0.5),
     (Relativistic(), 0.5),
-    (RelativisticAverage(), 1.0),  # of two terms
+    (RelativisticAverage(), 1.0),  # the sum of two terms
     (Wasserstein(), 1.0),
     (Hinge(), 1.0),
 ]
@@ -51,9 +51,9 @@ def train_dirac(loss: Loss, penalty: Penalty, lr: float, steps: int) -> list[flo
 
 @each_loss
 def test_dirac_gan_orbits_without_a_penalty(loss: Loss, slope: float) -> None:
-    """The distance from the solution never shrinks; the step size makes it grow, by (lr * slope)^2 / 2 a step.
+    """The distance from the solution never shrinks. The finite step size increases it by (lr * slope)^2 / 2 per step.
 
-    Public mistake: a sign or a factor that turns the game into a minimization, which then seems to converge by itself.
+    Common bug: a wrong sign or factor that turns the game into a minimization, which seems to converge.
     """
     path = train_dirac(loss, R1(gamma=0), lr=0.05, steps=600)
     assert all(later >= earlier for earlier, later in pairwise(path))
@@ -71,15 +71,15 @@ def test_dirac_gan_orbits_without_a_penalty(loss: Loss, slope: float) -> None:
     ],
     ids=lambda x: x if isinstance(x, float) else x.__name__ if isinstance(x, type) else type(x).__name__,
 )
-def test_dirac_gan_converges_with_r1_at_the_rate_of_the_theory(
+def test_dirac_gan_converges_with_r1_at_the_theoretical_rate(
     loss: Loss, slope: float, kind: type[R1], gamma: float
 ) -> None:
-    """gamma .5 spirals in at gamma/2; 4 creeps in along the slow eigenvector. Public mistake: gamma for gamma/2."""
+    """For gamma .5 a spiral with rate gamma/2, for 4 the slow eigenvector. Common bug: gamma instead of gamma/2."""
     root = cmath.sqrt(gamma**2 / 4 - slope**2)
     slow = max((-gamma / 2 + root).real, (-gamma / 2 - root).real)
     lr = 0.02 if root.imag else 0.01
-    half_turn = round(math.pi / root.imag / lr) if root.imag else 500  # the distance breathes within a half turn
-    start = half_turn if root.imag else 500  # after the fast eigenvector has died out
+    half_turn = round(math.pi / root.imag / lr) if root.imag else 500  # the distance oscillates within a half turn
+    start = half_turn if root.imag else 500  # after the decay of the fast eigenvector
     path = train_dirac(loss, kind(gamma), lr, steps=start + 3 * half_turn + 1)
     rate = (path[-1] - path[start]) / (3 * half_turn * lr)
     assert rate == pytest.approx(slow, rel=0.05)

@@ -1,4 +1,4 @@
-"""Shortcuts of gradients and optimizer steps: the same bits as torch's own, and the same hooks."""
+"""Shortcuts for gradients and optimizer steps: the same bits as torch's public calls, and the same hooks."""
 
 import copy
 import subprocess
@@ -47,8 +47,8 @@ def step_by_torch(optimizer: Optimizer, params: list[nn.Parameter], grads: Grads
 
 
 @each_kind
-def test_steps_are_those_of_torch_bit_for_bit(kind: str) -> None:
-    """The rate changes at each step, a gradient is missing at one, and a checkpoint is loaded in between."""
+def test_steps_equal_those_of_torch_bit_for_bit(kind: str) -> None:
+    """The learning rate changes at each step, a gradient is missing at one, and a checkpoint is loaded in between."""
     ours, theirs = parameters(), parameters()
     mine, reference = KINDS[kind](ours), KINDS[kind](theirs)
     step_of = optimizer_step(mine, ours)
@@ -72,14 +72,14 @@ def test_steps_are_those_of_torch_bit_for_bit(kind: str) -> None:
 class Hooks:
     """A hook that halves the gradients before a step, and one that clips the weights after it, as in WGAN.
 
-    calls: "pre" and "post", of the optimizer, in the order in which they were called.
+    calls: "pre" and "post" for this optimizer, in the order of the calls.
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer, self.calls = optimizer, list[str]()
 
     def pre(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if optimizer is self.optimizer:  # a global hook is called for all
+        if optimizer is self.optimizer:  # global hooks are called for all optimizers
             self.calls.append("pre")
             for param in self._params():
                 param.grad = None if param.grad is None else param.grad / 2
@@ -96,7 +96,7 @@ class Hooks:
 
     @contextmanager
     def registered(self, everywhere: bool) -> Iterator[None]:
-        """The handles are removed at the end. everywhere: as global hooks of torch, not as the optimizer's own."""
+        """Register both during the body. everywhere: as global hooks of torch instead of hooks of the optimizer."""
         if everywhere:
             handles = [register_optimizer_step_pre_hook(self.pre), register_optimizer_step_post_hook(self.post)]
         else:
@@ -114,8 +114,8 @@ class Hooks:
 @each_kind
 @pytest.mark.parametrize("everywhere", [False, True], ids=["its own", "global"])
 @pytest.mark.parametrize("first", [0, 3], ids=["before the first step", "later"])
-def test_hooks_of_optimizers_are_called_as_torch_calls_them(kind: str, everywhere: bool, first: int) -> None:
-    """They are registered before step `first`, and removed three steps later. A gradient is missing at one."""
+def test_optimizer_hooks_are_called_as_by_torch(kind: str, everywhere: bool, first: int) -> None:
+    """Hooks are registered before step `first`, and removed three steps later. A gradient is missing at one step."""
     ours, theirs = parameters(), parameters()
     mine, reference = KINDS[kind](ours), KINDS[kind](theirs)
     my_hooks, reference_hooks = Hooks(mine), Hooks(reference)
@@ -143,7 +143,7 @@ def test_hooks_of_optimizers_are_called_as_torch_calls_them(kind: str, everywher
 
 @pytest.mark.parametrize("point", ["pre", "post"])
 @pytest.mark.parametrize("everywhere", [False, True], ids=["its own", "global"])
-def test_one_hook_is_enough(point: str, everywhere: bool) -> None:
+def test_single_hook_is_called(point: str, everywhere: bool) -> None:
     params = parameters()
     optimizer = KINDS["fused"](params)
     step_of, hooks = optimizer_step(optimizer, params), Hooks(optimizer)
@@ -164,7 +164,7 @@ def test_one_hook_is_enough(point: str, everywhere: bool) -> None:
     assert hooks.calls == [point]
 
 
-def test_a_parameter_without_any_gradient_stays_as_it_is() -> None:
+def test_parameter_without_gradients_is_unchanged() -> None:
     params = parameters()
     before = params[1].clone()
     step_of = optimizer_step(KINDS["fused"](params), params)
@@ -175,7 +175,7 @@ def test_a_parameter_without_any_gradient_stays_as_it_is() -> None:
     assert not torch.equal(params[0], parameters()[0])
 
 
-def test_an_optimizer_of_two_groups_keeps_its_rates() -> None:
+def test_optimizer_with_two_groups_keeps_its_learning_rates() -> None:
     params = parameters()
     groups = [{"params": params[:1], "lr": 0.0}, {"params": params[1:], "lr": 0.1}]
     optimizer_step(Adam(groups, fused=True), params)(gradients(0))
@@ -184,7 +184,7 @@ def test_an_optimizer_of_two_groups_keeps_its_rates() -> None:
 
 
 def loss_and_inputs() -> tuple[Tensor, list[Tensor]]:
-    """The last input does not enter the loss."""
+    """The loss does not depend on the last input."""
     torch.manual_seed(1)
     net, x, unused = nn.Sequential(nn.Linear(3, 4), nn.SiLU(), nn.Linear(4, 1)), torch.randn(5, 3), torch.randn(2)
     inputs = [*net.parameters(), x.requires_grad_(), unused.requires_grad_()]
@@ -192,14 +192,14 @@ def loss_and_inputs() -> tuple[Tensor, list[Tensor]]:
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_gradients_are_those_of_torch_bit_for_bit(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both by the engine, and where torch has changed so that it is not called."""
+def test_gradients_equal_those_of_torch_bit_for_bit(known: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the engine, and without it, as if torch had changed."""
     assert eager.ENGINE is not None
     if not known:
         monkeypatch.setattr(eager, "ENGINE", None)
     loss, inputs = loss_and_inputs()
     first = eager.gradients(loss, inputs, keep_graph=True)
-    again = eager.gradients(loss, inputs)  # the last time: the graph is gone then
+    again = eager.gradients(loss, inputs)  # the last call, which frees the graph
     expected = torch.autograd.grad(*loss_and_inputs(), allow_unused=True)
     assert first[-1] is again[-1] is expected[-1] is None
     assert all(x is None for x in [p.grad for p in inputs])
@@ -210,8 +210,8 @@ def test_gradients_are_those_of_torch_bit_for_bit(known: bool, monkeypatch: pyte
         eager.gradients(loss, inputs)
 
 
-def test_an_engine_that_is_called_otherwise_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def changed(*arguments: object) -> None:  # it takes no accumulate_grad
+def test_engine_with_another_signature_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def changed(*arguments: object) -> None:  # has no parameter accumulate_grad
         raise AssertionError(arguments)
 
     class Variable:
@@ -223,8 +223,8 @@ def test_an_engine_that_is_called_otherwise_is_not_used(monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
-def test_a_run_does_not_import_torchs_compiler(tmp_path: Path) -> None:
-    """Which would take a second or more of the time to start."""
+def test_run_does_not_import_torchs_compiler(tmp_path: Path) -> None:
+    """The import would add a second or more to the start-up time."""
     code = """
 import sys
 from ganrun.cli.main import main

@@ -1,4 +1,4 @@
-"""The updates of both players, against cases computed by hand. Docstrings name the public mistakes in question."""
+"""The updates of both players, against cases computed by hand. Docstrings name bugs of public implementations."""
 
 import copy
 import math
@@ -20,16 +20,16 @@ from ganrun.training.run import Run
 CPU = torch.device("cpu")
 
 
-def inputs_of(layer: nn.Module) -> list[Tensor]:
-    """A list that grows by the first input of the layer at each call."""
+def record_inputs(layer: nn.Module) -> list[Tensor]:
+    """A list to which the first input of each call of the layer is appended."""
     found: list[Tensor] = []
     layer.register_forward_pre_hook(lambda _, arguments: found.append(arguments[0].detach().clone()))
     return found
 
 
 @pytest.mark.parametrize("arch", ["mlp_small", "heights", "batch_norm_in_both", "spectral_norm_in_both"])
-def test_a_player_leaves_the_other_as_it_is(arch: str) -> None:
-    """Public mistakes: `zero_grad` on the wrong net; G's statistics moved by the D step, or D's by the G step."""
+def test_update_of_one_player_does_not_change_the_other(arch: str) -> None:
+    """Common bugs: `zero_grad` on the wrong network; statistics of G updated by D's step, or of D by G's step."""
     if arch == "spectral_norm_in_both":
         choice = ["arch.generator.spectral_norm=true", "arch.discriminator.spectral_norm=true"]
     elif arch == "batch_norm_in_both":
@@ -50,8 +50,8 @@ def test_a_player_leaves_the_other_as_it_is(arch: str) -> None:
     assert all(p.grad is None for net in (run.G, run.D) for p in net.parameters())
 
 
-def test_d_steps_use_different_batches_and_fresh_latents() -> None:
-    """Public mistakes, in several WGANs: k steps on one batch; one z for all of them, and for G."""
+def test_d_updates_use_different_batches_and_new_latents() -> None:
+    """Common bugs, in several WGANs: k updates on one batch, or one z for all of them and for G."""
     run = run_of("loss=wgan", "train.n_critic=3", "train.n_gen=2", "train.batch_size=16")
     indices: list[int] = []
     latents: list[Tensor] = []
@@ -75,10 +75,10 @@ def test_d_steps_use_different_batches_and_fresh_latents() -> None:
 
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("loss", ["nonsaturating", "rpgan"])
-def test_an_update_is_free_of_leftovers(loss: str, update: str) -> None:
-    """Public mistake: no zero_grad between the players, so that D's next update has G's gradient in it.
+def test_update_has_no_gradients_left_from_earlier_ones(loss: str, update: str) -> None:
+    """Common bug: no zero_grad between the players, so that D's next update includes the gradient of G's loss.
 
-    D's first update is the same, bit for bit, whether G has moved before it or not, and so is G's after D's.
+    D's first update is the same, bit for bit, with or without an update of G before it, and vice versa.
     """
 
     def after_updates(order: str) -> dict[str, dict[str, Tensor]]:
@@ -102,19 +102,19 @@ def test_an_update_is_free_of_leftovers(loss: str, update: str) -> None:
 
 
 @pytest.mark.parametrize("num", [10, 12])
-def test_batches_go_on_over_epochs_and_a_resume(num: int) -> None:
-    """n_critic counts over the whole run. Public mistakes: `if i % n_critic` with i anew in each epoch, or resume.
+def test_batches_continue_over_epochs_and_after_resume(num: int) -> None:
+    """n_critic is counted over the whole run. Common bug: `if i % n_critic` with i from 0 in each epoch, or on resume.
 
-    10 examples make 2.5 batches of 4: epochs end within a step, and within a batch.
+    10 examples are 2.5 batches of 4, so epochs end within a step and within a batch.
     """
     line = ["data=gaussian", f"data.num={num}", "train.n_critic=3", "train.batch_size=4", "loss=nonsaturating"]
 
     def real_examples(run: Run, *steps: int) -> Tensor:
-        """What D gets as real in these steps. Its own updates pass 4 real and 4 fake samples together, G's 4 fakes."""
-        inputs, game = inputs_of(run.D), Game(run)
+        """D's real inputs in these steps. D's updates pass 4 real and 4 fake samples together, G's only 4 fakes."""
+        inputs, game = record_inputs(run.D), Game(run)
         for step in steps:
             game.step(step)
-        assert [len(x) for x in inputs] == [8, 8, 8, 4] * len(steps)  # whatever the epochs
+        assert [len(x) for x in inputs] == [8, 8, 8, 4] * len(steps)  # at any position in an epoch
         return torch.cat([x[:4] for x in inputs if len(x) == 8]).flatten()
 
     run = run_of(*line)
@@ -132,7 +132,7 @@ def test_batches_go_on_over_epochs_and_a_resume(num: int) -> None:
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("size", [1, 5, 2500])
 def test_batch_size_one_and_larger_than_the_data(size: int, update: str, data: str) -> None:
-    """Public mistakes: a last partial batch that crashes batch norm, or that counts for more than it should."""
+    """Common bugs: a last partial batch that crashes batch norm, or has too much weight."""
     num = ["data.num=1000"] if data == "gaussian" else ["arch.generator.width=2", "arch.discriminator.width=2"]
     run = run_of(f"data={data}", *num, f"train.batch_size={size}", f"train.update={update}")
     game = Game(run)
@@ -142,8 +142,8 @@ def test_batch_size_one_and_larger_than_the_data(size: int, update: str, data: s
         assert all(math.isfinite(value) for value in scalars(d, g).values())
 
 
-def test_real_and_fake_share_a_pass_only_where_samples_are_independent() -> None:
-    """Public mistake: one pass of both through batch norm, or another layer that looks across the batch."""
+def test_real_and_fake_share_a_pass_only_if_samples_are_independent() -> None:
+    """Common bug: one pass of both through batch norm, or another layer that mixes samples."""
     assert treats_samples_independently(nn.Sequential(nn.Linear(1, 2), nn.LayerNorm(2), nn.InstanceNorm2d(2)))
     assert not treats_samples_independently(nn.Sequential(nn.Linear(1, 2), nn.BatchNorm1d(2)))
     own = nn.Linear(1, 1)
@@ -153,12 +153,12 @@ def test_real_and_fake_share_a_pass_only_where_samples_are_independent() -> None
 
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 def test_real_and_fake_pass_ds_batch_norm_separately(update: str) -> None:
-    """Public mistake: D(cat(real, fake)), where batch norm sees two kinds at once and gives the fakes away."""
+    """Common bug: D(cat(real, fake)), with batch norm statistics of both, which reveal the fakes."""
     net = ["data=digits", "arch=mlp", "+arch.discriminator.batch_norm=true"]
     run = run_of(*net, "train.batch_size=8", f"train.update={update}")
     assert any(isinstance(layer, nn.BatchNorm1d) for layer in run.D.modules())
     game, before = Game(run), copy.deepcopy(run.D)
-    passes = inputs_of(run.D)
+    passes = record_inputs(run.D)
     d, _ = game.step(0)
     real = run.batches[0][0]
     assert [len(x) for x in passes] == [8] * (3 if update == "alternating" else 2)
@@ -168,12 +168,12 @@ def test_real_and_fake_pass_ds_batch_norm_separately(update: str) -> None:
         torch.testing.assert_close(d.real_logits.detach(), before(passes[0]))
         torch.testing.assert_close(d.fake_logits.detach(), before(passes[1]))
     for layer, now in zip(before.modules(), run.D.modules(), strict=True):
-        if isinstance(layer, nn.BatchNorm1d):  # each kind moved the statistics once; G's step did not
+        if isinstance(layer, nn.BatchNorm1d):  # real and fake each updated the statistics once, and G's update did not
             assert now.num_batches_tracked == layer.num_batches_tracked == 2
             torch.testing.assert_close(now.running_mean, layer.running_mean)
 
 
-def test_a_shared_pass_gives_the_outputs_of_separate_ones() -> None:
+def test_shared_pass_gives_the_outputs_of_separate_passes() -> None:
     run = run_of("loss=feature_matching", "train.batch_size=8")
     game = Game(run)
     assert game.independent
@@ -194,20 +194,20 @@ ONE_PASS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("minibatch", ["none", "stddev"])
 @pytest.mark.parametrize("settings", ONE_PASS.values(), ids=ONE_PASS.keys())
-def test_each_sample_passes_d_once_in_an_update(settings: list[str], minibatch: str) -> None:
-    """Public mistake: one pass for the logits, another for the classes, and a third for the features.
+def test_each_sample_passes_d_once_per_update(settings: list[str], minibatch: str) -> None:
+    """Common bug: separate passes for the logits, the classes and the features.
 
     With minibatch=stddev real and fake examples pass D separately.
     """
     nets = ["arch=mlp", "+arch.discriminator.dropout=0.1", f"arch.discriminator.minibatch={minibatch}"]
     run = run_of(*settings, *nets, "penalty=none", "train.batch_size=8")
-    layers = [inputs_of(layer) for layer in run.D.modules() if isinstance(layer, nn.Linear)]
+    layers = [record_inputs(layer) for layer in run.D.modules() if isinstance(layer, nn.Linear)]
     assert len(layers) == (4 if "condition=acgan" in settings else 3)
     game, real = Game(run), 8 if run.loss.g_needs_real else 0
     for update, num in ((game.d_update, 8 + 8), (game.g_update, real + 8), (game.simultaneous_update, 8 + 8)):
         update(0, noise=0)
         assert [sum(map(len, inputs)) for inputs in layers] == [num] * len(layers)
-        assert len(torch.cat(layers[0]).unique(dim=0)) == num  # of samples that all differ
+        assert len(torch.cat(layers[0]).unique(dim=0)) == num  # all samples are different
         assert len(layers[0]) <= 2
         for inputs in layers:
             inputs.clear()
@@ -217,7 +217,7 @@ SPEC = DataSpec((3,), mean=2.0, std=0.5)
 
 
 class OnlyFeatures(nn.Module):
-    """A user's D with a method `features`, but no layer `output`."""
+    """A user-defined D with a method `features`, but no layer `output`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -248,14 +248,14 @@ class Scaled(WithHead):
 
 
 class SkipConnection(WithHead):
-    """D(x) = output(features(x)) + the standardized input, which is 0 at the mean of the data."""
+    """D(x) = output(features(x)) + the standardized input, which is 0 for the mean of the data."""
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return super().forward(x, y) + ((x - SPEC.mean) / SPEC.std).sum(1)
 
 
 class WideOutput(WithHead):
-    """A layer `output` of two numbers, of which D(x) is the difference."""
+    """D(x) is the difference of the two outputs of its layer `output`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -267,7 +267,7 @@ class WideOutput(WithHead):
 
 
 class OtherFeatures(WithHead):
-    """Its features do not enter its layer `output`."""
+    """Its features are not the input of its layer `output`."""
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return 3 * super().features(x, y)
@@ -277,8 +277,8 @@ class OtherFeatures(WithHead):
 
 
 @pytest.mark.parametrize("kind", [WithHead, OnlyFeatures, Scaled, SkipConnection, WideOutput, OtherFeatures])
-def test_a_users_d_gives_its_own_logits_and_features(kind: Callable[[], OnlyFeatures]) -> None:
-    """One pass gives both where D's features enter its layer `output`, whatever D makes of that."""
+def test_user_defined_d_gives_its_own_logits_and_features(kind: Callable[[], OnlyFeatures]) -> None:
+    """One pass gives both if D's features are the input of its layer `output`, whatever D does with the result."""
     torch.manual_seed(0)
     D, x = kind(), torch.randn(6, 3)
     d_outputs = make_d_outputs(D, SPEC, None, features=True)
@@ -307,8 +307,8 @@ def test_outputs_are_float32_under_autocast(kind: Callable[[], OnlyFeatures]) ->
 
 
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
-def test_features_of_a_users_d_do_not_move_its_statistics_again(update: str) -> None:
-    """Where they need a pass of their own. Each kind of example updates D's batch norm once a step."""
+def test_features_of_a_user_defined_d_do_not_update_its_statistics_twice(update: str) -> None:
+    """For features that need a separate pass: real and fake each update D's batch norm once per step."""
 
     class OwnD(OnlyFeatures):
         def __init__(self) -> None:
@@ -323,8 +323,8 @@ def test_features_of_a_users_d_do_not_move_its_statistics_again(update: str) -> 
     assert D.hidden[1].num_batches_tracked == 2
 
 
-def test_ema_moves_floats_and_copies_counters() -> None:
-    """Public mistakes: `num_batches_tracked` interpolated and truncated; buffers that are left out."""
+def test_ema_averages_floats_and_copies_counters() -> None:
+    """Common bugs: averaging `num_batches_tracked`, which truncates it, or omitting buffers."""
     G = nn.BatchNorm1d(1)
     G_ema = copy.deepcopy(G).requires_grad_(False)
     ema = EMA(G_ema, G, decay=0.75)
@@ -338,8 +338,8 @@ def test_ema_moves_floats_and_copies_counters() -> None:
     assert G_ema.num_batches_tracked.item() == 7
 
 
-def test_ema_is_saved_and_goes_on_from_there() -> None:
-    """Public mistake: a resume starts the EMA anew, from the weights of that moment or from the first ones."""
+def test_ema_is_saved_and_resumes() -> None:
+    """Common bug: a resume restarts the EMA, from the current or the initial weights."""
     small = ["arch.generator.width=2", "arch.discriminator.width=2"]
     line = ["data=digits", *small, "train.ema=0.9", "train.batch_size=8"]
     run, resumed = run_of(*line), run_of(*line)
@@ -355,7 +355,7 @@ def test_ema_is_saved_and_goes_on_from_there() -> None:
         Game(r).step(3)
     assert same(state_of(run.G_ema), state_of(resumed.G_ema))
     tracked = {name: value.item() for name, value in run.G_ema.state_dict().items() if "num_batches" in name}
-    assert set(tracked.values()) == {4}  # as many as G's: its own steps alone count
+    assert set(tracked.values()) == {4}  # as many as G's: only its own updates count
     assert run.sampler is run.G_ema
 
 
@@ -370,7 +370,7 @@ def test_ema_counts_tied_weights_once() -> None:
 
 
 def test_ema_copies_singular_vectors() -> None:
-    """The mean of two unit vectors is none: every weight of G_ema would be scaled wrongly."""
+    """The mean of two unit vectors is not a unit vector: every weight of G_ema would have a wrong scale."""
     run = run_of("arch.generator.spectral_norm=true", "train.ema=0.5", "train.batch_size=8")
     game = Game(run)
     for step in range(3):
@@ -381,8 +381,8 @@ def test_ema_copies_singular_vectors() -> None:
         assert torch.equal(vector, run.G.state_dict()[name])
 
 
-def test_ema_forgets_the_beginning_as_fast_as_its_rampup_says() -> None:
-    """After step t its half-life is rampup * t, until that of the decay is reached."""
+def test_ema_rampup_limits_the_half_life() -> None:
+    """After step t the half-life is rampup * t, until it reaches that of the decay."""
     G = nn.Linear(1, 1)
     ema = EMA(copy.deepcopy(G), G, decay=0.99, rampup=0.1)
     assert ema.decay_at(0) == pytest.approx(0.5**10)
@@ -401,16 +401,16 @@ def test_ema_forgets_the_beginning_as_fast_as_its_rampup_says() -> None:
 
 @pytest.mark.parametrize("minibatch", ["stddev", "discrimination"])
 @pytest.mark.parametrize("data", ["heights", "digits"])
-def test_minibatch_layers_fit_every_d_and_part_real_from_fake(minibatch: str, data: str) -> None:
+def test_minibatch_layers_work_in_every_d_and_separate_real_from_fake(minibatch: str, data: str) -> None:
     run = run_of(f"data={data}", f"arch.discriminator.minibatch={minibatch}", "train.batch_size=8")
-    passes = inputs_of(run.D)
+    passes = record_inputs(run.D)
     d, _ = Game(run).step(0)
-    assert [len(x) for x in passes] == [8, 8, 8]  # real, fake, and fake again for G
+    assert [len(x) for x in passes] == [8, 8, 8]  # real, fake, and fake in G's update
     assert all(grad is not None and grad.isfinite().all() for grad in d.grads)
 
 
 def test_bf16_trains_with_float32_losses_and_weights() -> None:
-    """Weights cast under no_grad, cached, and used again where a gradient is needed: no gradient at all."""
+    """Common bug: weights cast under no_grad, cached, and reused when gradients are needed, have no gradients."""
     run = run_of("data=digits", "train.precision=bf16", "train.batch_size=8")
     before = state_of(run.D)
     d, g = Game(run).step(0)
@@ -419,7 +419,7 @@ def test_bf16_trains_with_float32_losses_and_weights() -> None:
     assert not same(before, state_of(run.D))
 
 
-def test_rates_follow_the_schedule() -> None:
+def test_learning_rates_follow_the_schedule() -> None:
     run = run_of("schedule=linear", "train.steps=4", "optimizer=sgd", "optimizer.lr=0.4")
     game = Game(run)
     rates = []

@@ -1,4 +1,4 @@
-"""What `make run` trains fits the data."""
+"""The run of `make run` fits the data."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ from helpers import result_of
 
 
 @pytest.mark.slow
-def test_the_heights_fit(command: Command, tmp_path: Path) -> None:
-    """One seed of benchmarks/heights.py, which states the figures over ten."""
+def test_heights_experiment_fits_the_data(command: Command, tmp_path: Path) -> None:
+    """One seed of benchmarks/heights.py, which reports the results of ten."""
     done = command("experiment=heights", "run_dir=r")
     assert done.returncode == 0, done.stderr
     metrics = result_of(tmp_path / "r")["metrics"]

@@ -1,4 +1,4 @@
-"""Starting from the weights of another run: `init_from=RUN_DIR`."""
+"""Initialization from the weights of another run: `init_from=RUN_DIR`."""
 
 import shutil
 from pathlib import Path
@@ -31,7 +31,7 @@ COMMON = ["arch=mlp_small", "data.num=500", "train.batch_size=16", "train.log_ev
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of six steps, with all of its checkpoints, one of them the best."""
+    """A run of six steps with all its checkpoints, including the best one."""
     folder = tmp_path_factory.mktemp("source")
     kept = ["train.checkpoint_every=2", "train.keep_checkpoints=9", "train.metric_every=2", "train.keep_best=w1_500"]
     train_in(folder, [*COMMON, *kept, "train.steps=6", "train.ema=0.5", "run_dir=first"])
@@ -40,12 +40,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def first(source: Path, tmp_path: Path) -> Path:
-    """A copy of that run, in the folder that the test works in."""
+    """A copy of that run in the working directory of the test."""
     return shutil.copytree(source, tmp_path / "first")
 
 
 def initialized(*overrides: str) -> Run:
-    """A run as it is before its first step."""
+    """A run before its first step."""
     run = run_of(*COMMON, *overrides)
     init_from(run, config_of(*COMMON, *overrides))
     return run
@@ -55,7 +55,7 @@ def initialized(*overrides: str) -> Run:
 
 
 @pytest.mark.parametrize("nets", ["both", "generator", "discriminator"])
-def test_before_the_first_step_the_chosen_networks_are_those_of_the_other_run(nets: str, source: Path) -> None:
+def test_selected_networks_are_initialized_from_the_other_run(nets: str, source: Path) -> None:
     run, fresh = initialized(f"init_from={source}", f"init.nets={nets}", "train.ema=0.9"), run_of(*COMMON)
     loaded = checkpoint.load(checkpoint.path_of(source / "checkpoints", 6))
     assert same(state_of(run.G), loaded["G"] if nets != "discriminator" else state_of(fresh.G))
@@ -63,14 +63,14 @@ def test_before_the_first_step_the_chosen_networks_are_those_of_the_other_run(ne
     assert not same(loaded["G"], state_of(fresh.G))
     assert not same(loaded["D"], state_of(fresh.D))
     assert run.G_ema is not None
-    assert same(state_of(run.G_ema), state_of(run.G))  # and not the other's
+    assert same(state_of(run.G_ema), state_of(run.G))  # not those of the other run
     assert not same(loaded["G_ema"], loaded["G"])
     for optimizer in (run.g_optimizer, run.d_optimizer):
         assert optimizer.state_dict()["state"] == {}
 
 
 @pytest.mark.parametrize("which", ["last", "best", 2, 4])
-def test_a_checkpoint_can_be_chosen(which: str | int, source: Path) -> None:
+def test_checkpoint_can_be_selected(which: str | int, source: Path) -> None:
     run = initialized(f"init_from={source}", f"init.checkpoint={which}", "train.ema=0")
     name = {"last": "step_00000006.pt", "best": "best.pt"}.get(str(which), f"step_0000000{which}.pt")
     loaded = checkpoint.load(source / "checkpoints" / name)
@@ -79,12 +79,12 @@ def test_a_checkpoint_can_be_chosen(which: str | int, source: Path) -> None:
     assert same(state_of(run.D), loaded["D"])
 
 
-def test_without_another_run_networks_are_as_the_seed_gives_them() -> None:
+def test_without_another_run_networks_are_initialized_from_the_seed() -> None:
     assert same(state_of(initialized().G), state_of(run_of(*COMMON).G))
 
 
-def test_a_run_trains_from_there(first: Path, here, tmp_path: Path) -> None:
-    """With a rate of 0, its networks are still those of the other run when it ends."""
+def test_run_trains_from_the_loaded_weights(first: Path, here, tmp_path: Path) -> None:
+    """With a learning rate of 0, its final networks are those of the other run."""
     code, _, err = here(*COMMON, "init_from=first", "optimizer.lr=0", "train.steps=2", "train.ema=0.5", "run_dir=r")
     assert (code, err) == (0, "")
     before, after = (checkpoint.load_newest(path / "checkpoints") for path in (first, tmp_path / "r"))
@@ -97,16 +97,16 @@ def test_a_run_trains_from_there(first: Path, here, tmp_path: Path) -> None:
     assert [step for step, _ in recorded(tmp_path / "r", "loss/d")] == [1, 2]
 
 
-def test_a_path_may_hold_spaces_and_commas(first: Path, here, tmp_path: Path) -> None:
+def test_path_can_contain_spaces_and_commas(first: Path, here, tmp_path: Path) -> None:
     first.rename(tmp_path / "my first run, of two")
     assert here(*COMMON, "init_from=my first run, of two", "train.steps=1", "run_dir=r")[0] == 0
 
 
-# What is refused
+# Errors
 
 
 def refused(here, *line: str) -> str:
-    """The one sentence on standard error, where a run is refused and leaves nothing."""
+    """The error message of a run that is refused and leaves no files."""
     code, _, err = here(*COMMON, "train.steps=1", "run_dir=r", *line)
     assert code == 2
     assert not Path("r").exists()
@@ -115,7 +115,7 @@ def refused(here, *line: str) -> str:
     return err.removesuffix("\n")
 
 
-ADVICE = "Choose the same arch and settings, or take one network alone, as in init.nets=generator."
+ADVICE = "Choose the same arch and settings, or load only one network, as in init.nets=generator."
 MISFITS = [
     (
         ["arch.generator.hidden=[3]"],
@@ -148,19 +148,17 @@ MISFITS = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("settings", "message"), MISFITS)
-def test_networks_that_do_not_fit_are_refused_with_both_shapes(
-    settings: list[str], message: str, first: Path, here
-) -> None:
+def test_mismatched_networks_are_refused_with_both_shapes(settings: list[str], message: str, first: Path, here) -> None:
     assert refused(here, "init_from=first", *settings) == f"init_from=first: {message} {ADVICE}"
 
 
-def test_a_network_that_is_not_taken_need_not_fit(source: Path) -> None:
+def test_network_that_is_not_loaded_can_have_other_shapes(source: Path) -> None:
     initialized(f"init_from={source}", "init.nets=discriminator", "arch.generator.hidden=[3]")
     initialized(f"init_from={source}", "init.nets=generator", "arch.discriminator.hidden=[3]")
 
 
 @pytest.mark.slow
-def test_a_missing_run_checkpoint_or_option_is_named(first: Path, here, tmp_path: Path) -> None:
+def test_missing_run_checkpoint_or_option_is_reported(first: Path, here, tmp_path: Path) -> None:
     assert refused(here, "init_from=nowhere") == "init_from=nowhere: no run there (it has no config.yaml)."
     assert refused(here, "init_from=first", "init.checkpoint=77") == (
         "init_from=first: first/checkpoints/step_00000077.pt: no such checkpoint; saved steps: 2, 4, 6."
@@ -170,14 +168,14 @@ def test_a_missing_run_checkpoint_or_option_is_named(first: Path, here, tmp_path
     assert "init.net=generator: no such setting; did you mean init.nets?" in refused(here, "init.net=generator")
     checkpoint.best_path(first / "checkpoints").unlink()
     assert refused(here, "init_from=first", "init.checkpoint=best").startswith(
-        "init_from=first: has no checkpoints/best.pt; a run keeps one with train.keep_best"
+        "init_from=first: has no checkpoints/best.pt; a run writes one with train.keep_best"
     )
     for step in (2, 4, 6):
         checkpoint.path_of(first / "checkpoints", step).unlink()
-    assert refused(here, "init_from=first") == "init_from=first: has no checkpoint yet that can be read."
+    assert refused(here, "init_from=first") == "init_from=first: has no readable checkpoint yet."
 
 
-def test_other_data_are_named_and_refused_on_demand(first: Path, here, tmp_path: Path) -> None:
+def test_other_data_are_reported_and_refused_on_request(first: Path, here, tmp_path: Path) -> None:
     other = ["init_from=first", "data.mean=70", "data.num=400"]
     changes = "mean (69.0 there, 70.0 now), num_train (500 there, 400 now)"
     assert refused(here, *other, "init.same_data=true") == (
@@ -191,14 +189,14 @@ def test_other_data_are_named_and_refused_on_demand(first: Path, here, tmp_path:
     assert (code, err) == (0, "")
 
 
-# A run that is resumed
+# Resume
 
 
 TUNED = [*COMMON, "init_from=first", "train.steps=7", "train.checkpoint_every=3", "train.ema=0.5", "train.pretrain_d=2"]
 
 
 @pytest.mark.slow
-def test_a_killed_run_is_resumed_bit_for_bit_without_the_other_one(first: Path, here, tmp_path: Path) -> None:
+def test_killed_run_resumes_bit_for_bit_without_the_other_run(first: Path, here, tmp_path: Path) -> None:
     assert here(*TUNED, "run_dir=whole")[0] == 0
     kill_at(5, [*TUNED, "run_dir=killed"], tmp_path)
     shutil.rmtree(first)
@@ -211,9 +209,7 @@ def test_a_killed_run_is_resumed_bit_for_bit_without_the_other_one(first: Path, 
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_the_other_one_again(
-    first: Path, here, tmp_path: Path
-) -> None:
+def test_run_killed_before_its_first_checkpoint_restarts_from_the_other_run(first: Path, here, tmp_path: Path) -> None:
     assert here(*TUNED, "run_dir=whole")[0] == 0
     kill_at(2, [*TUNED, "run_dir=killed"], tmp_path)
     first.rename(tmp_path / "elsewhere")
@@ -224,7 +220,7 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_starts_from_the_other
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
-def test_another_start_is_another_config(first: Path, here) -> None:
+def test_other_init_settings_are_a_different_config(first: Path, here) -> None:
     line = [*COMMON, "init_from=first", "train.steps=1", "run_dir=r"]
     assert here(*line)[0] == 0
     for setting, named in (
@@ -254,9 +250,7 @@ def first_stage(here, tmp_path: Path) -> Path:
     return tmp_path / "first_stage"
 
 
-def test_the_second_stage_has_the_generator_of_the_first_behind_new_layers(
-    first_stage: Path, here, tmp_path: Path
-) -> None:
+def test_second_stage_has_the_generator_of_the_first_behind_new_layers(first_stage: Path, here, tmp_path: Path) -> None:
     code, _, err = here(*GROWN, "init_from=first_stage", "optimizer.lr=0", "train.ema=0.5")
     assert (code, err) == (0, "")
     before, after = (checkpoint.load_newest(path / "checkpoints") for path in (first_stage, tmp_path / "second"))
@@ -271,12 +265,13 @@ def test_the_second_stage_has_the_generator_of_the_first_behind_new_layers(
 
 
 @pytest.mark.slow
-def test_a_second_stage_needs_the_first_with_its_layers_on_the_same_data(
-    first_stage: Path, here, tmp_path: Path
-) -> None:
+def test_second_stage_needs_a_matching_first_stage_on_the_same_data(first_stage: Path, here, tmp_path: Path) -> None:
     for settings, message in (
         ([], "init_from=FIRST_STAGE: no run there"),
-        (["init_from=first_stage", "data.train=labeled"], "init_from=first_stage: was trained on other data, maybe on"),
+        (
+            ["init_from=first_stage", "data.train=labeled"],
+            "init_from=first_stage: was trained on other data, possibly",
+        ),
         (
             ["init_from=first_stage", "arch.generator.hidden=[6,100,9,7]"],
             "init_from=first_stage: its generator has 2 hidden layers, which are not the last of this one's 4 (hidden.",
@@ -288,11 +283,11 @@ def test_a_second_stage_needs_the_first_with_its_layers_on_the_same_data(
         assert not (tmp_path / "second").exists()
 
 
-# A network that adapts the weights itself
+# Networks that adapt weights
 
 
 class Wider(nn.Linear):
-    """Takes the weights of one with fewer outputs; the others start at 0."""
+    """Can load weights of a layer with fewer outputs; the other weights are 0."""
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         num = len(state["bias"])
@@ -304,7 +299,7 @@ class Wider(nn.Linear):
         return found
 
 
-def test_a_network_may_adapt_weights_of_other_shapes() -> None:
+def test_network_can_adapt_weights_of_other_shapes() -> None:
     small, wide, z = nn.Linear(2, 3), Wider(2, 5), torch.randn(4, 2)
     load_weights("first", "generator", wide, small.state_dict())
     assert torch.equal(wide(z), torch.cat([small(z), torch.zeros(4, 2)], 1))
@@ -314,8 +309,8 @@ def test_a_network_may_adapt_weights_of_other_shapes() -> None:
         load_weights("first", "generator", nn.Linear(2, 3), nn.Linear(9, 3).state_dict())
 
 
-def test_a_network_that_fits_as_it_is_is_not_adapted() -> None:
-    """So a run may start from one that was grown already."""
+def test_matching_weights_are_not_adapted() -> None:
+    """So a run can be initialized from a run that has already been grown."""
     wide, other = Wider(2, 5), nn.Linear(2, 5)
     wide.adapted = lambda state: pytest.fail("it was adapted")  # type: ignore[method-assign]
     load_weights("first", "generator", wide, other.state_dict())

@@ -1,4 +1,4 @@
-"""The best checkpoint by a metric, and stopping for want of a better one."""
+"""The best checkpoint by a metric, and early stopping."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,7 +30,7 @@ from ganrun.protocols import DFunction, Metric, MetricKey, complete
 from ganrun.records import checkpoint
 from ganrun.training.best import Best, choose_best
 
-# A game so fast that the distance goes up and down
+# Training so fast that the distance goes up and down
 RUN = ["train.sample_every=0", "train.log_every=10", "train.checkpoint_every=10", "train.frame_every=0",
        "train.diagnose=false", "train.metric_every=2", "train.steps=40", "train.ema=0", "optimizer.lr=0.05",
        "schedule=constant", "data.num=2000", "metric=distribution", "metric.distribution.num=1000"]  # fmt: skip
@@ -39,7 +39,7 @@ KEY = "metric/w1_1k"
 
 
 def best_of(curve: list[tuple[int, float]], patience: int) -> tuple[int, float, int]:
-    """The step and the value of the least one, and the step at which a search with that patience ends."""
+    """The step and value of the smallest value, and the step at which training stops with that patience."""
     least = [min(curve[: i + 1], key=lambda point: point[1]) for i in range(len(curve))]
     end = next((i for i in range(patience, len(curve)) if least[i] == least[i - patience]), len(curve) - 1)
     return *least[end], curve[end][0]
@@ -49,14 +49,14 @@ def best_of(curve: list[tuple[int, float]], patience: int) -> tuple[int, float, 
 
 
 @pytest.mark.parametrize(("higher", "expected"), [(True, [1, 2, 5]), (False, [1, 3])])
-def test_what_is_better_depends_on_the_direction(higher: bool, expected: list[int]) -> None:
+def test_best_value_depends_on_the_direction(higher: bool, expected: list[int]) -> None:
     best = Best("key", higher, patience=0)
     values = [(1, 3.0), (2, 4.0), (3, 2.0), (4, 4.0), (5, 5.0)]
     assert [step for step, value in values if best.improves(value, step)] == expected
     assert (best.step, best.value) == ((5, 5.0) if higher else (3, 2.0))
 
 
-def test_patience_counts_evaluations_in_a_row_and_each_step_once() -> None:
+def test_patience_counts_consecutive_evaluations_and_each_step_once() -> None:
     best = Best("key", higher=False, patience=2)
     found = []
     for step, value in [(1, 3.0), (2, 4.0), (3, 2.0), (4, 2.0), (4, 2.0), (5, 2.5)]:
@@ -66,14 +66,14 @@ def test_patience_counts_evaluations_in_a_row_and_each_step_once() -> None:
     assert not Best("key", higher=False, patience=0, evaluations_since=100).exhausted
 
 
-def test_what_is_no_number_is_never_the_best() -> None:
+def test_nan_is_never_the_best() -> None:
     best = Best("key", higher=True, patience=0)
     for step, value in enumerate([float("nan"), float("inf"), -5.0, float("nan")]):
         best.improves(value, step)
     assert (best.value, best.step, best.evaluations_since) == (-5.0, 2, 1)
 
 
-def test_the_state_is_plain_whatever_number_a_metric_gives(tmp_path: Path) -> None:
+def test_state_has_plain_types_for_any_metric_value(tmp_path: Path) -> None:
     best = Best("key", higher=True, patience=0)
     best.improves(np.float64(2.5), 3)
     checkpoint.save_best(tmp_path, {"best": vars(best)})
@@ -97,8 +97,10 @@ def test_the_state_is_plain_whatever_number_a_metric_gives(tmp_path: Path) -> No
         (Theory(num=100), gaussian(69, 3, 10), set(), {"js_distance_100", "w1_100"}),
     ],
 )
-def test_which_values_are_better(metric: Metric, data: Dataset, higher: set[str], lower: set[str]) -> None:
-    """Each key is declared before, but for the data's own values. Those and what is no distance choose nothing."""
+def test_metrics_declare_which_values_are_better(
+    metric: Metric, data: Dataset, higher: set[str], lower: set[str]
+) -> None:
+    """All keys but the true values are declared before the computation. Only distances have a better direction."""
     x = torch.linspace(60, 80, 100)[:, None].expand(100, *data.spec.shape)
     declared: dict[str, MetricKey] = {}
     for logistic in (True, False):
@@ -113,7 +115,7 @@ def test_which_values_are_better(metric: Metric, data: Dataset, higher: set[str]
 
 
 class Declared:
-    """One of the user's own, which declares `keys`, and must not be computed."""
+    """A user-defined metric that declares `keys`, and must not be computed."""
 
     num = 10
 
@@ -145,7 +147,7 @@ def chosen(key: str | None, **metrics: Any) -> Best | None:
     return choose_best(replace(run, options=options, metrics=metrics))
 
 
-def test_a_metric_that_may_choose_is_known_without_computing_any() -> None:
+def test_valid_keep_best_key_is_found_without_computing_metrics() -> None:
     assert chosen("loss_valid", a=Declared(LOSSES)) == Best("loss_valid", higher=False, patience=3)
     score = Declared({"score": MetricKey("higher")})
     assert chosen("score", a=Declared(LOSSES), b=Bare(), c=score) == Best("score", higher=True, patience=3)
@@ -190,13 +192,13 @@ WRONG: Any = "up"
         ("loss", [], "this run has no metric; choose one, as in metric=distribution."),
     ],
 )
-def test_a_metric_that_may_not(key: str, metrics: list[Any], message: str) -> None:
+def test_invalid_keep_best_key_is_refused(key: str, metrics: list[Any], message: str) -> None:
     with pytest.raises(ValueError, match=r"train\.keep_best") as error:
         chosen(key, **{f"metric{i}": metric for i, metric in enumerate(metrics)})
     assert str(error.value) == f"train.keep_best={key}: {message}"
 
 
-def test_a_metric_that_may_not_choose_is_refused_before_anything_is_written(here, tmp_path: Path) -> None:
+def test_invalid_keep_best_key_is_refused_before_anything_is_written(here, tmp_path: Path) -> None:
     code, _, err = here(*RUN, "train.keep_best=mean_1k", "run_dir=r")
     assert code == 2
     assert "it does not declare whether higher or lower values are better; choose one of ks_1k, w1_1k, jsd_" in err
@@ -206,7 +208,7 @@ def test_a_metric_that_may_not_choose_is_refused_before_anything_is_written(here
 # A run
 
 
-def test_the_best_checkpoint_is_that_of_its_step(here, tmp_path: Path) -> None:
+def test_best_checkpoint_equals_that_of_its_step(here, tmp_path: Path) -> None:
     assert here(*BEST, "train.keep_every=2", "train.checkpoint_every=2", "run_dir=r")[0] == 0
     run = tmp_path / "r"
     step, value, _ = best_of(recorded(run, KEY), patience=40)
@@ -220,7 +222,7 @@ def test_the_best_checkpoint_is_that_of_its_step(here, tmp_path: Path) -> None:
     assert checkpoint.load_newest(run / "checkpoints")["best"]["step"] == step
 
 
-def test_the_last_step_may_be_the_best(here, tmp_path: Path) -> None:
+def test_last_step_can_be_the_best(here, tmp_path: Path) -> None:
     assert here(*BEST, "train.steps=2", "train.metric_every=5", "run_dir=r")[0] == 0
     assert result_of(tmp_path / "r")["best"]["step"] == 2
     assert checkpoint.load(tmp_path / "r" / "checkpoints" / "best.pt")["step"] == 2
@@ -228,13 +230,13 @@ def test_the_last_step_may_be_the_best(here, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that stops early, with pictures, beside one that does not."""
+    """A run that stops early, with pictures, and one that does not."""
     folder = tmp_path_factory.mktemp("stopped")
     train_in(folder, [*RUN, "run_dir=whole"], [*BEST, "train.patience=4", "train.sample_every=100", "run_dir=r"])
     return folder / "r"
 
 
-def test_a_run_without_a_better_evaluation_stops_and_is_finished(stopped: Path) -> None:
+def test_run_without_improvement_stops_and_is_finished(stopped: Path) -> None:
     whole = recorded(stopped.parent / "whole", KEY)
     best_step, value, end = best_of(whole, patience=4)
     assert best_step < end < 40
@@ -246,7 +248,7 @@ def test_a_run_without_a_better_evaluation_stops_and_is_finished(stopped: Path) 
     assert checkpoint.load(stopped / "checkpoints" / "best.pt")["step"] == best_step
 
 
-def test_a_run_that_stopped_early_has_all_that_others_have_at_their_end(stopped: Path) -> None:
+def test_run_stopped_early_has_all_final_results(stopped: Path) -> None:
     end = result_of(stopped)["steps"]
     assert result_of(stopped)["metrics"]["w1_1k"] == recorded(stopped, KEY)[-1][1]
     assert (stopped / "samples" / f"step_{end:08d}.png").exists()
@@ -257,17 +259,17 @@ def test_a_run_that_stopped_early_has_all_that_others_have_at_their_end(stopped:
     assert events.count(b"_hparams_/session_start_info") == 1
 
 
-def test_a_run_that_stopped_early_is_done(stopped: Path, here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_stopped_early_is_not_continued(stopped: Path, here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stopped.parent)
     before = (stopped / "result.json").read_bytes()
     for line in (["resume", "run_dir=r"], [*BEST, "train.patience=4", "train.sample_every=100", "run_dir=r"]):
         code, out, _ = here(*line)
         assert code == 0
-        assert "finished already" in out
+        assert "already finished" in out
     assert (stopped / "result.json").read_bytes() == before
 
 
-def test_best_is_a_checkpoint_for_every_command(stopped: Path, here, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_commands_accept_the_best_checkpoint(stopped: Path, here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stopped.parent)
     best, end = result_of(stopped)["best"], result_of(stopped)["steps"]
     samples = {}
@@ -284,12 +286,12 @@ def test_best_is_a_checkpoint_for_every_command(stopped: Path, here, monkeypatch
     assert recorded(stopped, KEY) == curve
 
 
-def test_a_missing_best_checkpoint_and_a_damaged_one_are_named(here, tmp_path: Path) -> None:
+def test_missing_and_damaged_best_checkpoints_are_reported(here, tmp_path: Path) -> None:
     assert here(*RUN, "train.steps=1", "run_dir=r")[0] == 0
     for verb in ("sample", "diagnose", "evaluate"):
         code, _, err = here(verb, "run_dir=r", "checkpoint=best")
         assert code == 2
-        assert "run_dir=r: has no checkpoints/best.pt; a run keeps one with train.keep_best" in err
+        assert "run_dir=r: has no checkpoints/best.pt; a run writes one with train.keep_best" in err
     (tmp_path / "r" / "checkpoints" / "best.pt").write_bytes(b"no zip")
     code, _, err = here("sample", "run_dir=r", "checkpoint=best")
     assert code == 2
@@ -297,13 +299,13 @@ def test_a_missing_best_checkpoint_and_a_damaged_one_are_named(here, tmp_path: P
 
 
 @pytest.mark.slow
-def test_a_sweep_counts_a_run_that_stopped_early_as_done(here) -> None:
+def test_sweep_counts_a_run_stopped_early_as_done(here) -> None:
     line = ["-m", *BEST, "train.patience=1,4", "run_dir=s"]
     assert "2 of 2" in here(*line)[1]
-    assert here(*line)[1].count("finished already") == 2
+    assert here(*line)[1].count("already finished") == 2
 
 
-# Resume, and what evaluations leave alone
+# Resume, and evaluations without side effects
 
 
 KILLED = [*BEST, "train.patience=4", "train.log_every=1", "train.checkpoint_every=7"]
@@ -311,13 +313,13 @@ KILLED = [*BEST, "train.patience=4", "train.log_every=1", "train.checkpoint_ever
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that stops early, and that nothing interrupted."""
+    """A run that stops early and is not interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     train_in(folder, [*KILLED, "run_dir=whole"])
     return folder / "whole"
 
 
-def test_killed_between_its_end_and_its_result(whole: Path, here, tmp_path: Path) -> None:
+def test_run_killed_between_its_end_and_its_result(whole: Path, here, tmp_path: Path) -> None:
     assert here(*KILLED, "run_dir=killed")[0] == 0
     (tmp_path / "killed" / "result.json").unlink()
     assert here("resume", "run_dir=killed")[0] == 0
@@ -326,7 +328,7 @@ def test_killed_between_its_end_and_its_result(whole: Path, here, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["at the best step", "after it", "at the end"])
-def test_a_killed_run_keeps_the_same_best_and_stops_at_the_same_step(
+def test_killed_run_keeps_the_same_best_and_stops_at_the_same_step(
     moment: str, whole: Path, here, tmp_path: Path
 ) -> None:
     best, end = result_of(whole)["best"]["step"], result_of(whole)["steps"]
@@ -353,8 +355,8 @@ def assert_same_best(a: Path, b: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("line", [["data=digits", "train.ema=0.9", "train.threads=1"], ["arch=heights"], ["data=ring"]])
-def test_metrics_along_the_way_disturb_nothing(line: list[str], here, tmp_path: Path) -> None:
-    """With batch normalization, spectral normalization and an EMA of G, by one of the user's own metrics."""
+def test_metrics_during_training_do_not_change_the_run(line: list[str], here, tmp_path: Path) -> None:
+    """With batch norm, spectral norm and an EMA of G, and with a user-defined metric."""
     (tmp_path / "own.py").write_text(
         "from ganrun.protocols import MetricKey\n"
         "class Spread:\n"

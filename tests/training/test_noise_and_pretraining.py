@@ -1,4 +1,4 @@
-"""Label noise, instance noise, and D trained alone before the game."""
+"""Label noise, instance noise, and pre-training of D."""
 
 import copy
 import math
@@ -19,8 +19,8 @@ CPU = torch.device("cpu")
 QUICK = ["train.batch_size=16", "train.log_every=1", "train.sample_every=5", "train.ema=0", "run_dir=r"]
 
 
-def test_label_noise_exchanges_that_share_of_a_batch() -> None:
-    """By hand: hinge on reals at 3 and fakes at -3 is 0 where right and 4 + 4 where exchanged, so 8 p on average."""
+def test_label_noise_exchanges_the_given_share_of_a_batch() -> None:
+    """By hand: the hinge loss with real logits 3 and fake logits -3 is 0, or 4 + 4 if exchanged, so the mean is 8 p."""
     run = run_of("loss=hinge", "penalty=none", "train.label_noise=0.2", "train.batch_size=20000")
     game = Game(run)
     reseed(CPU, 0, "step")
@@ -28,11 +28,11 @@ def test_label_noise_exchanges_that_share_of_a_batch() -> None:
     loss, _, _ = game.d_loss(0, torch.zeros(1), torch.zeros(1), None, real, fake)
     assert loss.item() == pytest.approx(8 * 0.2, rel=0.05)
     loss, _, _ = game.g_loss(fake, real, None)
-    assert loss.item() == 3.0  # G's own loss knows no noise
+    assert loss.item() == 3.0  # G's loss has no label noise
 
 
-def test_instance_noise_is_on_real_and_fake_and_falls_to_nothing() -> None:
-    """Public mistake: noise on the reals alone, which tells them from the fakes, or noise that never ends."""
+def test_instance_noise_is_on_real_and_fake_and_decays_to_zero() -> None:
+    """Common bug: noise only on real samples, by which D can tell them, or noise that does not decay."""
     settings = ["train.instance_noise=0.5", "train.instance_noise_until=50"]
     run = run_of(*settings, "train.steps=100", "train.batch_size=4000")
     game = Game(run)
@@ -56,8 +56,8 @@ def test_instance_noise_is_on_real_and_fake_and_falls_to_nothing() -> None:
     assert inputs[0].std() > 0.5 * run.dataset.spec.std
 
 
-def test_noise_that_is_off_draws_nothing() -> None:
-    """Not even from the random state: a run without it is the same to the bit."""
+def test_disabled_noise_uses_no_random_numbers() -> None:
+    """The random state is the same as in an update without noise."""
     run = run_of("train.batch_size=16")
     game = Game(run)
     reseed(CPU, 0, "step")
@@ -78,14 +78,14 @@ def test_noise_that_is_off_draws_nothing() -> None:
         ("train.pretrain_d=-1", r"train.pretrain_d=-1: must be at least 0"),
     ],
 )
-def test_settings_that_cannot_work(setting: str, message: str) -> None:
+def test_invalid_settings_are_refused(setting: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         run_of(setting)
 
 
 @pytest.mark.slow
-def test_pretraining_updates_d_alone_on_batches_of_its_own(here, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The game begins with the batch after those that D was pre-trained on, and with G as it was built."""
+def test_pretraining_updates_only_d_on_its_own_batches(here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training begins with the batch after those of pre-training, and with the initial G."""
     calls: list[tuple[int, bool]] = []
     fresh = state_of(run_of(*QUICK).G)
     original = Game.d_update
@@ -101,11 +101,11 @@ def test_pretraining_updates_d_alone_on_batches_of_its_own(here, monkeypatch: py
 
 
 @pytest.mark.slow
-def test_what_pretraining_leaves(here) -> None:
-    """Steps that count up to 0, two pictures more, and nimg that counts its examples too."""
+def test_records_of_pretraining(here) -> None:
+    """Steps that count up to 0, two additional pictures, and nimg that includes its examples."""
     code, out, _ = here(*QUICK, "train.steps=2", "train.pretrain_d=4")
     assert code == 0
-    assert "D had 4 updates before the game" in out
+    assert "D was pre-trained with 4 updates" in out
     rows = [row for row in logged(Path("r")) if "loss/d" in row]
     assert [row["step"] for row in rows] == [-3, -2, -1, 0, 1, 2]
     assert [row["nimg"] for row in rows] == [16, 32, 48, 64, 80, 96]
@@ -117,7 +117,7 @@ def test_what_pretraining_leaves(here) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("net", ["data=digits", "data=heights"])
 def test_pretraining_lowers_ds_loss(net: str) -> None:
-    """After it D tells real from fake, which an untrained one does not."""
+    """After it D distinguishes real from fake, which an untrained D does not."""
     run = run_of(net, "train.batch_size=32", "optimizer.lr=0.002")
     game = Game(run)
     first = game.d_update(0, noise=0).loss
@@ -128,8 +128,8 @@ def test_pretraining_lowers_ds_loss(net: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_is_stopped_while_d_is_trained_begins_again(here, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And its curves are not doubled."""
+def test_run_stopped_during_pretraining_starts_again(here, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its curves have no duplicates."""
     asked = iter([False, False])
     with monkeypatch.context() as patch:
         patch.setattr(Interrupts, "received", lambda self: next(asked, True))
@@ -143,7 +143,7 @@ def test_a_run_that_is_stopped_while_d_is_trained_begins_again(here, monkeypatch
 
 
 @pytest.mark.slow
-def test_a_run_resumed_after_pretraining_keeps_its_curves(here) -> None:
+def test_run_resumed_after_pretraining_keeps_its_curves(here) -> None:
     line = [*QUICK, "train.pretrain_d=3", "train.checkpoint_every=2", "train.keep_checkpoints=9", "train.steps=4"]
     assert here(*line)[0] == 0
     Path("r/checkpoints/step_00000004.pt").unlink()
@@ -153,8 +153,8 @@ def test_a_run_resumed_after_pretraining_keeps_its_curves(here) -> None:
     assert [step for step, _ in curves(Path("r"))["loss/d"]] == [-2, -1, 0, 1, 2, 3, 4]
 
 
-def test_the_legend_of_ds_histograms_gives_its_accuracy() -> None:
-    """Logits above 0 are classified as real. Reals at 1, -1; fakes at -1, -1."""
+def test_legend_of_histograms_of_d_has_its_accuracy() -> None:
+    """Logits above 0 are classified as real. Real logits: 1, -1; fake logits: -1, -1."""
     figure = logits_figure(torch.tensor([1.0, -1.0]), torch.tensor([-1.0, -1.0]), True, "t")
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert labels == ["real, 50% classified correctly", "generated, 100% classified correctly"]

@@ -1,6 +1,8 @@
-"""Penalties as the game applies them: when, how much, with which rates, and to which networks."""
+"""Penalties in a run: when and with which weight and learning rates they are applied, and to which networks."""
 
 import math
+import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from ganrun.training.randomness import reseed
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["gradient_penalty", "zero_centered", "r1", "r2", "dragan"])
 def test_batch_norm_in_d_is_refused_and_the_remedy_works(name: str, tmp_path: Path) -> None:
-    """Public mistake: WGAN-GP with batch norm in the critic: the gradient at a sample is one of the whole batch."""
+    """Common bug: WGAN-GP with batch norm in the critic, where a gradient depends on the whole batch."""
     small = ["data=folder", f"data.root={tmp_path}", "data.size=16", "arch.discriminator.width=4", "train.batch_size=4"]
     write_folder(tmp_path)
     with pytest.raises(ValueError, match=rf"penalty={name}: D has batch normalization.*arch.discriminator.norm=none"):
@@ -26,26 +28,28 @@ def test_batch_norm_in_d_is_refused_and_the_remedy_works(name: str, tmp_path: Pa
         assert math.isfinite(scalars(*Game(run).step(0))[f"penalty/{name}"])
 
 
-def test_lazy_penalties_come_every_k_updates_times_k_with_rescaled_rates() -> None:
-    """Public mistakes: the weight not multiplied; Adam's rates not rescaled; the count begun anew at a resume."""
+def test_lazy_penalties_are_added_every_k_updates_times_k_with_rescaled_rates() -> None:
+    """Common bugs: the weight is not multiplied, Adam's rates are not rescaled, or a resume restarts the count."""
     run = run_of("penalty=r1", "penalty.r1.every=4", "optimizer=adam", "train.n_critic=3", "train.ema=0")
     c = 4 / 5
     assert run.d_optimizer.defaults["lr"] == pytest.approx(2e-4 * c)
     assert run.d_optimizer.defaults["betas"] == pytest.approx((0.5**c, 0.999**c))
     assert run.g_optimizer.defaults["betas"] == (0.5, 0.999)
     game = Game(run)
-    due = [index for index in range(9) if "penalty/r1" in game.d_update(index, noise=0).terms]
-    assert due == [0, 4, 8]
+    logged = [game.d_update(index, noise=0).terms["penalty/r1"].item() for index in range(9)]
+    assert [index for index in range(1, 9) if logged[index] != logged[index - 1]] == [4, 8]  # else the last value
     real, fake = torch.randn(4, 1) + 69, torch.randn(4, 1) + 69
     loss, terms, total = game.d_loss(4, real, fake, None, DOutput(run.D(real)), DOutput(run.D(fake)))
     assert total.item() == pytest.approx(loss.item() + 4 * terms["penalty/r1"].item(), rel=1e-5)
+    loss, _, total = game.d_loss(5, real, fake, None, DOutput(run.D(real)), DOutput(run.D(fake)))
+    assert total.item() == loss.item()
     with pytest.raises(ValueError, match="every=0: must be at least 1"):
         R1(every=0)
 
 
 @pytest.mark.parametrize("layers", ["+arch.discriminator.batch_norm=true", "arch.discriminator.spectral_norm=true"])
-def test_penalties_do_not_move_ds_statistics(layers: str) -> None:
-    """Public mistake: every pass for a penalty moves batch norm's statistics, or iterates the spectral norm, again."""
+def test_penalties_do_not_update_statistics_of_d(layers: str) -> None:
+    """Common bug: passes for a penalty also update batch norm's statistics, or run more power iterations."""
     buffers = []
     for penalty in ("none", "consistency"):
         run = run_of("arch=mlp_small", layers, f"penalty={penalty}", "train.batch_size=8")
@@ -64,14 +68,14 @@ def test_several_penalties_add_up() -> None:
     assert set(d.terms) == {"penalty/r1", "penalty/lecam", "penalty/orthogonal"}
 
 
-def test_lecams_anchors_are_in_the_checkpoint() -> None:
-    """Public mistake: adaptive state that a resume forgets."""
+def test_anchors_of_lecam_are_in_the_checkpoint() -> None:
+    """Common bug: adaptive state that is lost on resume."""
     run = run_of("penalty=lecam")
     Game(run).step(0)
     assert run.state_dict()["penalty/lecam"]["started"]
 
 
-def test_a_penalty_of_the_users_own_needs_no_more_than_a_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_defined_penalty_needs_only_a_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_penalty.py").write_text(
         "class Square:\n    def term(self, D, real, fake, y):\n        return 2 * D(real).square().mean()\n"
     )
@@ -81,3 +85,77 @@ def test_a_penalty_of_the_users_own_needs_no_more_than_a_term(tmp_path: Path, mo
     expected = 2 * run.D(run.batches[0][0]).square().mean()
     d, _ = game.step(0)
     torch.testing.assert_close(d.terms, {"penalty/own": expected})
+
+
+TERM = "def term(self, D, real, fake, y):\n        return "
+NOT_SCALAR = "must return a scalar tensor that depends on the outputs of D, or None."
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (f"{TERM}D(real).square()", f"penalty.own: its term {NOT_SCALAR}"),
+        (f"{TERM}D(real).square().mean().detach()", f"penalty.own: its term {NOT_SCALAR}"),
+        (f"{TERM}0.5", f"penalty.own: its term {NOT_SCALAR}"),
+        (f"{TERM}D(real, fake, y)", "penalty.own: its term(D, real, fake, y) does not work ("),
+        ("def term(self, D): ...", "penalty.own: its term(D, real, fake, y) does not work ("),
+        ("def logits_term(self, real, fake):\n        return real", f"penalty.own: its logits_term {NOT_SCALAR}"),
+        ("def terms(self, D): ...", "penalty.own: has none of the methods term, logits_term and project"),
+        (f"every = 0\n    {TERM}D(real).mean()", "penalty.own.every=0: must be a whole number of at least 1."),
+        (f"every = 2.5\n    {TERM}D(real).mean()", "penalty.own.every=2.5: must be a whole number of at least 1."),
+    ],
+    ids=["vector", "detached", "float", "raises", "signature", "logits", "no_method", "every_0", "every_2.5"],
+)
+def test_a_wrong_penalty_is_refused_before_training(
+    body: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_penalty.py").write_text(f"class Own:\n    {body}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "own_penalty", raising=False)
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        run_of("+penalty.own._target_=own_penalty.Own")
+
+
+def test_a_weighted_penalty_without_a_value_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "valueless.py").write_text("from ganrun.penalty.base import WeightedPenalty as Valueless\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"penalty\.own: .* \(WeightedPenalty has no method value\(D, real, fake, y\)"):
+        run_of("+penalty.own._target_=valueless.Valueless", "+penalty.own.weight=1")
+
+
+def test_a_penalty_that_only_projects_needs_no_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "halving.py").write_text(
+        "class Halving:\n    def project(self, D):\n        for p in D.parameters():\n            p.data.mul_(0.5)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    runs = (
+        run_of("optimizer=sgd", "optimizer.lr=0"),
+        run_of("optimizer=sgd", "optimizer.lr=0", "+penalty.own._target_=halving.Halving"),
+    )
+    for run in runs:
+        Game(run).d_update(0, noise=0)
+    for whole, half in zip(runs[0].D.parameters(), runs[1].D.parameters(), strict=True):
+        assert torch.equal(whole / 2, half)
+
+
+@pytest.mark.parametrize("name", ["lecam", "gradient_penalty", "consistency"])
+def test_the_check_of_penalties_changes_no_state_and_no_draw(name: str) -> None:
+    """The networks' initial weights, and what comes after, are the same with the penalty as without it."""
+    plain, run = run_of("penalty=none"), run_of(f"penalty={name}")
+    assert all(map(torch.equal, plain.D.state_dict().values(), run.D.state_dict().values()))
+    if name == "lecam":
+        assert not run.state_dict()["penalty/lecam"]["started"]
+    assert run.D.training
+    assert run.G.training
+
+
+@pytest.mark.parametrize("group", ["penalty", "metric"])
+def test_a_component_without_a_name_is_refused(group: str) -> None:
+    """As from an option file whose first line is `_target_`."""
+    with pytest.raises(ValueError, match=rf"^{group}\._target_: must be below a name of the {group}, as in 'NAME: "):
+        run_of(f"{group}=none", f"+{group}._target_=ganrun.penalty.gradient.R1")
+
+
+def test_a_misspelled_class_is_named_with_its_module() -> None:
+    with pytest.raises(ValueError, match=r"gradient has no GradPenalty; did you mean GradientPenalty\?"):
+        run_of("penalty=r1", "penalty.r1._target_=ganrun.penalty.gradient.GradPenalty")

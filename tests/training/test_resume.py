@@ -1,4 +1,4 @@
-"""An interrupted run continues bit for bit, however it was interrupted."""
+"""An interrupted run resumes bit for bit, however it was interrupted."""
 
 import resource
 import signal
@@ -23,8 +23,8 @@ from helpers import (
 
 from ganrun.records import checkpoint
 
-HEIGHTS = ["train.steps=60", "train.pretrain_d=3", "train.checkpoint_every=20", "train.log_every=1",
-           "train.sample_every=0", "train.metric_every=15", "train.frame_every=0", "data.num=2000",
+HEIGHTS = ["train.steps=60", "train.pretrain_d=3", "penalty=r1", "penalty.r1.every=7", "train.checkpoint_every=20",
+           "train.log_every=1", "train.sample_every=0", "train.metric_every=15", "train.frame_every=0", "data.num=2000",
            "metric.distribution.num=1000", "metric.theory.num=1000"]  # fmt: skip
 WGAN = ["data=digits", "train.threads=1", "arch.generator.width=8", "arch.discriminator.width=8", "loss=wgan",
         "train.ema=0.99", "train.steps=14", "train.batch_size=16", "latent=uniform", "train.checkpoint_every=5",
@@ -33,7 +33,7 @@ WGAN = ["data=digits", "train.threads=1", "arch.generator.width=8", "arch.discri
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of HEIGHTS that nothing interrupted."""
+    """The run of HEIGHTS without an interruption."""
     folder = tmp_path_factory.mktemp("heights")
     train_in(folder, [*HEIGHTS, "run_dir=whole"])
     return folder / "whole"
@@ -47,7 +47,7 @@ def whole_wgan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def assert_resumes_as(whole: Path, run_dir: Path, start: int | None, here, *line: str) -> None:
-    """start: the step of the checkpoint that it continues from; None: it begins again."""
+    """start: the step of the checkpoint that it resumes from; None: it starts again."""
     code, out, err = here(*(line or ("resume", f"run_dir={run_dir.name}")))
     assert code == 0, err
     assert (f"resuming at step {start} of" in out) if start else ("resuming" not in out)
@@ -64,25 +64,25 @@ def assert_resumes_as(whole: Path, run_dir: Path, start: int | None, here, *line
     ("step", "start"),
     [(-1, None), (20, None), (39, 20), (40, 20), (41, 40)],
 )
-def test_a_killed_run_continues_from_its_last_checkpoint_bit_for_bit(
+def test_killed_run_resumes_from_its_last_checkpoint_bit_for_bit(
     step: int, start: int | None, whole: Path, here, tmp_path: Path
 ) -> None:
-    """Killed while D is trained alone, and just before, at and after a step at which a checkpoint is due.
+    """Killed during pre-training, and just before, at and after a step with a checkpoint.
 
-    The loop logs before it saves: a run that is killed at step 40 has the row of that step, and not its checkpoint.
+    The loop logs before it saves, so a run killed at step 40 has the row of this step, but not its checkpoint.
     """
     killed = tmp_path / "killed"
     kill_at(step, [*HEIGHTS, "run_dir=killed"], tmp_path)
     assert not (killed / "result.json").exists()
     assert recorded(killed, "loss/d")[-1][0] == step
     with (killed / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 99999')  # a row that the kill cut off
+        file.write('{"step": 99999')  # a row truncated by the kill
     assert_resumes_as(whole, killed, start, here)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("step", "start"), [(10, 5), (11, 10)])
-def test_a_killed_run_of_a_dcgan_with_an_ema_continues_bit_for_bit(
+def test_killed_run_of_a_dcgan_with_ema_resumes_bit_for_bit(
     step: int, start: int, whole_wgan: Path, here, tmp_path: Path
 ) -> None:
     kill_at(step, [*WGAN, "run_dir=killed"], tmp_path)
@@ -90,7 +90,7 @@ def test_a_killed_run_of_a_dcgan_with_an_ema_continues_bit_for_bit(
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_twice_continues_bit_for_bit(whole: Path, here, tmp_path: Path) -> None:
+def test_run_killed_twice_resumes_bit_for_bit(whole: Path, here, tmp_path: Path) -> None:
     kill_at(30, [*HEIGHTS, "run_dir=killed"], tmp_path)
     kill_at(50, ["resume", "run_dir=killed"], tmp_path)
     assert_resumes_as(whole, tmp_path / "killed", 40, here)
@@ -101,7 +101,7 @@ def test_a_run_that_is_killed_twice_continues_bit_for_bit(whole: Path, here, tmp
     ("name", "start"),
     [("config.yaml", None), ("step_00000020.pt", None), ("step_00000040.pt", 20), ("result.json", 60)],
 )
-def test_a_run_that_is_killed_while_it_writes_a_file_has_the_one_before(
+def test_run_killed_while_writing_a_file_keeps_the_previous_one(
     name: str, start: int | None, whole: Path, here, tmp_path: Path
 ) -> None:
     line = [*HEIGHTS, "run_dir=killed"]
@@ -112,9 +112,7 @@ def test_a_run_that_is_killed_while_it_writes_a_file_has_the_one_before(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["metrics.jsonl", "events"])
-def test_a_resume_that_is_killed_while_it_removes_what_was_logged_later_loses_nothing(
-    name: str, whole: Path, here, tmp_path: Path
-) -> None:
+def test_resume_killed_while_removing_later_logs_loses_nothing(name: str, whole: Path, here, tmp_path: Path) -> None:
     kill_at(30, [*HEIGHTS, "run_dir=killed"], tmp_path)
     kill_before_renaming(name, ["resume", "run_dir=killed"], tmp_path)
     assert_resumes_as(whole, tmp_path / "killed", 20, here)
@@ -122,7 +120,7 @@ def test_a_resume_that_is_killed_while_it_removes_what_was_logged_later_loses_no
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_stops_the_run_after_its_step_and_a_checkpoint_is_written(
+def test_signal_stops_the_run_after_its_step_with_a_checkpoint(
     number: signal.Signals, code: int, whole: Path, here, tmp_path: Path
 ) -> None:
     line = [*HEIGHTS, "train.checkpoint_every=0", "run_dir=stopped"]
@@ -133,11 +131,11 @@ def test_a_signal_stops_the_run_after_its_step_and_a_checkpoint_is_written(
     assert checkpoint.steps_in(stopped / "checkpoints") == [33]
     assert logged(stopped)[-1]["step"] == 33
     assert "interrupted after 33 steps; the last checkpoint is step 33; continue with `ganrun resume" in ended.out
-    assert_resumes_as(whole, stopped, 33, here, *line)  # the same command continues, too
+    assert_resumes_as(whole, stopped, 33, here, *line)  # the same command also continues the run
 
 
 @pytest.mark.slow
-def test_a_second_interrupt_does_not_wait_for_the_step_to_end(whole: Path, here, tmp_path: Path) -> None:
+def test_second_interrupt_does_not_wait_for_the_end_of_the_step(whole: Path, here, tmp_path: Path) -> None:
     ended = send_at(33, [signal.SIGINT, signal.SIGINT], [*HEIGHTS, "run_dir=stopped"], tmp_path)
     assert ended.code == 130, ended
     stopped = tmp_path / "stopped"
@@ -147,7 +145,7 @@ def test_a_second_interrupt_does_not_wait_for_the_step_to_end(whole: Path, here,
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(here, tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_reported_and_the_previous_one_is_used(here, tmp_path: Path) -> None:
     line = ["train.steps=60", "train.checkpoint_every=20", "train.log_every=10", "train.sample_every=0"]
     assert here(*line, "run_dir=whole")[0] == 0
     assert here(*line, "run_dir=damaged")[0] == 0
@@ -156,7 +154,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(here, tmp_path
     newest = damaged / "checkpoints" / "step_00000060.pt"
     weights = checkpoint.load(newest)["G"]["layers.0.weight"].numpy().tobytes()
     data = bytearray(newest.read_bytes())
-    data[data.index(weights)] ^= 1  # one bit: torch itself would load it
+    data[data.index(weights)] ^= 1  # one bit, which torch would not detect
     newest.write_bytes(data)
     torch.load(newest, weights_only=True)
     code, out, err = here("resume", "run_dir=damaged")
@@ -167,7 +165,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(here, tmp_path
 
 
 @pytest.mark.slow
-def test_a_changed_config_is_refused_and_its_keys_are_named(here) -> None:
+def test_changed_config_is_refused_and_the_changed_keys_are_named(here) -> None:
     line = ["train.steps=4", "train.sample_every=0", "run_dir=r"]
     assert here(*line)[0] == 0
     code, _, err = here(*line, "seed=5", "optimizer.lr=0.1")
@@ -177,17 +175,17 @@ def test_a_changed_config_is_refused_and_its_keys_are_named(here) -> None:
     assert here(*line, "train.keep_checkpoints=5")[0] == 0
 
 
-def test_a_folder_of_someone_else_is_refused_and_left_as_it_is(here, tmp_path: Path) -> None:
+def test_folder_that_is_not_a_run_is_refused_and_unchanged(here, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
     code, _, err = here("run_dir=mine")
     assert code == 2
-    assert "holds files, but no run" in err
+    assert "contains files, but no run" in err
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
 
 
 @pytest.mark.slow
-def test_a_run_that_is_under_way_is_refused(here, tmp_path: Path) -> None:
+def test_active_run_is_refused(here, tmp_path: Path) -> None:
     line = ["train.steps=4", "train.sample_every=0", "train.log_every=1", "run_dir=busy"]
     with waiting_at(2, line, tmp_path):
         answers = [here("resume", "run_dir=busy"), here(*line)]
@@ -218,7 +216,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(here, tmp_p
     assert all(torch.isfinite(tensor).all() for tensor in state["G"].values())
 
 
-def test_an_error_in_the_middle_is_recorded(here, tmp_path: Path) -> None:
+def test_error_during_training_is_recorded(here, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(
         "from ganrun.loss import NonSaturating\n"
         "class Loss(NonSaturating):\n"
@@ -238,7 +236,7 @@ def test_an_error_in_the_middle_is_recorded(here, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_one_sentence_and_loses_nothing(here, tmp_path: Path) -> None:
+def test_full_disk_is_reported_in_one_sentence_and_loses_nothing(here, tmp_path: Path) -> None:
     line = ["train.steps=30", "train.log_every=5", "train.checkpoint_every=10", "train.sample_every=0"]
     assert here(*line, "run_dir=whole")[0] == 0
     limit = (tmp_path / "whole" / "checkpoints" / "step_00000030.pt").stat().st_size // 2
@@ -253,7 +251,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(here, tmp_path: Path) -> 
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_bits_and_another_other_ones(here, tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_bits_and_another_seed_does_not(here, tmp_path: Path) -> None:
     for name, seed in (("a", 3), ("b", 3), ("c", 4)):
         assert (
             here(
@@ -273,7 +271,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_other_ones(here, tmp_path
 
 
 @pytest.mark.slow
-def test_pictures_and_checkpoints_do_not_disturb_training(here, tmp_path: Path) -> None:
+def test_pictures_and_checkpoints_do_not_change_training(here, tmp_path: Path) -> None:
     for name, every in (("often", 3), ("never", 0)):
         line = [f"train.sample_every={every}", f"train.checkpoint_every={every}", f"run_dir={name}"]
         assert here("data=digits", "train.threads=1", "train.steps=12", "train.log_every=4", *line)[0] == 0

@@ -1,4 +1,4 @@
-"""Sampling and metrics: what they draw does not depend on how, and they leave no trace in a run."""
+"""Sampling and metrics: samples do not depend on how they are drawn, and sampling does not change a run."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +33,7 @@ each_net = pytest.mark.parametrize("net", NETS.values(), ids=NETS.keys())
 
 
 def trained(net: list[str]) -> Game:
-    """After two steps, so that no running statistic is at its start."""
+    """A run after two steps, so that running statistics are not at their initial values."""
     game = Game(run_of(*net, "train.batch_size=8"))
     for step in range(2):
         game.step(step)
@@ -42,11 +42,11 @@ def trained(net: list[str]) -> Game:
 
 @pytest.mark.slow
 @each_net
-def test_eval_output_of_a_sample_does_not_depend_on_its_batch(net: list[str]) -> None:
-    """Public mistake: G, or D, left in train mode, where batch norm makes a sample from the others of its batch."""
+def test_eval_output_of_a_sample_is_independent_of_its_batch(net: list[str]) -> None:
+    """Common bug: G or D left in train mode, where batch norm makes a sample depend on its batch."""
     run = trained(net).run
     for layer in run.G.modules():
-        if isinstance(layer, AlwaysDropout):  # a noise of its own, which is another for each place in the batch
+        if isinstance(layer, AlwaysDropout):  # its noise differs between positions in the batch
             layer.p = 0.0
     z = run.latent(CHUNK + 50, CPU)
     samples = generate(run.G, z)
@@ -62,7 +62,7 @@ def test_eval_output_of_a_sample_does_not_depend_on_its_batch(net: list[str]) ->
 @pytest.mark.slow
 @each_net
 def test_sampling_restores_modes_random_state_and_buffers(net: list[str]) -> None:
-    """Public mistakes: model.eval() without a way back; batch norm's statistics moved by the samples of a metric."""
+    """Common bugs: model.eval() without model.train(); batch norm's statistics updated by samples for a metric."""
     run = trained(net).run
 
     class Count(Metric):
@@ -72,7 +72,7 @@ def test_sampling_restores_modes_random_state_and_buffers(net: list[str]) -> Non
             return {"num": len(samples)}
 
     run = replace(run, metrics={"count": Count()})
-    list(run.G.modules())[1].eval()  # one layer, on purpose
+    list(run.G.modules())[1].eval()  # one layer, on purpose: it must stay in eval mode
     modes = [[m.training for m in x.modules()] for x in (run.G, run.D)]
     before, random = [state_of(run.G), state_of(run.D)], torch.get_rng_state()
     draw(run.G, run.latent, 10, CPU, seed=0)
@@ -100,7 +100,7 @@ def test_modes_are_restored_after_an_error() -> None:
 
 
 def test_samples_are_a_function_of_the_weights_and_the_seed() -> None:
-    """Public mistake: every evaluation draws from where the last one left the random state."""
+    """Common bug: each evaluation continues from the random state of the last one."""
     run = run_of("train.batch_size=8")
     first = draw(run.G, run.latent, 5, CPU, seed=1)
     torch.rand(3)
@@ -109,7 +109,7 @@ def test_samples_are_a_function_of_the_weights_and_the_seed() -> None:
     assert torch.equal(fixed_latents(run.latent, 5, CPU, 1), fixed_latents(run.latent, 5, CPU, 1))
 
 
-def test_a_borrowed_random_state_is_given_back() -> None:
+def test_random_state_is_restored() -> None:
     def fail() -> None:
         with seeded(CPU, 0, "anything"):
             torch.rand(9)
@@ -124,15 +124,15 @@ def test_a_borrowed_random_state_is_given_back() -> None:
 
 
 @pytest.mark.parametrize("num", [1, CHUNK, CHUNK + 1])
-def test_a_last_partial_chunk_is_drawn_as_well(num: int) -> None:
-    """Public mistake: samples in whole batches alone, so a metric over 50,000 sees 49,984."""
+def test_last_partial_chunk_is_drawn(num: int) -> None:
+    """Common bug: only full batches, so a metric on 50,000 samples gets 49,984."""
     run = run_of("data=digits")
     assert draw(run.G, run.latent, num, CPU, seed=0).shape == (num, 1, 8, 8)
 
 
 @pytest.mark.slow
-def test_drawing_in_between_does_not_change_a_run(here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Public mistake: a run that is looked at more often is another run."""
+def test_sampling_during_training_does_not_change_a_run(here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Common bug: the frequency of evaluations changes a run."""
     plain = Pictures.draw
 
     def disturbing(self: Pictures, moment: str) -> object:
@@ -149,8 +149,8 @@ def test_drawing_in_between_does_not_change_a_run(here, tmp_path: Path, monkeypa
 
 @pytest.mark.slow
 @each_net
-def test_batch_norm_has_a_small_eps_and_a_small_momentum(net: list[str]) -> None:
-    """Public mistake: `BatchNorm2d(n, 0.8)`, where the 0.8 that is meant as Keras' momentum becomes eps."""
+def test_batch_norm_has_the_intended_eps_and_momentum(net: list[str]) -> None:
+    """Common bug: `BatchNorm2d(n, 0.8)`, in which 0.8, meant as the momentum of Keras, becomes eps."""
     run = run_of(*net)
     layers = [m for x in (run.G, run.D) for m in x.modules() if isinstance(m, _BatchNorm)]
     assert layers or net not in (NETS["dcgan"], NETS["heights"], NETS["mlp with batch norm and dropout"])
