@@ -1,6 +1,7 @@
 """The command line: help, user errors, sweeps, paths, and user-defined options."""
 
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -137,9 +138,7 @@ def test_help_config_and_user_errors_do_not_import_torch(arguments: list[str]) -
 def test_help_lists_verbs_groups_and_options(here: Here) -> None:
     code, text, err = here("--help")
     assert (code, err) == (0, "")
-    entries = re.findall(
-        r"^  (\w+) +(.*(?:\n {14}.*)*)", text, re.MULTILINE
-    )  # a group's options can take several lines
+    entries = re.findall(r"^  (\w+) +(.*(?:\n {14}.*)*)", text, re.MULTILINE)  # options can take several lines
     found = {name: words.replace(",", "").split() for name, words in entries}
     assert set(verbs()) <= found.keys()
     for path in CONF.glob("*/**/*.yaml"):
