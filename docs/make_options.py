@@ -2,6 +2,7 @@
 
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,31 @@ def verb_section(verb: str) -> Iterator[str]:
 def group_section(group: str, options: Iterable[str]) -> Iterator[str]:
     yield f"### {group}"
     rows = ["| option | | also chooses |", "|---|---|---|"]
-    found: dict[tuple[str, str, str], list[str]] = {}
+    found: list[tuple[str, Setting]] = []
     for option in options:
         path = CONF / group / f"{option}.yaml"
         rows.append(f"| `{option}` | {cell(title_of(path.read_text()))} | {', '.join(choices(group, path))} |")
-        for setting in settings_of_option(CONF, path):
-            if setting.comment:
-                found.setdefault((setting.key, setting.default, setting.comment), []).append(option)
+        found += [(option, setting) for setting in settings_of_option(CONF, path) if is_own(setting)]
     yield "\n".join(rows)
-    settings = [(Setting(*key), options_cell(names)) for key, names in found.items()]
-    if settings and group != "experiment":
-        yield settings_table(settings)
+    if found and group != "experiment":
+        yield settings_table(combined(found))
+
+
+def is_own(setting: Setting) -> bool:
+    """Whether it is a setting of the option's own object; `choices` lists those of the job."""
+    return not setting.key.startswith("train.") and not setting.key.endswith("._target_")
+
+
+def combined(found: Sequence[tuple[str, Setting]]) -> Iterator[tuple[Setting, str]]:
+    """One row for each setting and default, with the options that have it. Without a comment, another option's is used."""
+    comments = {setting.key: setting.comment for _, setting in reversed(found) if setting.comment}
+    rows: dict[Setting, list[str]] = {}
+    for option, setting in found:
+        row = replace(setting, comment=setting.comment or comments.get(setting.key, ""))
+        rows.setdefault(row, []).append(option)
+    keys = list(dict.fromkeys(row.key for row in rows))
+    for row in sorted(rows, key=lambda row: keys.index(row.key)):
+        yield row, options_cell(rows[row])
 
 
 def choices(group: str, path: Path) -> Iterator[str]:
