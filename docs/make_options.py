@@ -65,7 +65,7 @@ def is_own(setting: Setting) -> bool:
 
 
 def combined(found: Sequence[tuple[str, Setting]]) -> Iterator[tuple[Setting, str]]:
-    """One row for each setting and default, with the options that have it. Without a comment, another option's is used."""
+    """One row for each setting and default, with its options. A missing comment is taken from another option."""
     comments = {setting.key: setting.comment for _, setting in reversed(found) if setting.comment}
     rows: dict[Setting, list[str]] = {}
     for option, setting in found:

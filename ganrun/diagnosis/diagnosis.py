@@ -46,7 +46,7 @@ class Diagnosis:
     def _numbers(self) -> str:
         m = self.measurements
         if "energy" not in m:
-            return ", judged by its losses only: there are too few training examples to compare samples with"
+            return ", based on its losses only: there are too few training examples to compare samples with"
         return (
             f": energy distance to real examples {m['energy']:.3f}, coverage {m['coverage']:.0%} (of real examples "
             f"{m['coverage_real']:.0%}), lost {m['lost']:.0%}"

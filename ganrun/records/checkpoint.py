@@ -35,22 +35,20 @@ def steps_in(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in found if match)
 
 
-def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Path:
+def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> None:
     """Write the checkpoint of state["step"], then remove old ones, and any of later steps, which a resume has skipped.
 
     Kept are the newest `keep`, and those at multiples of `keep_every` (0: none). The old ones are removed only when the
     new one is on the disk.
     """
     folder.mkdir(exist_ok=True)
-    path = path_of(folder, state["step"])
-    write_atomically(path, partial(_save, state))
+    write_atomically(path_of(folder, state["step"]), partial(_save, state))
     steps = steps_in(folder)
     now = steps.index(state["step"])
     later = steps[now + 1 :]  # damaged
     old = [step for step in steps[: max(0, now + 1 - keep)] if not (keep_every and step % keep_every == 0)]
     for step in old + later:
         path_of(folder, step).unlink()
-    return path
 
 
 def save_best(folder: Path, state: dict[str, Any]) -> None:

@@ -206,5 +206,5 @@ def test_summary_of_a_healthy_run() -> None:
     ]
     losses_alone = {key: value for key, value in GOOD.items() if key in ("recorded", "diverged", "finite", "chance")}
     assert diagnose(losses_alone, setup_of()).summary() == [
-        "diagnosis  healthy, judged by its losses only: there are too few training examples to compare samples with"
+        "diagnosis  healthy, based on its losses only: there are too few training examples to compare samples with"
     ]
