@@ -68,20 +68,24 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     unfinished = path.with_name(path.name + ".partial")
     try:
         write(unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(unfinished)
         unfinished.replace(path)
-        _sync_folder(path.parent)
+        sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a renaming survive a power failure, if the system can open folders."""
+def sync(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, survive a power failure.
+
+    Does nothing for a folder on a system that cannot open folders.
+    """
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
     except OSError:
-        return
+        if path.is_dir():
+            return
+        raise
     try:
         os.fsync(handle)
     finally:

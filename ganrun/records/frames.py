@@ -3,6 +3,7 @@
 Each frame is a file of some tens of KB in `frames/` of the run directory.
 """
 
+import io
 import logging
 import zipfile
 import zlib
@@ -73,9 +74,10 @@ def save(frame: Frame, run_dir: Path, pretrain_d: int = 0) -> None:
     """Write the frame atomically. pretrain_d: the number of updates in D's pre-training."""
     path = path_of(run_dir, frame.step, pretrain_d)
     path.parent.mkdir(exist_ok=True)
+    buffer = io.BytesIO()  # np.savez itself makes some thirty small writes
+    np.savez(buffer, **vars(frame))
     unfinished = path.with_name(path.name + ".partial")
-    with unfinished.open("wb") as file:
-        np.savez(file, **vars(frame))
+    unfinished.write_bytes(buffer.getbuffer())
     unfinished.replace(path)
 
 

@@ -4,7 +4,6 @@ import bisect
 import contextlib
 import json
 import logging
-import os
 import shlex
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -57,6 +56,7 @@ class RunDir:
         self._lock: IO[str] | None = None
         self._metrics: IO[str] | None = None
         self._made = list(made)
+        self._synced: dict[Path, tuple[int, int]] = {}  # the time and the size of each file when it was last synced
 
     @property
     def is_run(self) -> bool:
@@ -203,9 +203,21 @@ class RunDir:
         write_atomically(self.metrics_file, lambda partial: partial.write_text(text))
 
     def sync(self) -> None:
-        """Flush the logged rows to the disk. Called before a checkpoint is written, since it relies on them."""
-        if self._metrics is not None:
-            os.fsync(self._metrics.fileno())
+        """Flush all records to the disk: rows, events, pictures and frames.
+
+        Called before a checkpoint or result.json is written, because a run that is resumed there does not repeat them.
+        """
+        folders = [folder for folder in self.path.iterdir() if folder.is_dir()]
+        for folder in (*folders, self.path):
+            for path in folder.iterdir():
+                found = path.stat()
+                version = (found.st_mtime_ns, found.st_size)
+                if path.is_file() and path != self._lock_file and self._synced.get(path) != version:
+                    checkpoint.sync(path)
+                    self._synced[path] = version
+            checkpoint.sync(folder)
+        for folder in self._made:
+            checkpoint.sync(folder.parent)
 
     def rewind(self, step: int, again: Collection[str] = ()) -> None:
         """Remove result.json and the rows after `step`, for a resumed run.

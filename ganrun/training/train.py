@@ -125,6 +125,7 @@ def _train(
         log.debug("traceback", exc_info=True)
     result = make_result(run, status, ending, error)
     try:
+        run_dir.sync()
         run_dir.write_result(result)
     except OSError as found:
         log.error("%s: cannot be written (%s).", run_dir.result_file, found.strerror)
