@@ -31,13 +31,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers import FORKED, end_of, logged, same
+from helpers import end_of, logged, same
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
 from ganrun.records import checkpoint
 
 UNCOMPARED = {"train.log", ".lock"}
+HEIGHTS = ["train.steps=4", "penalty=r1", "penalty.r1.every=3", "train.checkpoint_every=2", "train.log_every=1",
+           "train.sample_every=2", "train.metric_every=2", "train.keep_best=ks_1k", "metric=distribution",
+           "metric.distribution.num=1000", "data.num=500", "train.threads=1", "run_dir=r"]  # fmt: skip
+DCGAN = ["data=digits", "train.steps=3", "train.batch_size=8", "arch.generator.width=4", "arch.discriminator.width=4",
+         "arch.discriminator.norm=none", "penalty=[r1,lecam]", "train.ema=0.9", "train.checkpoint_every=1",
+         "train.log_every=1", "train.sample_every=2", "train.metric_every=2", "metric=parzen", "metric.parzen.num=50",
+         "train.keep_best=parzen_50_valid", "train.threads=1", "run_dir=r"]  # fmt: skip
 WRITING = os.O_WRONLY | os.O_RDWR
 Tree = dict[str, bytes | None]  # by the path in the folder; None: a folder
 
@@ -96,8 +103,8 @@ class Disk:
                 reached[name] = self.durable[name]
         return {
             "killed": tree_of(self.root),
-            "data lost": {name: node and node.durable for name, node in self.names.items()},
-            "names lost": {name: node and node.durable for name, node in reached.items()},
+            "data lost": {name: None if node is None else node.durable for name, node in self.names.items()},
+            "names lost": {name: None if node is None else node.durable for name, node in reached.items()},
         }
 
 
@@ -109,21 +116,26 @@ def digest(tree: Tree) -> str:
     """Of the names and contents that matter. Names of event files have the number of the process."""
     plain = {re.sub(r"(tfevents\.\d+).*?(\.\d+)?((\.\w+)?\.partial)?$", r"\1\3", name): tree[name] for name in tree}
     plain = {re.sub(r"\.[0-9a-f]{16}\.partial$", ".partial", name): data for name, data in plain.items()}
-    parts = [(name, data) for name, data in sorted(plain.items()) if Path(name).name not in UNCOMPARED]
-    return hashlib.sha256(repr(parts).encode()).hexdigest()
+    found = hashlib.sha256()
+    for name, data in sorted(plain.items()):
+        if os.path.basename(name) not in UNCOMPARED:
+            found.update(f"{name} {'folder' if data is None else len(data)} ".encode())
+            found.update(data or b"")
+    return found.hexdigest()
 
 
 class Operations:
     """Calls `around` at each file operation in a folder, in the process in which it is installed."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, now: float) -> None:
+        """now: the time in the process, the same in all, so that equal states are found."""
+        self.root, self.now = root, now
         self.counts: Counter[str] = Counter()
 
     def __call__(self) -> None:
         self.disk, self.lock = Disk(self.root), threading.RLock()
         clock = itertools.count(1)
-        time.time = lambda: 1e9  # the same in every process, so that equal states are found
+        time.time = lambda: self.now
         time.perf_counter = lambda: next(clock) / 64
         self.begin()
         self.real_open, self.real = io.open, {name: getattr(os, name) for name in ("open", "write", "fsync")}
@@ -163,8 +175,17 @@ class Operations:
             self.around("after", label)
             return result
 
-    def open(self, file: Any, mode: str = "r", buffering: int = -1, encoding: str | None = None,
-             errors: str | None = None, newline: str | None = None, closefd: bool = True, opener: Any = None) -> Any:  # fmt: skip
+    def open(
+        self,
+        file: Any,
+        mode: str = "r",
+        buffering: int = -1,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        closefd: bool = True,
+        opener: Any = None,
+    ) -> Any:
         name = self.disk.name(file) if {*"wax+"} & {*mode} else None
         if name is None:
             return self.real_open(file, mode, buffering, encoding, errors, newline, closefd, opener)
@@ -255,23 +276,28 @@ class Operations:
 class Trace(Operations):
     """Saves each different state in `out`, as the folder of its digest, and the labels of all operations."""
 
-    def __init__(self, root: Path, out: Path) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, now: float, out: Path) -> None:
+        super().__init__(root, now)
         self.out = out
 
     def begin(self) -> None:
         self.known: set[str] = set()
+        self.last: dict[str, str] = {}
         self.out.mkdir()
 
     def around(self, moment: str, label: str) -> None:
-        for kind, tree in self.disk.states().items():
-            if moment == "torn" and kind != "killed":
-                continue  # the half that was not synced is lost
-            key = digest(tree)
-            if key not in self.known:
-                self.known.add(key)
-                self.write(self.out / key / "tree", tree)
-            self.append(f"{json.dumps([moment, label, kind, key])}\n")
+        if moment != "before" or not self.last:  # before an operation the disk is as after the last one
+            self.last = {kind: self.keep(tree) for kind, tree in self.disk.states().items()}
+        for kind, key in self.last.items():
+            if moment != "torn" or kind == "killed":  # the half that was not synced is lost
+                self.append(f"{json.dumps([moment, label, kind, key])}\n")
+
+    def keep(self, tree: Tree) -> str:
+        key = digest(tree)
+        if key not in self.known:
+            self.known.add(key)
+            self.write(self.out / key / "tree", tree)
+        return key
 
     def write(self, folder: Path, tree: Tree) -> None:
         folder.mkdir(parents=True)
@@ -291,8 +317,8 @@ class Trace(Operations):
 class Kill(Operations):
     """Kills the process at a moment of one operation."""
 
-    def __init__(self, root: Path, moment: str, label: str) -> None:
-        super().__init__(root)
+    def __init__(self, root: Path, now: float, moment: str, label: str) -> None:
+        super().__init__(root, now)
         self.at = (moment, label)
 
     def around(self, moment: str, label: str) -> None:
@@ -304,7 +330,8 @@ class Kill(Operations):
 class Campaign:
     """A command, and the states in which a crash leaves it.
 
-    before: the folder in which it starts. line: the command. again: the command that continues, given the folder.
+    before: the folder in which it starts. line: the command. again: the command that continues, given the folder; None:
+    the same one.
     """
 
     before: Path
@@ -317,9 +344,10 @@ class Campaign:
 
     def __post_init__(self) -> None:
         """Run the command, whole and traced."""
+        self.now = time.time()
         self.whole, self.states = self.scratch / "whole", self.scratch / "states"
         shutil.copytree(self.before, self.whole)
-        ended = end_of(self.line, self.whole, Trace(self.whole, self.states))
+        ended = end_of(self.line, self.whole, Trace(self.whole, self.now, self.states))
         assert ended.code == 0, ended
         self.crashes = [tuple(json.loads(line)) for line in (self.states / "trace").read_text().splitlines()]
 
@@ -347,7 +375,7 @@ class Campaign:
         """Kill the command there; a state that was not in the trace, because threads took turns, is recovered, too."""
         folder = self.scratch / "killed"
         shutil.copytree(self.before, folder)
-        ended = end_of(self.line, folder, Kill(folder, moment, label))
+        ended = end_of(self.line, folder, Kill(folder, self.now, moment, label))
         assert ended.code in (-signal.SIGKILL, 0), ended
         self.killed += ended.code != 0
         key = digest(tree_of(folder))

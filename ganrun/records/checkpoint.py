@@ -41,7 +41,7 @@ def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Non
     Kept are the newest `keep`, and those at multiples of `keep_every` (0: none). The old ones are removed only when the
     new one is on the disk.
     """
-    folder.mkdir(exist_ok=True)
+    _make(folder)
     write_atomically(path_of(folder, state["step"]), partial(_save, state))
     steps = steps_in(folder)
     now = steps.index(state["step"])
@@ -53,8 +53,14 @@ def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Non
 
 def save_best(folder: Path, state: dict[str, Any]) -> None:
     """Write the state as the best checkpoint, replacing the previous one."""
-    folder.mkdir(exist_ok=True)
+    _make(folder)
     write_atomically(best_path(folder), partial(_save, state))
+
+
+def _make(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir()
+        sync(folder.parent)
 
 
 def _save(state: dict[str, Any], path: Path) -> None:

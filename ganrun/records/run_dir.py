@@ -207,7 +207,7 @@ class RunDir:
 
         Called before a checkpoint or result.json is written, because a run that is resumed there does not repeat them.
         """
-        folders = [folder for folder in self.path.iterdir() if folder.is_dir()]
+        folders = [path for path in self.path.iterdir() if path.is_dir() and path != self.checkpoints]
         for folder in (*folders, self.path):
             for path in folder.iterdir():
                 found = path.stat()
