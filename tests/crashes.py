@@ -24,6 +24,7 @@ import signal
 import stat
 import threading
 import time
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -350,10 +351,23 @@ class Campaign:
         ended = end_of(self.line, self.whole, Trace(self.whole, self.now, self.states))
         assert ended.code == 0, ended
         self.crashes = [tuple(json.loads(line)) for line in (self.states / "trace").read_text().splitlines()]
+        self.torn = self.incomplete()
 
     @property
     def different(self) -> list[str]:
         return list(dict.fromkeys(key for *_, key in self.crashes))
+
+    def incomplete(self) -> list[str]:
+        """The states of a killed process with a picture or samples that are neither absent, as before, nor complete."""
+        found = []
+        for key in {key: None for _, _, kind, key in self.crashes if kind == "killed"}:
+            tree = self.states / key / "tree"
+            for path in (path for path in tree.rglob("*") if path.suffix in (".png", ".gif", ".npz")):
+                others = [root / path.relative_to(tree) for root in (self.before, self.whole)]
+                if path.read_bytes() not in [other.read_bytes() for other in others if other.exists()]:
+                    found.append(key)
+                    break
+        return found
 
     @property
     def operations(self) -> dict[str, int]:
@@ -396,6 +410,7 @@ class Campaign:
             "crash points": dict(Counter("torn" if moment == "torn" else kind for moment, _, kind, _ in self.crashes)),
             "different states": len(self.different),
             "processes killed": self.killed,
+            "states with an incomplete picture or sample": len(self.torn),
             "lost": len(self.lost),
         }
 
@@ -426,6 +441,13 @@ def _names(root: Path) -> Iterator[str]:
 
 
 def _same_file(a: Path, b: Path) -> bool:
+    try:
+        return _same_content(a, b)
+    except (OSError, EOFError, ValueError, zipfile.BadZipFile):  # b cannot be read
+        return False
+
+
+def _same_content(a: Path, b: Path) -> bool:
     if a.is_dir():
         return b.is_dir()
     if a.suffix == ".pt":
