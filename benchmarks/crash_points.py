@@ -2,7 +2,7 @@
 
 Each command runs once in full, with every state recorded in which a crash can leave the disk (tests/crashes.py). From
 each different state the next command continues, and all records are compared bit for bit with those of a run without a
-crash. Then processes are killed just before and just after each operation, which must leave one of these states.
+crash. Then processes are killed between any two operations, which must leave one of these states.
 
 `python benchmarks/crash_points.py NAME ...` runs only these commands, and keeps the other results.
 """
@@ -57,10 +57,9 @@ def run(campaign: Campaign) -> None:
         if found := campaign.recover(key):
             print(campaign.describe(key)[0], found, flush=True)
     labels = [label for moment, label, kind, _ in campaign.crashes if (moment, kind) == ("after", "killed")]
-    for label in labels:
-        for moment in ("before", "after"):
-            if found := campaign.kill(moment, label):
-                print("killed", moment, label, found, flush=True)
+    for moment, label in [("before", labels[0]), *(("after", label) for label in labels)]:
+        if found := campaign.kill(moment, label):
+            print("killed", moment, label, found, flush=True)
 
 
 def main() -> None:
