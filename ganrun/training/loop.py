@@ -92,9 +92,9 @@ def restore(run: Run, run_dir: RunDir, state: dict[str, Any] | None, status: Sta
         log.info("resuming at step %s of %s", f"{status.step:,}", f"{run.options.steps:,}")
     last = status.step if state else status.step - 1
     again = evaluation_tags(run, run_dir, last) if status.is_last(run) or status.extended else set()
-    run_dir.rewind(last, again)
     dashboard.rewind(run_dir.path, last, again)
     frames.rewind(run_dir.path, last)
+    run_dir.rewind(last, again)  # last, since `again` is found in its rows
 
 
 def was_last(state: dict[str, Any]) -> bool:
