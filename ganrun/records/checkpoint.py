@@ -43,12 +43,18 @@ def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Non
     """
     _make(folder)
     write_atomically(path_of(folder, state["step"]), partial(_save, state))
-    steps = steps_in(folder)
-    now = steps.index(state["step"])
-    later = steps[now + 1 :]  # damaged
-    old = [step for step in steps[: max(0, now + 1 - keep)] if not (keep_every and step % keep_every == 0)]
-    for step in old + later:
-        path_of(folder, step).unlink()
+    for step in steps_in(folder):
+        if step > state["step"]:  # damaged
+            path_of(folder, step).unlink()
+    remove_old(folder, state["step"], keep, keep_every)
+
+
+def remove_old(folder: Path, newest: int, keep: int, keep_every: int) -> None:
+    """Remove the checkpoints that `save` does not keep, up to step `newest`, for example after it was killed."""
+    steps = [step for step in steps_in(folder) if step <= newest]
+    for step in steps[:-keep]:
+        if not keep_every or step % keep_every:
+            path_of(folder, step).unlink()
 
 
 def save_best(folder: Path, state: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ import logging
 import shlex
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -207,17 +208,14 @@ class RunDir:
 
         Called before a checkpoint or result.json is written, because a run that is resumed there does not repeat them.
         """
-        folders = [path for path in self.path.iterdir() if path.is_dir() and path != self.checkpoints]
-        for folder in (*folders, self.path):
-            for path in folder.iterdir():
-                found = path.stat()
-                version = (found.st_mtime_ns, found.st_size)
-                if path.is_file() and path != self._lock_file and self._synced.get(path) != version:
-                    checkpoint.sync(path)
-                    self._synced[path] = version
-            checkpoint.sync(folder)
-        for folder in self._made:
-            checkpoint.sync(folder.parent)
+        patterns = (self.metrics_file.name, "events.*", f"{self.samples.name}/*.png", "frames/*.npz")
+        found = {path: path.stat() for pattern in patterns for path in self.path.glob(pattern)}
+        files = {path: (stat.st_mtime_ns, stat.st_size) for path, stat in found.items()}
+        folders = {self.path, *(path.parent for path in files), *(folder.parent for folder in self._made)}
+        with ThreadPoolExecutor() as pool:  # the disk needs one turn for several files, which saves most of the time
+            list(pool.map(checkpoint.sync, [path for path in files if self._synced.get(path) != files[path]]))
+            list(pool.map(checkpoint.sync, folders))
+        self._synced = files
 
     def rewind(self, step: int, again: Collection[str] = ()) -> None:
         """Remove result.json and the rows after `step`, for a resumed run.

@@ -85,6 +85,8 @@ def restore(run: Run, run_dir: RunDir, state: dict[str, Any] | None, status: Sta
     if state:
         run.load_state_dict(state)
         status.step, status.seconds = state["step"], state["seconds"]
+        options = run.options
+        checkpoint.remove_old(run_dir.checkpoints, status.step, options.keep_checkpoints, options.keep_every)
         best = state.get("best")
         if best and best["key"] == run.options.keep_best:
             status.best = Best(**{**best, "patience": run.options.patience})

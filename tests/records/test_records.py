@@ -208,3 +208,12 @@ def test_killed_run_has_no_result_and_damaged_config_is_reported(tmp_path: Path)
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(ValueError, match=message):
             run_dir.config()
+
+
+def test_old_checkpoints_of_a_run_that_was_killed_before_it_removed_them(tmp_path: Path) -> None:
+    for step in (2, 4, 6, 8, 10):
+        checkpoint.save(tmp_path, {"step": step}, keep=9, keep_every=0)
+    checkpoint.remove_old(tmp_path, 8, keep=2, keep_every=4)
+    assert checkpoint.steps_in(tmp_path) == [4, 6, 8, 10]
+    checkpoint.remove_old(tmp_path, 10, keep=1, keep_every=0)
+    assert checkpoint.steps_in(tmp_path) == [10]
