@@ -61,7 +61,7 @@ class Disk:
     """What is on the disk, next to what the operating system shows."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root
+        self.root, self.lock = root, threading.RLock()
         self.names: dict[str, Node | None] = {
             name: data if data is None else Node(data) for name, data in tree_of(root).items()
         }
@@ -78,8 +78,8 @@ class Disk:
         found = os.fstat(number)
         if os.path.samestat(found, os.stat(self.root)):
             return "."
-        paths = (name for name in self.names if os.path.exists(self.root / name))
-        return next((name for name in paths if os.path.samestat(found, os.stat(self.root / name))), None)
+        with self.lock:  # other threads rename files
+            return next((name for name in self.names if os.path.samestat(found, os.stat(self.root / name))), None)
 
     def opened(self, name: str, truncate: bool) -> None:
         node = self.names.setdefault(name, Node())
@@ -134,7 +134,7 @@ class Operations:
         self.counts: Counter[str] = Counter()
 
     def __call__(self) -> None:
-        self.disk, self.lock = Disk(self.root), threading.RLock()
+        self.disk = Disk(self.root)
         clock = itertools.count(1)
         time.time = lambda: self.now
         time.perf_counter = lambda: next(clock) / 64
@@ -163,7 +163,7 @@ class Operations:
         """moment: before, torn or after."""
 
     def operation(self, kind: str, name: str, action: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
-        with self.lock:
+        with self.disk.lock:
             plain = re.sub(r"events\.out\.[^/]*?(\.partial)?$", r"events\1", name)
             plain = re.sub(r"\.[0-9a-f]{16}\.partial$", ".partial", plain)
             self.counts[f"{kind} {plain}"] += 1

@@ -212,6 +212,7 @@ class RunDir:
         found = {path: path.stat() for pattern in patterns for path in self.path.glob(pattern)}
         files = {path: (stat.st_mtime_ns, stat.st_size) for path, stat in found.items()}
         folders = {self.path, *(path.parent for path in files), *(folder.parent for folder in self._made)}
+        folders |= {self.checkpoints} if self.checkpoints.is_dir() else set()  # whose old files were removed
         with ThreadPoolExecutor() as pool:  # the disk needs one turn for several files, which saves most of the time
             list(pool.map(checkpoint.sync, [path for path in files if self._synced.get(path) != files[path]]))
             list(pool.map(checkpoint.sync, folders))
