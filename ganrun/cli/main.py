@@ -15,15 +15,16 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ganrun import __version__
-from ganrun.checks import did_you_mean
+from ganrun.checks import did_you_mean, fits
 from ganrun.cli.compose import add_user_folders, compose, config_dirs, groups_and_options, plain, verbs
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.help import help_text, overview
 from ganrun.cli.overrides import SWEEP_DIR, is_override, parse, quote_path, single_choices, sweep_dir, unquote_path
 from ganrun.cli.settings import path_keys
 from ganrun.cli.validate import validate
-from ganrun.config import CONF, slug
+from ganrun.config import CONF, Config, slug
 from ganrun.console import logging_to_console
+from ganrun.trusted import trusting
 
 log = logging.getLogger("ganrun")
 
@@ -89,7 +90,6 @@ class CommandLine:
 
     def run(self) -> int:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to `main`
-        sys.path.append(os.getcwd())
         logging.getLogger("hydra").addHandler(logging.NullHandler())
         logging.getLogger("hydra").propagate = False
         add_user_folders(self.arguments)
@@ -110,6 +110,7 @@ class CommandLine:
         try:
             config = plain(cfg)
             options = validate(self.verb, config)
+            trusted = typed_trust(config)
             if self.multirun:
                 name = self.job_name()
                 log.info("job %d: %s", len(self.codes), name)
@@ -119,7 +120,8 @@ class CommandLine:
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
             typed = [unquote_path(override, self.paths) for override in HydraConfig.get().overrides.task]
             job = {"overrides": typed, "options": options} if self.verb == "train" else {}
-            code = command.main(config, title, **job)
+            with trusting(trusted):
+                code = command.main(config, title, **job)
             problem = f"ended with exit code {code}"
         except USERS_ERRORS as error:
             if self.show_traceback:
@@ -149,6 +151,19 @@ class CommandLine:
         others = [{**first, line: choice} for line, found in choices.items() for choice in found[1:MOST_CHECKED]]
         for job in [first, *others]:
             validate(self.verb, plain(compose(self.verb, list(job.values()))))
+
+
+def typed_trust(config: Config) -> list[str]:
+    """Remove `trust` from the config, and return its modules. Raises ValueError if a config file has set it."""
+    modules = config.pop("trust", [])
+    if not modules:
+        return []
+    modules = [modules] if isinstance(modules, str) else modules
+    if not fits(modules, list[str]):
+        raise ValueError(f"trust={modules}: must be a list of modules, as in trust=[my_package.losses].")
+    if "trust" not in {override.key_or_group for override in parse(list(HydraConfig.get().overrides.task))}:
+        raise ValueError(f"trust={modules}: must be typed on the command line; a config file cannot trust modules.")
+    return list(modules)
 
 
 def load(verb: str) -> ModuleType:

@@ -18,6 +18,7 @@ from ganrun.records import frames
 from ganrun.records.frames import Frame
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import load_data, make_loss, make_metrics
+from ganrun.trusted import add_run
 
 log = logging.getLogger("ganrun")
 
@@ -57,6 +58,7 @@ def main(config: Config, name: str = "") -> int:
 
 def open_album(run_dir: RunDir) -> Album:
     """The records of a run. Its data are loaded only if there are frames, since such data are small."""
+    add_run(run_dir.path)
     config = run_dir.config()
     recorded = frames.load_all(run_dir.path)
     dataset, loss = data_of(config, recorded), loss_of(config)

@@ -27,6 +27,7 @@ NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")
 LEFTOVERS = {".lock", "config.yaml.partial"}  # of a run that was killed before it started
 MAY_DIFFER = {  # settings that may change when a run is resumed
     "run_dir",
+    "trust",
     "data.root",
     "data.download",
     "data.cache",

@@ -3,11 +3,10 @@
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
-from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
-
+from ganrun import trusted
 from ganrun.checks import check_arguments, did_you_mean
 from ganrun.config import Config
 from ganrun.protocols import complete
@@ -42,11 +41,30 @@ def make(key: str, node: Config, **facts: Any) -> Any:
     if missing:
         raise ValueError(f"{key}.{missing[0]}: {node['_target_']} needs it; add +{key}.{missing[0]}=VALUE.")
     try:
-        moved = {**node, "_target_": TARGETS.get(node["_target_"], node["_target_"])}
-        partial: Callable[..., Any] = instantiate(moved, _partial_=True, _convert_="all")
-        return partial(**facts)
-    except (ValueError, TypeError, RuntimeError, IndexError, InstantiationException) as error:
+        return create(key, {**node, "_partial_": True})(**facts)
+    except (ValueError, TypeError, RuntimeError, IndexError) as error:
         raise ValueError(with_key(key, given, str(error).strip().splitlines()[0])) from error
+
+
+def create(key: str, node: Any) -> Any:
+    """`node` with the objects of all nodes in it that have a `_target_`, as Hydra's `instantiate` makes them.
+
+    It resolves no interpolations (`${oc.env:NAME}`): ganrun composes a config before it is used, and a stored one is
+    data. Raises ValueError for a target that is not found or not trusted, and the errors of the targets.
+    """
+    if isinstance(node, list):
+        return [create(f"{key}.{i}", item) for i, item in enumerate(node)]
+    if not isinstance(node, dict):
+        return node
+    inner = {name: value for name, value in node.items() if name not in HYDRA_KEYS or name == "_args_"}
+    if node.get("_recursive_", True):
+        inner = {name: create(f"{key}.{name}", value) for name, value in inner.items()}
+    if "_target_" not in node:
+        return inner
+    if not isinstance(node["_target_"], str):
+        raise ValueError(f"{key}._target_={node['_target_']}: must be the name of a class or function.")
+    made = partial(find_target(key, node["_target_"]), *inner.pop("_args_", ()), **inner)
+    return made if node.get("_partial_") else made()
 
 
 def make_component(key: str, node: Config, interface: type[T], **facts: Any) -> T:
@@ -90,19 +108,22 @@ def with_key(key: str, given: Config, message: str) -> str:
 
 
 def find_target(key: str, target: str) -> Callable[..., Any]:
+    """The class or function that `target` names. Raises ValueError if it is not found, or not trusted."""
     path = TARGETS.get(target, target)
     try:
-        found = get_object(path)
-    except (ImportError, AttributeError, InstantiationException, ValueError) as error:
+        found = trusted.find(path)
+    except trusted.NotTrusted as error:
+        raise ValueError(f"{key}._target_={target}: {error}.") from None
+    except Exception as error:  # of the user's module, of any type
         module, _, name = path.rpartition(".")
         if module in sys.modules:
             known = vars(sys.modules[module])
             raise ValueError(f"{key}._target_={target}: {module} has no {name}{did_you_mean(name, known)}") from error
-        reason = str(error.__cause__ or error).strip().splitlines()[0]
+        reason = [*str(error).strip().splitlines(), type(error).__name__][0]
         raise ValueError(
             f"{key}._target_={target}: cannot be imported ({reason}). "
             "Modules are searched for among the installed ones and in the folder where ganrun is started."
         ) from error
     if not callable(found):
         raise ValueError(f"{key}._target_={target}: is not a class or a function.")
-    return found  # type: ignore[no-any-return]
+    return found

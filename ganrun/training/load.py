@@ -17,6 +17,7 @@ from ganrun.training.build import build, make_condition, make_discriminator, mak
 from ganrun.training.run import Run, check_same_data, load_part
 from ganrun.training.runtime import choose_device
 from ganrun.training.sampling import draw
+from ganrun.trusted import add_run
 
 Labels = Sequence[int | str] | int | str | None
 
@@ -35,6 +36,7 @@ class LoadedRun:
         data_root: str | None = None,
     ) -> None:
         self.run_dir, self.device = run_dir, device or torch.device("cpu")
+        add_run(run_dir.path)
         self.config: Config = run_dir.config(data_root)
         self.state: dict[str, Any] = run_dir.load(checkpoint)
         self.step: int = self.state["step"]
