@@ -2,14 +2,18 @@
 
 import contextlib
 import logging
+import re
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from tqdm import tqdm
+
+from ganrun.files import opened_to_append
 
 log = logging.getLogger("ganrun")
 
@@ -52,6 +56,32 @@ def eta(seconds: float) -> str:
     return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d}:{int(seconds % 60):02d}"
 
 
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """`text` with escapes for control characters, which could erase or color lines on a terminal, or reorder them.
+
+    Newlines and tabs are kept. Lone surrogates, which stand for bytes in file names that are not UTF-8, are escaped too.
+
+    >>> print(visible("run\\x1b[2J"))
+    run\\x1b[2J
+    """
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def print_traceback() -> None:
+    """Print the traceback of the current exception, on standard error."""
+    print(visible(traceback.format_exc()), end="", file=sys.stderr)
+
+
+class Visible(logging.Formatter):
+    """Formats messages without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 class Console(logging.Handler):
     """Messages on standard output, warnings on standard error, without breaking a progress bar."""
 
@@ -71,6 +101,7 @@ def logging_to_console() -> Iterator[None]:
         Console(logging.INFO),
         MemoryHandler(10**6, flushLevel=logging.CRITICAL + 1, flushOnClose=False),
     )
+    console.setFormatter(Visible())
     log.setLevel(logging.DEBUG)
     log.propagate = False
     for handler in (console, memory):
@@ -86,8 +117,8 @@ def logging_to_console() -> Iterator[None]:
 @contextmanager
 def logging_to_file(path: Path) -> Iterator[None]:
     """Append all messages, including earlier ones, to the file."""
-    file = logging.FileHandler(path)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    file = logging.StreamHandler(opened_to_append(path))
+    file.setFormatter(Visible("%(asctime)s %(levelname)-7s %(message)s"))
     memories = [handler for handler in log.handlers if isinstance(handler, MemoryHandler)]
     for memory in memories:
         memory.setTarget(file)
@@ -99,6 +130,6 @@ def logging_to_file(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(file)
-        file.close()
+        file.stream.close()
         for memory in memories:  # for the next run of a sweep
             log.addHandler(memory)

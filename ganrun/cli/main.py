@@ -5,7 +5,6 @@ import importlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
@@ -23,7 +22,7 @@ from ganrun.cli.overrides import SWEEP_DIR, is_override, parse, quote_path, sing
 from ganrun.cli.settings import path_keys
 from ganrun.cli.validate import validate
 from ganrun.config import CONF, Config, slug
-from ganrun.console import logging_to_console
+from ganrun.console import logging_to_console, print_traceback, visible
 from ganrun.trusted import trusting
 
 log = logging.getLogger("ganrun")
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"ganrun {__version__}")
                 return 0
             if {"--help", "-h"} & set(arguments):
-                print(overview(arguments) if arguments == typed else help_text(verb, arguments))
+                print(visible(overview(arguments) if arguments == typed else help_text(verb, arguments)))
                 return 0
             return CommandLine(verb, arguments, show_traceback).run()
         except KeyboardInterrupt:
@@ -55,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 130
         except USERS_ERRORS as error:
             if show_traceback:
-                traceback.print_exc()
+                print_traceback()
             log.error(sentence(error, verb, arguments))
             return USAGE_ERROR
 
@@ -125,11 +124,11 @@ class CommandLine:
             problem = f"ended with exit code {code}"
         except USERS_ERRORS as error:
             if self.show_traceback:
-                traceback.print_exc()
+                print_traceback()
             problem, code = sentence(error, self.verb, self.arguments), USAGE_ERROR
             log.error(problem)
         except Exception as error:
-            traceback.print_exc()
+            print_traceback()
             problem = f"{type(error).__name__}: {error}"
         self.codes.append(code)
         if code:

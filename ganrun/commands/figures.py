@@ -45,6 +45,7 @@ def main(config: Config, name: str = "") -> int:
     if not (album.frames or album.rows or album.pictures):
         raise ValueError(f"run_dir={run_dir.path}: has no records to draw yet.")
     out = Path(options.out).expanduser() if options.out else run_dir.path / "figures"
+    run_dir.check_links()
     out.mkdir(parents=True, exist_ok=True)
     log_missing(album)
     for stem, figure in album.stills():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ganrun.checks import check_arguments
-from ganrun.config import Config
+from ganrun.config import Config, slug
 from ganrun.data.dataset import DataSpec
 from ganrun.figures.grid import grid, save_png
 from ganrun.records.run_dir import RunDir
@@ -49,6 +49,7 @@ def main(config: Config, name: str = "") -> int:
     samples = loaded.sample(options.num, options.labels, options.seed, options.ema)
     y = loaded.classes(options.num, options.labels)
     out = Path(options.out).expanduser() if options.out else run_dir.samples
+    run_dir.check_links()
     write(samples, y, spec, out, f"sample_step_{loaded.step:08d}_seed_{options.seed}", options.format)
     return 0
 
@@ -75,9 +76,18 @@ def write(samples: Tensor, y: Tensor | None, spec: DataSpec, out: Path, stem: st
     else:
         folder = out / stem
         for i, image in enumerate(pixels):
-            parent = folder if y is None else folder / spec.classes[int(y[i])]
+            parent = folder if y is None else folder / folder_name(spec.classes[int(y[i])])
             save_png(image.squeeze(), parent / f"{i:06d}.png")
         log.info("samples    %s/*.png", folder if y is None else folder / "*")
+
+
+def folder_name(name: str) -> str:
+    """The name of a class as that of a folder, in which no other folder can be meant.
+
+    >>> folder_name("cat"), folder_name("../cat")
+    ('cat', '___cat-2beb7094')
+    """
+    return name if Path(name).name == name != ".." else slug(name.replace(".", "_"))
 
 
 def class_rows(images: Tensor, y: Tensor) -> np.ndarray:

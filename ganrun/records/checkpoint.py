@@ -5,6 +5,7 @@ import logging
 import os
 import pickle
 import re
+import secrets
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 
+from ganrun.files import create
 from ganrun.records.legacy import upgraded_state
 
 log = logging.getLogger("ganrun")
@@ -64,8 +66,12 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` write a temporary file next to `path`, and rename it to `path` once it is on the disk."""
-    unfinished = path.with_name(path.name + ".partial")
+    """Let `write` write a temporary file next to `path`, and rename it to `path` once it is on the disk.
+
+    The file is new and has a random name, so that no link is followed. A link at `path` is replaced.
+    """
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    create(unfinished)
     try:
         write(unfinished)
         with unfinished.open("rb") as file:

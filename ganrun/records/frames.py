@@ -7,11 +7,13 @@ import logging
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ganrun.records.checkpoint import write_atomically
 from ganrun.records.legacy import FRAMES
 
 log = logging.getLogger("ganrun")
@@ -73,10 +75,12 @@ def save(frame: Frame, run_dir: Path, pretrain_d: int = 0) -> None:
     """Write the frame atomically. pretrain_d: the number of updates in D's pre-training."""
     path = path_of(run_dir, frame.step, pretrain_d)
     path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(path.name + ".partial")
-    with unfinished.open("wb") as file:
+    write_atomically(path, partial(_save, frame))
+
+
+def _save(frame: Frame, path: Path) -> None:
+    with path.open("wb") as file:
         np.savez(file, **vars(frame))
-    unfinished.replace(path)
 
 
 def load(path: Path) -> Frame:

@@ -16,6 +16,7 @@ from typing import IO, Any
 import yaml
 
 from ganrun.config import Config, flat
+from ganrun.files import link_out_of, opened_to_append
 from ganrun.protocols import MetricKey
 from ganrun.records import checkpoint
 from ganrun.records.checkpoint import write_atomically
@@ -24,7 +25,7 @@ from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_
 log = logging.getLogger("ganrun")
 
 NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")
-LEFTOVERS = {".lock", "config.yaml.partial"}  # of a run that was killed before it started
+LEFTOVERS = {".lock"}  # of a run that was killed before it started
 MAY_DIFFER = {  # settings that may change when a run is resumed
     "run_dir",
     "trust",
@@ -64,17 +65,23 @@ class RunDir:
         return self.config_file.exists()
 
     def __enter__(self) -> "RunDir":
-        """Lock the run. Raises ValueError if the path is a file, and RunIsLocked if another process has locked it."""
+        """Lock the run, and remove temporary files of a killed process.
+
+        Raises ValueError if the path is a file or a link leads out of the run directory, and RunIsLocked if another
+        process has locked it.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"run_dir={self.path}: is a file; choose a new directory.")
         self._made += [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = self._lock_file.open("w")
+        self.check_links()
+        self._lock = opened_to_append(self._lock_file)
         try:
             lock(self._lock)
         except OSError:
             self._lock.close()
             raise RunIsLocked(f"run_dir={self.path}: another process is writing to it.") from None
+        self._remove_unfinished()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,6 +94,19 @@ class RunDir:
             with contextlib.suppress(OSError):  # a folder that now contains files of another program
                 for folder in self._made:
                     folder.rmdir()
+
+    def check_links(self) -> None:
+        """Raise ValueError if a link leads out of the run directory: what is written there must be in it."""
+        if link := link_out_of(self.path):
+            raise ValueError(
+                f"{link}: is a link to {link.resolve()}, outside the run directory; replace it by what it links to."
+            )
+
+    def _remove_unfinished(self) -> None:
+        """Remove the temporary files of `write_atomically` that a killed process has left."""
+        everywhere = [*self.path.glob("*.partial"), *self.path.glob("*/*.partial")]
+        for path in everywhere if self.is_run else self.path.glob("config.yaml*.partial"):
+            path.unlink()
 
     @property
     def _lock_file(self) -> Path:
@@ -172,7 +192,7 @@ class RunDir:
 
     def log_row(self, row: dict[str, Any]) -> None:
         if self._metrics is None:
-            self._metrics = self.metrics_file.open("a")
+            self._metrics = opened_to_append(self.metrics_file)
         self._metrics.write(json.dumps(row) + "\n")
         self._metrics.flush()
 

@@ -1,6 +1,7 @@
 """Creates the objects that nodes of the config describe by `_target_` and arguments."""
 
 import inspect
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -77,6 +78,9 @@ def make_several(key: str, config: Config, interface: type[T]) -> dict[str, T]:
     nodes: Config = config.get(key) or {}
     if isinstance(nodes.get("_target_"), str):
         raise ValueError(f"{key}._target_: must be below a name of the {key}, as in 'NAME: {{_target_: ...}}'.")
+    for name in nodes:  # they are parts of file names
+        if not isinstance(name, str) or re.search(r"[/\\\0]", name):
+            raise ValueError(f"{key}.{name}: must be a name without slashes.")
     return {name: make_component(f"{key}.{name}", node, interface) for name, node in nodes.items()}
 
 
