@@ -62,7 +62,7 @@ CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u206
 def visible(text: str) -> str:
     """`text` with escapes for control characters, which could erase or color lines on a terminal, or reorder them.
 
-    Newlines and tabs are kept. Lone surrogates, which stand for bytes in file names that are not UTF-8, are escaped too.
+    Newlines and tabs are kept. So are lone surrogates, bytes in file names that are not UTF-8.
 
     >>> print(visible("run\\x1b[2J"))
     run\\x1b[2J

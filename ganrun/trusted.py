@@ -61,20 +61,19 @@ def find(path: str) -> object:
     _forget_moved(parts[0])
     if _within(path, _trusted):
         return list(_chain(parts))[-1]
-    files, module = _own_files(parts), ".".join(parts[:-1]) or path
-    if not _may_import(path, files):
-        if not files and parts[0] not in sys.modules and find_spec(parts[0]) is None:
+    module = ".".join(parts[:-1]) or path
+    if not _may_import(path):
+        if not _own_files(path) and parts[0] not in sys.modules and find_spec(parts[0]) is None:
             raise ModuleNotFoundError(f"No module named '{parts[0]}'")
         raise NotTrusted(module)
     found: object = None
     for depth, found in enumerate(_chain(parts), 1):
         if ismodule(found):
-            if found.__name__ != ".".join(parts[:depth]):  # a module that another one imports
+            name = ".".join(parts[:depth])
+            if found.__name__ != name or not _is_own_file(name):  # another one imports it
                 raise NotTrusted(found.__name__)
         elif not _may_use(found):
             raise NotTrusted(getattr(found, "__module__", None) or module)
-    if files and not _loaded_from(files[-1]):  # an installed module has the same name
-        raise NotTrusted(module)
     return found
 
 
@@ -82,9 +81,11 @@ def _within(name: str, modules: Iterable[str]) -> bool:
     return any(name == module or name.startswith(f"{module}.") for module in modules)
 
 
-def _may_import(path: str, files: Sequence[Path]) -> bool:
+def _may_import(path: str) -> bool:
+    """Whether a config may name `path`, an object or its module, without `trust`."""
     if _within(path, (*COMPONENTS, *TORCH)):
         return "._" not in path
+    files = _own_files(path).values()
     return _within(path, ["__main__"]) or ("__" not in path and bool(files) and not any(map(_in_run, files)))
 
 
@@ -95,22 +96,29 @@ def _may_use(found: object) -> bool:
         import torch
 
         return isclass(found) and issubclass(found, torch.nn.Module | torch.optim.Optimizer)
-    return _within(module, _trusted) or _may_import(module, _own_files(module.split(".")))
+    return _within(module, _trusted) or (_may_import(module) and _is_own_file(module))
 
 
-def _own_files(parts: Sequence[str]) -> list[Path]:
-    """The files in the working directory that an import of the dotted path runs."""
-    folder, files = Path.cwd(), []
-    for part in parts:
+def _own_files(path: str) -> dict[str, Path]:
+    """The files in the working directory that an import of the dotted path runs, by the name of the module."""
+    folder, name, files = Path.cwd(), "", {}
+    for part in path.split("."):
+        name = f"{name}.{part}".lstrip(".")
         package, file = folder / part / "__init__.py", folder / f"{part}.py"
         if package.is_file():
-            files.append(package)
+            files[name] = package
         elif file.is_file():
-            return [*files, file]
+            return {**files, name: file}
         elif not (folder / part).is_dir():
             break
         folder /= part
     return files
+
+
+def _is_own_file(name: str) -> bool:
+    """Whether a module is not an installed one with the name of one in the working directory."""
+    file, loaded = _own_files(name).get(name), getattr(sys.modules.get(name), "__file__", None)
+    return _within(name, ("ganrun", "torch")) or file is None or (loaded is not None and file.samefile(loaded))
 
 
 def _in_run(file: Path) -> bool:
