@@ -11,14 +11,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import joblib
+import numpy as np
 import pytest
 import torch
 import yaml
 from conftest import Command, Here
-from helpers import train_in
+from helpers import train_in, write_cifar10, write_olivetti
 
 import ganrun
 from ganrun.console import visible
+from ganrun.data.olivetti import olivetti
+from ganrun.data.published import cifar10
 from ganrun.records.checkpoint import write_atomically
 from ganrun.records.run_dir import RunDir
 from ganrun.training.instantiate import create, find_target
@@ -221,6 +225,21 @@ def test_files_in_the_working_directory_are_not_imported(command: Command, tmp_p
     assert done.returncode == 0, done.stderr
     assert command("--help").returncode == command("loss=").returncode - 2 == 0
     assert not list(tmp_path.glob("marker*"))
+
+
+def test_data_that_are_pickles_execute_no_code(tmp_path: Path) -> None:
+    write_cifar10(tmp_path)
+    write_olivetti(tmp_path)
+    assert cifar10(str(tmp_path), verify=False, num_valid=5).train.x.shape == (95, 3, 32, 32)
+    objects = np.array([Payload()] * 4, dtype=object)
+    for payload in (Payload(), objects):
+        (tmp_path / "cifar-10-batches-py" / "data_batch_2").write_bytes(pickle.dumps({"data": payload}))
+        joblib.dump(payload, tmp_path / "olivetti" / "olivetti_py3.pkz", compress=1)
+        with pytest.raises(ValueError, match=r"cannot be read \(it holds a \w+\.mkdir, not only arrays\)"):
+            cifar10(str(tmp_path), verify=False)
+        with pytest.raises(ValueError, match=r"cannot be read \(it holds a \w+\.mkdir, not only arrays\)"):
+            olivetti(str(tmp_path), verify=False)
+    assert not Path("marker").exists()
 
 
 # Links

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ganrun.data.dataset import Dataset, Split, image_spec, split_last
+from ganrun.data.pickles import arrays_only
 
 log = logging.getLogger("ganrun")
 
@@ -56,7 +57,8 @@ def cifar10(root: str, download: bool = True, verify: bool = True, num_valid: in
             pass
 
     def read(train: bool) -> Split:
-        source = Reader(root, train=train)
+        with arrays_only():
+            source = Reader(root, train=train)
         return Split(
             torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous(),  # (N, 3, 32, 32)
             torch.tensor(source.targets),

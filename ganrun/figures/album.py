@@ -131,7 +131,7 @@ def thinned(items: Sequence[Any]) -> list[Any]:
 def opened(path: Path) -> np.ndarray | None:
     """The image (H, W, 3), or None if the file is damaged."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             return np.asarray(image.convert("RGB"))
     except OSError:
         return None
