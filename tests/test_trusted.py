@@ -18,9 +18,11 @@ import torch
 import yaml
 from conftest import Command, Here
 from helpers import train_in, write_cifar10, write_olivetti
+from PIL import Image
 
 import ganrun
 from ganrun.console import visible
+from ganrun.data.folder import Decoding, _decode
 from ganrun.data.olivetti import olivetti
 from ganrun.data.published import cifar10
 from ganrun.records.checkpoint import write_atomically
@@ -240,6 +242,12 @@ def test_data_that_are_pickles_execute_no_code(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"cannot be read \(it holds a \w+\.mkdir, not only arrays\)"):
             olivetti(str(tmp_path), verify=False)
     assert not Path("marker").exists()
+
+
+def test_image_that_is_eps_under_another_name_is_not_read(tmp_path: Path) -> None:
+    """Pillow runs Ghostscript to read it."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png", format="EPS")
+    assert _decode(tmp_path / "a.png", Decoding(8, "center", 3)) is None
 
 
 # Links

@@ -199,6 +199,8 @@ def _decode(path: Path, decoding: Decoding) -> np.ndarray | None:
         return None
     try:
         with warnings.catch_warnings(), Image.open(path) as source:
+            if source.format == "EPS":  # under any file name; Pillow would run Ghostscript, another program
+                return None
             warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it can still read
             image = _flat(_upright(source)).convert("RGB" if decoding.channels == 3 else "L")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all types that Pillow's readers raise
