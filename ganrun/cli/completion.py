@@ -24,8 +24,8 @@ def completed_verb(arguments: Sequence[str]) -> str:
     verb = next((word for word in before if word in verbs()), None)
     if verb:
         before.remove(verb)
-    elif not any("=" in word for word in before if not word.startswith("-")):
-        print(" ".join(name for name in verbs() if name.startswith(last)), end=" ")
+    elif not any("=" in word for word in (*before, last) if not word.startswith("-")):
+        print("".join(f"{name}{separator(arguments)}" for name in verbs() if name.startswith(last)), end="")
     os.environ["COMP_LINE"] = " ".join([program, *before, last])
     return verb or "train"
 
@@ -46,4 +46,8 @@ def completed_paths(arguments: Sequence[str]) -> str | None:
     entries = sorted(parent.iterdir()) if parent.is_dir() else []
     shown = [p for p in entries if p.name.startswith(prefix) and (prefix or not p.name.startswith("."))]
     found = [f"{key}={folder}{slash}{p.name}{'/' if p.is_dir() else ''}" for p in shown if " " not in p.name]
-    return ("\n" if "query=fish" in arguments else " ").join(found)
+    return separator(arguments).join(found)
+
+
+def separator(arguments: Sequence[str]) -> str:
+    return "\n" if "query=fish" in arguments else " "

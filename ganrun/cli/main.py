@@ -7,7 +7,8 @@ import os
 import sys
 import traceback
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from io import StringIO
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
@@ -23,6 +24,7 @@ from ganrun.cli.compose import (
     add_user_folders,
     compose,
     config_dirs,
+    default_options,
     flag_value,
     groups_and_options,
     plain,
@@ -32,7 +34,7 @@ from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.flags import flags_first
 from ganrun.cli.help import help_text, overview
 from ganrun.cli.overrides import SWEEP_DIR, TIDY, chooses, directory, parse, quote_path, unquote_path
-from ganrun.cli.settings import path_keys
+from ganrun.cli.settings import comments_of, path_keys, with_comments
 from ganrun.cli.sweep import Sweep
 from ganrun.cli.validate import validate
 from ganrun.config import CONF
@@ -126,9 +128,8 @@ class CommandLine:
     def run(self) -> int:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to `main`
         line = self.prepare()
-        if not any(flag.startswith("--info") for flag in self.flags):
-            logging.getLogger("hydra").addHandler(logging.NullHandler())
-            logging.getLogger("hydra").propagate = False
+        logging.getLogger("hydra").addHandler(logging.NullHandler())
+        logging.getLogger("hydra").propagate = bool(flag_value(self.flags, "--info"))  # which is logged
         with sweep_folder(self.verb, self.sweep) as folder:
             sys.argv = ["ganrun", *line, *folder]
             try:
@@ -139,7 +140,15 @@ class CommandLine:
         return next((code for code in self.codes if code), 0)
 
     def start(self) -> None:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.verb)(self.job)()
+        start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.verb)(self.job)
+        if "--cfg=job" not in self.flags or flag_value(self.flags, "--package"):
+            start()
+            return
+        with redirect_stdout(StringIO()) as printed:
+            start()
+        several = dict.fromkeys(default_options(self.verb), "*")  # Hydra does not list the choices in a list
+        choices = several | dict(HydraConfig.get().runtime.choices)
+        print(with_comments(printed.getvalue(), comments_of(self.verb, choices, config_dirs(self.flags))), end="")
 
     def job(self, cfg: DictConfig) -> None:
         """Run one job; Hydra calls this. An error ends the job, not the sweep; an interrupt ends both.
@@ -147,10 +156,10 @@ class CommandLine:
         A launcher that is a plugin calls it in another process, which has none of the handlers of `log`.
         """
         is_elsewhere = os.getpid() != self.process
-        with logging_to_console() if is_elsewhere else nullcontext():
+        with nullcontext() if log.handlers else logging_to_console():
             name, code, problem = self.run_job(cfg)
-        if is_elsewhere and code and self.verb != "train":
-            raise RuntimeError(f"{name}: {problem}")  # the launcher passes it on
+        if is_elsewhere and code and (code == USAGE_ERROR or self.verb != "train"):
+            raise ValueError(f"{name}: {problem}")  # no run directory records it; the launcher passes it on
         self.codes.append(code)
         if code:
             self.problems.append(f"{name}: {problem}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ganrun.checks import as_typed, describe, fits
+from ganrun.checks import as_typed, fits, must_be
 from ganrun.cli.compose import UserConf, nullable_keys, recipe_groups, root_keys
 from ganrun.cli.errors import is_a_section, unknown_key
 from ganrun.config import Config, flat
@@ -56,4 +56,4 @@ def validate_training(config: Config) -> TrainOptions:
 def check_kind(key: str, node: dict[str, Any], kind: Any) -> None:
     name = key.rpartition(".")[2]
     if name in node and not fits(node[name], kind):
-        raise ValueError(f"{key}={as_typed(node[name])}: must be {describe(kind)}.")
+        raise ValueError(f"{key}={as_typed(node[name])}: {must_be(node[name], kind)}")

@@ -46,7 +46,8 @@ def make(key: str, node: Config, **facts: Any) -> Any:
         partial: Callable[..., Any] = instantiate(moved, _partial_=True, _convert_="all")
         return partial(**facts)
     except (ValueError, TypeError, RuntimeError, IndexError, InstantiationException) as error:
-        raise ValueError(with_key(key, given, str(error).strip().splitlines()[0])) from error
+        reason = str((error.__cause__ if isinstance(error, InstantiationException) else None) or error)
+        raise ValueError(with_key(key, given, (reason.strip() or type(error).__name__).splitlines()[0])) from error
 
 
 def make_component(key: str, node: Config, interface: type[T], **facts: Any) -> T:
@@ -58,7 +59,10 @@ def make_several(key: str, config: Config, interface: type[T]) -> dict[str, T]:
     """The components of a section that can have several, by name. Raises ValueError."""
     nodes: Config = config.get(key) or {}
     if isinstance(nodes.get("_target_"), str):
-        raise ValueError(f"{key}._target_: must be below a name of the {key}, as in 'NAME: {{_target_: ...}}'.")
+        raise ValueError(
+            f"{key}._target_={nodes['_target_']}: a run can have several of {key}, each below a name of its own; "
+            f"write conf/{key}/NAME.yaml as `NAME: {{_target_: {nodes['_target_']}}}`."
+        )
     return {name: make_component(f"{key}.{name}", node, interface) for name, node in nodes.items()}
 
 
