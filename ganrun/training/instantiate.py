@@ -44,7 +44,8 @@ def make(key: str, node: Config, **facts: Any) -> Any:
     try:
         return create(key, {**node, "_partial_": True})(**facts)
     except (ValueError, TypeError, RuntimeError, IndexError) as error:
-        raise ValueError(with_key(key, given, str(error).strip().splitlines()[0])) from error
+        reason = str(error).strip() or type(error).__name__
+        raise ValueError(with_key(key, given, reason.splitlines()[0])) from error
 
 
 def create(key: str, node: Any) -> Any:
@@ -77,7 +78,10 @@ def make_several(key: str, config: Config, interface: type[T]) -> dict[str, T]:
     """The components of a section that can have several, by name. Raises ValueError."""
     nodes: Config = config.get(key) or {}
     if isinstance(nodes.get("_target_"), str):
-        raise ValueError(f"{key}._target_: must be below a name of the {key}, as in 'NAME: {{_target_: ...}}'.")
+        raise ValueError(
+            f"{key}._target_={nodes['_target_']}: a run can have several of {key}, each below a name of its own; "
+            f"write conf/{key}/NAME.yaml as `NAME: {{_target_: {nodes['_target_']}}}`."
+        )
     for name in nodes:  # they are parts of file names
         if not isinstance(name, str) or re.search(r"[/\\\0]", name):
             raise ValueError(f"{key}.{name}: must be a name without slashes.")

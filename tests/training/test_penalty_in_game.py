@@ -12,6 +12,7 @@ from helpers import run_of, write_folder
 from ganrun.penalty.gradient import R1
 from ganrun.protocols import DOutput
 from ganrun.training.game import Game, scalars
+from ganrun.training.instantiate import make
 from ganrun.training.randomness import reseed
 
 
@@ -152,8 +153,14 @@ def test_the_check_of_penalties_changes_no_state_and_no_draw(name: str) -> None:
 @pytest.mark.parametrize("group", ["penalty", "metric"])
 def test_a_component_without_a_name_is_refused(group: str) -> None:
     """As from an option file whose first line is `_target_`."""
-    with pytest.raises(ValueError, match=rf"^{group}\._target_: must be below a name of the {group}, as in 'NAME: "):
+    with pytest.raises(ValueError, match=rf"^{group}\._target_=.* write conf/{group}/NAME.yaml as `NAME: "):
         run_of(f"{group}=none", f"+{group}._target_=ganrun.penalty.gradient.R1")
+
+
+def test_an_error_in_a_nested_component_is_given() -> None:
+    layer = {"_target_": "torch.nn.Linear", "in_features": -1, "out_features": 2}
+    with pytest.raises(ValueError, match=r"^arch: Trying to create tensor with negative dimension -1"):
+        make("arch", {"_target_": "torch.nn.TransformerEncoder", "encoder_layer": layer, "num_layers": 1})
 
 
 def test_a_misspelled_class_is_named_with_its_module() -> None:
