@@ -182,7 +182,7 @@ class CommandLine:
             typed = [unquote_path(override, self.paths) for override in HydraConfig.get().overrides.task]
             job = {"overrides": typed, "options": options} if self.verb == "train" else {}
             code = command.main(config, title or "run", **job)
-            return name, code, f"ended with exit code {code}"
+            return name, code, "interrupted" if code > 128 else f"ended with exit code {code}"
         except USERS_ERRORS as error:
             if self.show_traceback:
                 traceback.print_exc()

@@ -159,7 +159,7 @@ def test_a_component_without_a_name_is_refused(group: str) -> None:
 
 def test_an_error_in_a_nested_component_is_given() -> None:
     layer = {"_target_": "torch.nn.Linear", "in_features": -1, "out_features": 2}
-    with pytest.raises(ValueError, match="^arch: Trying to create tensor with negative dimension -1"):
+    with pytest.raises(ValueError, match=r"^arch: Trying to create tensor with negative dimension -1"):
         make("arch", {"_target_": "torch.nn.TransformerEncoder", "encoder_layer": layer, "num_layers": 1})
 
 
