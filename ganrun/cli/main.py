@@ -183,7 +183,7 @@ class CommandLine:
             job = {"overrides": typed, "options": options} if self.verb == "train" else {}
             with trusting(trusted):
                 code = command.main(config, title or "run", **job)
-            return name, code, f"ended with exit code {code}"
+            return name, code, "interrupted" if code > 128 else f"ended with exit code {code}"
         except USERS_ERRORS as error:
             if self.show_traceback:
                 print_traceback()

@@ -29,10 +29,6 @@ TIDY = [  # the settings in conf/hydra/shared.yaml, for a primary config without
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")  # a sweep in Hydra's grammar
 
 
-def is_override(argument: str) -> bool:
-    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
-
-
 def parse(overrides: Sequence[str]) -> list[Override]:
     return OverridesParser.create().parse_overrides(list(overrides))
 

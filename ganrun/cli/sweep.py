@@ -1,13 +1,16 @@
 """Sweeps: their jobs, which are all checked before the first one starts, and how jobs of other processes ended."""
 
+import copy
 import itertools
 import logging
 from collections.abc import Collection, Sequence
 from datetime import datetime
 from pathlib import Path
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
 
 from ganrun.cli.compose import compose, plain
 from ganrun.cli.errors import USERS_ERRORS, sentence
@@ -17,8 +20,8 @@ from ganrun.config import slug
 
 log = logging.getLogger("ganrun")
 
-FEW = 20  # jobs are checked without a message, at a tenth of a second each
-EVERY = 50  # jobs between messages
+FEW = 20  # jobs are checked without a message
+EVERY = 100  # jobs between messages
 BASIC = "hydra._internal.core_plugins.basic_"  # Hydra's own launcher, in this process, and sweeper, of all combinations
 ENDINGS = {"finished": 0, "failed": 1, "diverged": 3, "interrupted": 130}  # exit codes by status in result.json
 LEFT_NO_RESULT = 1
@@ -31,7 +34,8 @@ class Sweep:
         self, verb: str, overrides: Sequence[Override], groups: Collection[str], paths: Collection[str]
     ) -> None:
         """groups: those of which options can be chosen. paths: the keys of paths. Raises ValueError."""
-        self.verb, self.paths = verb, paths
+        self.verb, self.groups, self.paths = verb, frozenset(groups), paths
+        self.bases: dict[tuple[str, ...], DictConfig] = {}
         config = compose(verb, chooses(overrides, groups), hydra_config=True)
         HydraConfig.instance().set_config(config)  # for ${hydra:...} in hydra.sweep.dir
         hydra = config.hydra
@@ -73,9 +77,20 @@ class Sweep:
             if number and number % EVERY == 0:
                 log.info("sweep: checked %d of %d jobs", number, len(jobs))
             try:
-                validate(self.verb, plain(compose(self.verb, job)))
+                validate(self.verb, plain(self.composed(job)))
             except USERS_ERRORS as error:
                 raise ValueError(self.about(job, sentence(error, self.verb, job))) from error
+        self.bases.clear()  # a launcher may send this object to other processes
+
+    def composed(self, job: Sequence[str]) -> DictConfig:
+        """The config of a job. Jobs with the same options are composed once, which takes most of the time."""
+        overrides = parse(job)
+        chosen = tuple(chooses(overrides, self.groups))
+        if chosen not in self.bases:
+            self.bases[chosen] = compose(self.verb, chosen)
+        config = copy.deepcopy(self.bases[chosen])
+        ConfigLoaderImpl._apply_overrides_to_config([o for o in overrides if o.input_line not in chosen], config)
+        return config
 
     def about(self, job: Sequence[str], problem: str) -> str:
         """The problem, with the name of the job if it does not mention all of its settings."""
