@@ -3,7 +3,7 @@
 import os
 import sys
 
-from ganrun.cli.compose import add_user_folders, config_dirs, plain
+from ganrun.cli.compose import add_user_folders, config_dirs, ignore_empty_variables, plain
 from ganrun.cli.compose import compose as compose_verb
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.overrides import quote_path
@@ -23,6 +23,7 @@ def compose(*overrides: str) -> Config:
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
+    ignore_empty_variables()
     add_user_folders([])
     paths = path_keys(config_dirs([]))
     arguments = [quote_path(override, paths, sweep=False) for override in overrides]

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -43,9 +44,20 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
         if "Missing mandatory value" in str(error):
             return f"{key}: must be given, as in `ganrun {verb} {key}=...`."
         return f"{key}: {str(error).splitlines()[0]}."
+    if isinstance(error, UnicodeDecodeError) and (path := file_with(error.object, config_dirs(arguments))):
+        return f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8."
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}."
     return " ".join(str(error).split("\n\n")[0].split("\n")).encode(errors="replace").decode()
+
+
+def file_with(content: bytes, folders: Sequence[Path]) -> Path | None:
+    """The first config file that contains these bytes, and is not UTF-8; None if there is none."""
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.yaml"))):
+        data = path.read_bytes()
+        if content in data and "\N{REPLACEMENT CHARACTER}" in data.decode(errors="replace"):
+            return path
+    return None
 
 
 def is_a_section(key: str, value: Any) -> str:

@@ -16,7 +16,15 @@ from omegaconf import DictConfig
 
 from ganrun import __version__
 from ganrun.checks import did_you_mean
-from ganrun.cli.compose import add_user_folders, compose, config_dirs, groups_and_options, plain, verbs
+from ganrun.cli.compose import (
+    add_user_folders,
+    compose,
+    config_dirs,
+    groups_and_options,
+    ignore_empty_variables,
+    plain,
+    verbs,
+)
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.help import help_text, overview
 from ganrun.cli.overrides import SWEEP_DIR, is_override, parse, quote_path, single_choices, sweep_dir, unquote_path
@@ -89,6 +97,7 @@ class CommandLine:
 
     def run(self) -> int:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to `main`
+        ignore_empty_variables()
         sys.path.append(os.getcwd())
         logging.getLogger("hydra").addHandler(logging.NullHandler())
         logging.getLogger("hydra").propagate = False
