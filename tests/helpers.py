@@ -33,6 +33,7 @@ from torch.utils._pytree import tree_leaves
 
 from ganrun.cli.compose import compose, plain
 from ganrun.cli.main import main
+from ganrun.data.dataset import Dataset
 from ganrun.penalty.gradient import R1, R2, Dragan, GradientPenalty, ZeroCentered
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
@@ -303,6 +304,13 @@ def write_folder(root: Path, n: int = 12) -> None:
         path = root / ("cats" if k % 2 else "dogs") / f"{k}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+
+
+def without_test(data: Dataset) -> Dataset:
+    """A copy in which any use of the test split fails."""
+    found = copy.copy(data)
+    object.__setattr__(found, "test", None)
+    return found
 
 
 # Networks with known outputs, and batches for them

@@ -1,6 +1,6 @@
 """`ganrun.compose`: compose a config in Python, as on the command line."""
 
-from ganrun.cli.compose import add_user_folders, config_dirs, plain
+from ganrun.cli.compose import add_user_folders, config_dirs, ignore_empty_variables, plain
 from ganrun.cli.compose import compose as compose_verb
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.overrides import quote_path
@@ -18,6 +18,7 @@ def compose(*overrides: str) -> Config:
     >>> compose("loss=wgan", "train.steps=50")["train"]["n_critic"]
     5
     """
+    ignore_empty_variables()
     add_user_folders([])
     paths = path_keys(config_dirs([]))
     arguments = [quote_path(override, paths, sweep=False) for override in overrides]

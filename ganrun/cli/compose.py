@@ -1,6 +1,7 @@
 """The composition of configs, and the folders that are searched for them."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,12 @@ def compose(verb: str, overrides: Sequence[str], hydra_config: bool = False) -> 
             return hydra.compose(name, list(overrides), return_hydra_config=hydra_config)
     finally:
         instance.hydra = before
+
+
+def ignore_empty_variables() -> None:
+    """Unset GANRUN_DATA if it is empty: an empty path would be the current folder."""
+    if not os.environ.get("GANRUN_DATA"):
+        os.environ.pop("GANRUN_DATA", None)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

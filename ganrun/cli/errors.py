@@ -45,6 +45,8 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
         if "Missing mandatory value" in str(error):
             return f"{key}: must be given, as in `ganrun {verb} {key}=...`."
         return f"{key}: {str(error).splitlines()[0]}."
+    if isinstance(error, UnicodeDecodeError) and (path := file_with(error.object, config_dirs(arguments))):
+        return f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8."
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}."
     return " ".join(str(error).split("\n\n")[0].split("\n")).encode(errors="replace").decode()
@@ -119,6 +121,15 @@ def is_entry(entry: Any) -> bool:
     options = next(iter(entry.values()), None)
     names = options if isinstance(options, list) else [options]
     return len(entry) == 1 and all(name is None or isinstance(name, str) for name in names)
+
+
+def file_with(content: bytes, folders: Sequence[Path]) -> Path | None:
+    """The first config file that contains these bytes, and is not UTF-8; None if there is none."""
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.yaml"))):
+        data = path.read_bytes()
+        if content in data and "\N{REPLACEMENT CHARACTER}" in data.decode(errors="replace"):
+            return path
+    return None
 
 
 def is_a_section(key: str, value: Any) -> str:

@@ -26,6 +26,7 @@ from ganrun.cli.compose import (
     default_options,
     flag_value,
     groups_and_options,
+    ignore_empty_variables,
     plain,
     verbs,
 )
@@ -126,6 +127,7 @@ class CommandLine:
 
     def run(self) -> int:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to `main`
+        ignore_empty_variables()
         line = self.prepare()
         logging.getLogger("hydra").addHandler(logging.NullHandler())
         logging.getLogger("hydra").propagate = bool(flag_value(self.flags, "--info"))  # which is logged

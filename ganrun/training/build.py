@@ -56,7 +56,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     D = make_discriminator(config, dataset.spec, condition, device)
     y = torch.tensor([0, dataset.spec.num_classes - 1], device=device) if condition.uses_labels else None
     validate.check_shapes(G, D, latent, dataset.spec, device, y)
-    validate.check_batch_size(options.batch_size, G, D)
+    validate.check_batch_size(options.batch_size, dataset.spec, device, G, D)
     validate.check_features(loss, D)
     penalties, d_outputs = make_penalties(config, D, device), make_d_outputs(D, dataset.spec, y, loss.g_needs_features)
     with seeded(device, seed, "checks"), evaluating(G):
@@ -94,6 +94,8 @@ def load_data(config: Config) -> Dataset:
     node = dict(config["data"])
     value_range, gcn = node.pop("value_range", None), node.pop("gcn", 0)
     shared = {key: node.pop(key) for key in SHARED_DATA_KEYS if key in node}
+    if shared.get("root") == "" and needs("data", node, "root"):
+        raise ValueError("data.root=: is empty; name a folder, as in data.root=photos.")
     dataset = validate.check_dataset(f"data._target_={node.get('_target_')}", make("data", node, **shared))
     return replace(dataset, spec=scaled(dataset.spec, value_range, gcn))
 

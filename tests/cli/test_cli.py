@@ -553,3 +553,25 @@ def test_run_in_a_read_only_folder_with_run_dir_elsewhere(command: Command, tmp_
     done = command(f"run_dir={tmp_path / 'r'}", "train.steps=2", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert not any(folder.iterdir())
+
+
+@pytest.mark.parametrize(("group", "option"), [("loss", "mine"), ("data", "mine"), ("experiment", "deep/mine")])
+def test_config_file_that_is_not_utf8_is_named(group: str, option: str, here: Here, tmp_path: Path) -> None:
+    path = tmp_path / "conf" / group / f"{option}.yaml"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "conf" / "a.yaml").write_bytes(b"# \xff")  # another file that is not UTF-8
+    path.write_bytes("# @package _global_\n# café\nseed: 1\n".encode("latin-1"))
+    assert here(f"{group}={option}") == (
+        2, "", f"{path}: is not UTF-8 (invalid continuation byte at byte 25); save it as UTF-8.\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [["data=folder"], ["data=mnist", "data.download=false"]])
+def test_empty_folder_of_data_is_not_the_current_folder(
+    arguments: list[str], here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANRUN_DATA", "")
+    assert here(*arguments)[2].startswith("data.root=data: no ")
+    monkeypatch.setenv("GANRUN_DATA", "")
+    assert ganrun.compose(*arguments)["data"]["root"] == "data"
+    assert here(*arguments, "data.root=")[2] == "data.root=: is empty; name a folder, as in data.root=photos.\n"
