@@ -89,6 +89,24 @@ def as_typed(value: Any) -> str:
     return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
+FIXED = {  # why a setting cannot change when a run is resumed, and what to do instead, by its first word
+    "arch": ("its weights belong to this architecture", "start a new run, or grow it with init_from=RUN_DIR"),
+    "data": ("it continues on its own data", "start a new run on other data with init_from=RUN_DIR"),
+    "init": ("it has no effect after the first step", "start a new run"),
+    "init_from": ("it has no effect after the first step", "start a new run"),
+    "metric": ("its records are of these metrics", "compute others with `ganrun evaluate run_dir=RUN_DIR metric=NAME`"),
+}
+
+
+def cannot_change(key: str, value: str) -> str:
+    """The message on a setting of a run that is changed when it is resumed."""
+    reason, remedy = FIXED.get(
+        key.partition(".")[0],
+        ("its steps so far were trained with another value", "start a new run from its weights with init_from=RUN_DIR"),
+    )
+    return f"{key}={value}: cannot change when a run is resumed, because {reason}; {remedy}."
+
+
 def check_arguments(key: str, target: Callable[..., Any], given: Mapping[str, Any]) -> None:
     """Raise ValueError if `given` does not fit the signature of `target`. key: before the names in the message."""
     parameters = inspect.signature(target).parameters

@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 Config = dict[str, Any]
 
 CONF = next(p for p in (Path(__file__).parent / "conf", Path(__file__).parents[1] / "conf") if p.is_dir())
@@ -20,6 +22,11 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: config}
     nodes = {f"{prefix}.{key}" if prefix else str(key): node for key, node in config.items()}
     return {key: value for name, node in nodes.items() for key, value in flat(node, name).items()}
+
+
+def resumable() -> set[str]:
+    """The settings that may change when a run is resumed, as in `train.steps`: those of conf/resume.yaml."""
+    return set(flat({"train": yaml.safe_load((CONF / "resume.yaml").read_text())["train"]}))
 
 
 def slug(text: str, length: int = 100) -> str:

@@ -10,7 +10,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganrun.checks import as_typed, did_you_mean
+from ganrun.checks import as_typed, cannot_change, did_you_mean
 from ganrun.cli.compose import compose, config_dirs, groups_and_options, root_keys
 from ganrun.cli.settings import GLOBAL
 from ganrun.config import flat
@@ -146,11 +146,19 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
     if key in EXAMPLES and key in root_keys(verb):
         return is_a_section(key, value)
     known = known_keys(verb, arguments)
+    if verb == "resume" and is_fixed(key):
+        return cannot_change(key, as_typed(value))
     if verb == "evaluate" and key.startswith("metric.") and not any(name.startswith("metric.") for name in known):
         return f"{key}={value}: no metric is chosen; choose one, as in metric=modes metric.modes.num=10000."
     hint = did_you_mean(key, known)
     lists = "ganrun --cfg job" if verb == "train" else f"ganrun {verb} --help"
     return f"{key}={value}: no such setting{hint} `{lists}` lists them all."
+
+
+def is_fixed(key: str) -> bool:
+    """Whether `key` is a setting of a run, or a group, that cannot change when the run is resumed."""
+    group = re.split(r"[.@/]", key)[0]
+    return group in root_keys("train") and (group not in ("train", "data") or key in known_keys("train", []))
 
 
 def known_keys(verb: str, arguments: Sequence[str]) -> list[str]:

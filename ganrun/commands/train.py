@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ganrun.config import Config
@@ -20,12 +20,17 @@ FINISHED, FAILED, DIVERGED = 0, 1, 3  # exit codes; interrupted by signal N: 128
 
 
 def main(
-    config: Config, name: str = "run", overrides: Sequence[str] | None = None, options: TrainOptions | None = None
+    config: Config,
+    name: str = "run",
+    overrides: Sequence[str] | None = None,
+    options: TrainOptions | None = None,
+    changes: Collection[str] = (),
 ) -> int:
     """Train, print the outcome, and return the exit code. Arguments and errors are those of `train`."""
-    outcome = train(config, name, overrides, options)
+    outcome = train(config, name, overrides, options, changes)
     if outcome.status is None:
-        log.info("this run has already finished.")
+        path = shlex.quote(str(outcome.run_dir.path))
+        log.info("this run has already finished; `ganrun resume run_dir=%s train.steps=N` extends it.", path)
         print_paths(outcome.run_dir)
         return FINISHED
     with logging_to_file(outcome.run_dir.log_file):

@@ -43,7 +43,7 @@ def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Non
     Kept are the newest `keep`, and those at multiples of `keep_every` (0: none). The old ones are removed only when the
     new one is on the disk.
     """
-    folder.mkdir(exist_ok=True)
+    _make(folder)
     write_atomically(path_of(folder, state["step"]), partial(_save, state))
     steps = steps_in(folder)
     now = steps.index(state["step"])
@@ -55,8 +55,14 @@ def save(folder: Path, state: dict[str, Any], keep: int, keep_every: int) -> Non
 
 def save_best(folder: Path, state: dict[str, Any]) -> None:
     """Write the state as the best checkpoint, replacing the previous one."""
-    folder.mkdir(exist_ok=True)
+    _make(folder)
     write_atomically(best_path(folder), partial(_save, state))
+
+
+def _make(folder: Path) -> None:
+    if not folder.is_dir():
+        folder.mkdir()
+        sync(folder.parent)
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
@@ -74,20 +80,24 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     create(unfinished)
     try:
         write(unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
+        sync(unfinished)
         unfinished.replace(path)
-        _sync_folder(path.parent)
+        sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make a renaming survive a power failure, if the system can open folders."""
+def sync(path: Path) -> None:
+    """Make the content of a file, or the names in a folder, survive a power failure.
+
+    Does nothing for a folder on a system that cannot open folders.
+    """
     try:
-        handle = os.open(folder, os.O_RDONLY)
+        handle = os.open(path, os.O_RDONLY)
     except OSError:
-        return
+        if path.is_dir():
+            return
+        raise
     try:
         os.fsync(handle)
     finally:

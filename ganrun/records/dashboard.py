@@ -1,6 +1,6 @@
 """Event files of TensorBoard. No other module writes them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -58,19 +58,19 @@ class Dashboard:
         self.writer.close()
 
 
-def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
+def rewind(folder: Path, step: int, again: Collection[str] = ()) -> None:
     """Remove the events after `step` from the event files, so that a resumed run does not log them twice.
 
     The HParams row, which a run writes at its end, is removed too, and so is an incomplete last record, which a killed
-    run may leave. drop_metrics: whether to remove also the metrics, their pictures and the diagnosis of `step` itself.
-    With step < 0 nothing is kept.
+    run may leave. again: tags whose events at `step` are removed, too, because they will be logged again. With step < 0
+    nothing is kept.
     """
 
     def keep(event: Event) -> bool:
         tags = [value.tag for value in event.summary.value]
         if any(tag.startswith("_hparams_") for tag in tags) or event.step > step:
             return False
-        return not (drop_metrics and event.step == step and any(map(_is_from_evaluation, tags)))
+        return event.step < step or not any(tag in again for tag in tags)
 
     for path in _event_files(folder):
         kept = b"".join(frame for frame, event in _events(path) if keep(event))
@@ -78,11 +78,6 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
             write_atomically(path, partial(Path.write_bytes, data=kept))
         else:
             path.unlink()
-
-
-def _is_from_evaluation(tag: str) -> bool:
-    """Whether the tag is that of a metric, of a metric's picture, or of the diagnosis."""
-    return tag.startswith(("metric/", "diagnosis")) or (tag.startswith("samples/") and tag != "samples/fixed_z")
 
 
 def insert(folder: Path, step: int, write: Callable[[Dashboard], None]) -> None:

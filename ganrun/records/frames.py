@@ -3,6 +3,7 @@
 Each frame is a file of some tens of KB in `frames/` of the run directory.
 """
 
+import io
 import logging
 import zipfile
 import zlib
@@ -75,12 +76,9 @@ def save(frame: Frame, run_dir: Path, pretrain_d: int = 0) -> None:
     """Write the frame atomically. pretrain_d: the number of updates in D's pre-training."""
     path = path_of(run_dir, frame.step, pretrain_d)
     path.parent.mkdir(exist_ok=True)
-    write_atomically(path, partial(_save, frame))
-
-
-def _save(frame: Frame, path: Path) -> None:
-    with path.open("wb") as file:
-        np.savez(file, **vars(frame))
+    buffer = io.BytesIO()  # np.savez itself makes some thirty small writes
+    np.savez(buffer, **vars(frame))
+    write_atomically(path, partial(Path.write_bytes, data=buffer.getbuffer()))
 
 
 def load(path: Path) -> Frame:

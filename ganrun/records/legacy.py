@@ -48,7 +48,11 @@ def _with_defaults(config: Config) -> Config:
     defaults = yaml.safe_load((CONF / "train.yaml").read_text())
     sections = [key for key in ("train", "data") if isinstance(config.get(key), dict)]
     whole = {key: defaults[key] for key in ("init_from", "init")}
-    return {**whole, **config, **{key: {**defaults[key], **config[key]} for key in sections}}
+    return (
+        config
+        | {key: {**defaults[key], **config[key]} for key in sections}
+        | {key: value for key, value in whole.items() if key not in config}
+    )
 
 
 def upgraded_overrides(overrides: Sequence[str]) -> list[str]:

@@ -4,10 +4,9 @@ import bisect
 import contextlib
 import json
 import logging
-import os
 import shlex
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import IO, Any
 
 import yaml
 
-from ganrun.config import Config, flat
+from ganrun.config import Config, flat, resumable
 from ganrun.files import link_out_of, opened_to_append
 from ganrun.protocols import MetricKey
 from ganrun.records import checkpoint
@@ -25,7 +24,7 @@ from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_
 log = logging.getLogger("ganrun")
 
 NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")
-LEFTOVERS = {".lock"}  # of a run that was killed before it started
+LEFTOVERS = {".lock", "command.json"}  # of a run that was killed before it started
 MAY_DIFFER = {  # settings that may change when a run is resumed
     "run_dir",
     "trust",
@@ -59,6 +58,7 @@ class RunDir:
         self._lock: IO[str] | None = None
         self._metrics: IO[str] | None = None
         self._made = list(made)
+        self._synced: dict[Path, tuple[int, int]] = {}  # the time and the size of each file when it was last synced
 
     @property
     def is_run(self) -> bool:
@@ -105,7 +105,8 @@ class RunDir:
     def _remove_unfinished(self) -> None:
         """Remove the temporary files of `write_atomically` that a killed process has left."""
         everywhere = [*self.path.glob("*.partial"), *self.path.glob("*/*.partial")]
-        for path in everywhere if self.is_run else self.path.glob("config.yaml*.partial"):
+        first = [*self.path.glob("config.yaml*.partial"), *self.path.glob("command.json*.partial")]
+        for path in everywhere if self.is_run else first:
             path.unlink()
 
     @property
@@ -213,11 +214,9 @@ class RunDir:
         """Insert `row` after the rows of the same step, and remove their values with the same keys."""
         rows: list[dict[str, Any]] = []
         for old in self.rows():
-            if old["step"] == row["step"] and (same := {key for key in old if "/" in key and key in row}):
-                old = {key: value for key, value in old.items() if key not in same}
-                if not any("/" in key for key in old):
-                    continue
-            rows.append(old)
+            if old["step"] == row["step"]:
+                old = _without(old, {key for key in row if "/" in key})
+            rows += [old] if old else []
         rows.insert(bisect.bisect_right(rows, row["step"], key=lambda old: old["step"]), row)
         self._write_metrics(rows)
 
@@ -226,21 +225,37 @@ class RunDir:
         write_atomically(self.metrics_file, lambda partial: partial.write_text(text))
 
     def sync(self) -> None:
-        """Flush the logged rows to the disk. Called before a checkpoint is written, since it relies on them."""
-        if self._metrics is not None:
-            os.fsync(self._metrics.fileno())
+        """Flush all records to the disk: rows, events, pictures and frames.
 
-    def rewind(self, step: int, drop_metrics: bool) -> None:
+        Called before a checkpoint or result.json is written, because a run that is resumed there does not repeat them.
+        """
+        folders = [path for path in self.path.iterdir() if path.is_dir() and path != self.checkpoints]
+        for folder in (*folders, self.path):
+            for path in folder.iterdir():
+                found = path.stat()
+                version = (found.st_mtime_ns, found.st_size)
+                if path.is_file() and path != self._lock_file and self._synced.get(path) != version:
+                    checkpoint.sync(path)
+                    self._synced[path] = version
+            checkpoint.sync(folder)
+        for folder in self._made:
+            checkpoint.sync(folder.parent)
+
+    def rewind(self, step: int, again: Collection[str] = ()) -> None:
         """Remove result.json and the rows after `step`, for a resumed run.
 
-        drop_metrics: whether to remove also the rows of `step` that have metrics.
+        again: tags whose values at `step` are removed, too, because they will be logged again.
         """
         self.result_file.unlink(missing_ok=True)
         if self.metrics_file.exists():
-            last = [row for row in self.rows() if row["step"] <= step]
-            if drop_metrics:
-                last = [row for row in last if row["step"] < step or not any(key.startswith("metric/") for key in row)]
-            self._write_metrics(last)
+            kept = (_without(row, again) if row["step"] == step else row for row in self.rows() if row["step"] <= step)
+            self._write_metrics([row for row in kept if row])
+
+
+def _without(row: dict[str, Any], tags: Collection[str]) -> dict[str, Any]:
+    """The row without these values; empty if it had no others."""
+    kept = {key: value for key, value in row.items() if key not in tags}
+    return kept if len(kept) == len(row) or any("/" in key for key in kept) else {}
 
 
 def with_evaluations(result: dict[str, Any], rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
@@ -279,8 +294,11 @@ def new_run_dir(parent: Path, name: str) -> RunDir:
         return RunDir(path, made=[path, *made])
 
 
-def check_compatible(run_dir: RunDir, config: Config) -> None:
-    """Raise ValueError if the directory contains a run with another config, or files that are not of a run."""
+def check_compatible(run_dir: RunDir, config: Config, changes: Collection[str] = ()) -> None:
+    """Raise ValueError if the directory contains a run with another config, or files that are not of a run.
+
+    changes: settings that may differ, in addition to those that always may.
+    """
     path = run_dir.path
     if not run_dir.is_run:
         if any(entry.name not in LEFTOVERS for entry in path.iterdir()):
@@ -288,13 +306,14 @@ def check_compatible(run_dir: RunDir, config: Config) -> None:
         return
     before, now = flat(run_dir.config()), flat(config)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    changed = [key for key in changed if key not in MAY_DIFFER]
+    changed = [key for key in changed if key not in MAY_DIFFER and key not in changes]
     if changed:
         named = [f"{key} ({before[key]} there, {now[key]} now)" for key in changed if key in before and key in now]
         named += [key for key in changed if key not in before or key not in now]
+        again = [f"run_dir={shlex.quote(str(path))}", *(f"{key}={now[key]}" for key in changed if key in resumable())]
         raise ValueError(
             f"run_dir={path}: contains a run with another config, which differs in {', '.join(named)}. "
-            f"Choose a new run_dir, or continue that run with `ganrun resume run_dir={shlex.quote(str(path))}`."
+            f"Choose a new run_dir, or continue that run with `ganrun resume {' '.join(again)}`."
         )
 
 

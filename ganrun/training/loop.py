@@ -36,7 +36,7 @@ class Status:
     """The progress of a run, updated during training.
 
     step: completed steps, negative while D is pre-trained. seconds: the time they took. best: for train.keep_best.
-    metrics, diagnosis: at the end of the run.
+    metrics, diagnosis: at the end of the run. extended: whether the run had its last step here before it was resumed.
     """
 
     step: int = 0
@@ -44,6 +44,7 @@ class Status:
     best: Best | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     diagnosis: Diagnosis | None = None
+    extended: bool = False
 
     def is_last(self, run: Run) -> bool:
         """Whether this is the last step: all steps are completed, or the run stops early (train.patience)."""
@@ -79,17 +80,34 @@ def train_loop(
 
 
 def restore(run: Run, run_dir: RunDir, state: dict[str, Any] | None, status: Status) -> None:
-    """Load the state, if any, and remove what was logged after it; at the last step also what `finish` logs again."""
+    """Load the state, if any, and remove what was logged after it; at the last step also what is evaluated again."""
     status.step = -run.options.pretrain_d
     if state:
         run.load_state_dict(state)
         status.step, status.seconds = state["step"], state["seconds"]
-        status.best = Best(**state["best"]) if state.get("best") else None
+        best = state.get("best")
+        if best and best["key"] == run.options.keep_best:
+            status.best = Best(**{**best, "patience": run.options.patience})
+        status.extended = not status.is_last(run) and was_last(state)
         log.info("resuming at step %s of %s", f"{status.step:,}", f"{run.options.steps:,}")
-    last, at_end = status.step if state else status.step - 1, status.is_last(run)
-    run_dir.rewind(last, drop_metrics=at_end)
-    dashboard.rewind(run_dir.path, last, drop_metrics=at_end)
+    last = status.step if state else status.step - 1
+    again = evaluation_tags(run, run_dir, last) if status.is_last(run) or status.extended else set()
+    run_dir.rewind(last, again)
+    dashboard.rewind(run_dir.path, last, again)
     frames.rewind(run_dir.path, last)
+
+
+def was_last(state: dict[str, Any]) -> bool:
+    """Whether the checkpoint is of the last step of the run, as configured then."""
+    best = state.get("best")
+    return state["step"] == state["config"]["train"]["steps"] or bool(best and Best(**best).exhausted)
+
+
+def evaluation_tags(run: Run, run_dir: RunDir, step: int) -> set[str]:
+    """The tags of what the run itself, not `ganrun evaluate`, logs at `step` when it evaluates its samples."""
+    own = {key for row in run_dir.rows() if row["step"] == step and "evaluated" not in row for key in row}
+    declared = {f"metric/{key}" for key in metric_keys(run)} | {f"samples/{name}" for name in run.metrics}
+    return {key for key in own if key.startswith("metric/")} | declared | {"diagnosis/text_summary"}
 
 
 class Loop:
@@ -116,6 +134,8 @@ class Loop:
             self.draw_samples("step 0")
         if status.step == 0:
             self.record_frame()
+        if status.extended:
+            self.evaluate()  # as at its last step before, also for train.keep_best
         while status.step >= 0 and not status.is_last(self.run):
             reseed(self.run.device, self.run.seed, "step", status.step)
             updates = self.game.step(status.step)

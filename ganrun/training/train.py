@@ -4,7 +4,7 @@ import logging
 import platform
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
 from ganrun.training.best import choose_best
 from ganrun.training.build import build
+from ganrun.training.changes import check_last_step, has_finished, warn_of_changes
 from ganrun.training.init_from import init_from
 from ganrun.training.interrupts import Interrupts
 from ganrun.training.load import LoadedRun, load
@@ -49,30 +50,39 @@ class Outcome:
 
 
 def train(
-    config: Config, name: str = "run", overrides: Sequence[str] | None = None, options: TrainOptions | None = None
+    config: Config,
+    name: str = "run",
+    overrides: Sequence[str] | None = None,
+    options: TrainOptions | None = None,
+    changes: Collection[str] = (),
 ) -> Outcome:
     """Train a run in config["run_dir"], or in a new directory under outputs/ whose name ends in `name`.
 
     An existing run is resumed. overrides: the settings that were typed, to save them. options: of config["train"], if
-    the caller has them already. Raises ValueError, before anything is written, for a config that cannot work.
+    the caller has them already. changes: settings in which an existing run may differ. Raises ValueError, before
+    anything is written, for a config that cannot work.
     """
     given = config["run_dir"]
     with RunDir(Path(given)) if given else new_run_dir(Path("outputs"), slug(name)) as run_dir:
         config = {**config, "run_dir": str(run_dir.path)}
-        check_compatible(run_dir, config)
+        check_compatible(run_dir, config, changes)
         result = run_dir.result()
-        if result and result["status"] == "finished":
+        if result and has_finished(result, config, changes):
             return Outcome(run_dir, None, result)
-        run = build(config, options)
         state, status = checkpoint.load_newest(run_dir.checkpoints), Status()
         if state:
+            check_last_step(config, state, changes)
+        run = build(config, options)
+        status.best = choose_best(run)
+        if state:
             check_same_data(run, run_dir.path, state)
+            warn_of_changes(run, config, state)
         else:
             init_from(run, config)
-            status.best = choose_best(run)
-        run_dir.write_config(config)
+        run_dir.result_file.unlink(missing_ok=True)  # first: it may say that the run has finished
         if overrides is not None:
             run_dir.write_overrides(overrides)
+        run_dir.write_config(config)
         with logging_to_file(run_dir.log_file), Interrupts() as interrupts:
             return _train(run, run_dir, config, state, status, interrupts)
 
@@ -115,6 +125,7 @@ def _train(
         log.debug("traceback", exc_info=True)
     result = make_result(run, status, ending, error)
     try:
+        run_dir.sync()
         run_dir.write_result(result)
     except OSError as found:
         log.error("%s: cannot be written (%s).", run_dir.result_file, found.strerror)

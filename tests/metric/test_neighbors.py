@@ -188,7 +188,7 @@ def test_rewind_removes_pictures_of_the_last_step_with_its_metrics(tmp_path: Pat
     for tag in ("samples/fixed_z", "samples/neighbors"):
         board.image(tag, np.zeros((4, 4, 3), np.uint8), 2)
     board.close()
-    rewind(tmp_path, 2, drop_metrics=True)
+    rewind(tmp_path, 2, ["samples/neighbors"])
     assert EventAccumulator(str(tmp_path)).Reload().Tags()["images"] == ["samples/fixed_z"]
 
 

@@ -152,7 +152,7 @@ def test_temporary_event_file_of_a_killed_run_is_not_read(tmp_path: Path) -> Non
         for path in tmp_path.glob("events.*"):
             path.with_name(path.name + ".partial").write_bytes(path.read_bytes()[:-1])
         if step == 1:
-            dashboard.rewind(tmp_path, 1, drop_metrics=False)
+            dashboard.rewind(tmp_path, 1)
         else:
             dashboard.insert(tmp_path, 1, lambda board: board.scalars({"metric/a": 7.0}, 1))
         assert not list(tmp_path.glob("*.partial"))
