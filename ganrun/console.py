@@ -1,6 +1,6 @@
 """The output of a run: a progress bar on a terminal, plain lines elsewhere, and everything in train.log."""
 
-import contextlib
+import errno
 import logging
 import sys
 import time
@@ -10,6 +10,8 @@ from logging.handlers import MemoryHandler
 from pathlib import Path
 
 from tqdm import tqdm
+
+from ganrun.process import discard
 
 log = logging.getLogger("ganrun")
 
@@ -22,7 +24,8 @@ class Progress:
     def __init__(self, start: int, steps: int) -> None:
         self.steps, self.at, self.time = steps, start, time.perf_counter()
         self.printed = -float("inf")
-        self.bar = tqdm(total=steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
+        disable = None if sys.stderr else True  # None: unless it is a terminal
+        self.bar = tqdm(total=steps, initial=start, unit="step", disable=disable, dynamic_ncols=True)
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Show the losses and the rate at `step`."""
@@ -58,10 +61,15 @@ class Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         text = self.format(record)
-        with contextlib.suppress(OSError, ValueError):  # a closed pipe, as in `ganrun | head`, must not stop training
+        if stream is None:  # closed, in Python without a console
+            return
+        try:
             encoding = stream.encoding or "utf-8"
             tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
             stream.flush()
+        except (OSError, ValueError) as error:  # a closed pipe, as in `ganrun | head`, must not stop training
+            if not isinstance(error, OSError) or error.errno in (errno.EPIPE, errno.EIO):  # EIO: a closed terminal
+                discard(stream)
 
 
 @contextmanager
@@ -86,7 +94,7 @@ def logging_to_console() -> Iterator[None]:
 @contextmanager
 def logging_to_file(path: Path) -> Iterator[None]:
     """Append all messages, including earlier ones, to the file."""
-    file = logging.FileHandler(path)
+    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
     memories = [handler for handler in log.handlers if isinstance(handler, MemoryHandler)]
     for memory in memories:

@@ -4,6 +4,7 @@ import gc
 import importlib
 import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -24,6 +25,8 @@ from ganrun.cli.settings import path_keys
 from ganrun.cli.validate import validate
 from ganrun.config import CONF, slug
 from ganrun.console import logging_to_console
+from ganrun.process import discard, exit_as_error, interrupts_end_the_process
+from ganrun.training.interrupts import SIGNALS
 
 log = logging.getLogger("ganrun")
 
@@ -51,7 +54,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return CommandLine(verb, arguments, show_traceback).run()
         except KeyboardInterrupt:
             log.error("interrupted.")
-            return 130
+            return 128 + signal.SIGINT
+        except BrokenPipeError:  # nobody reads the rest, as in `ganrun --help | head`
+            discard(sys.stdout)
+            return 0
         except USERS_ERRORS as error:
             if show_traceback:
                 traceback.print_exc()
@@ -126,13 +132,18 @@ class CommandLine:
                 traceback.print_exc()
             problem, code = sentence(error, self.verb, self.arguments), USAGE_ERROR
             log.error(problem)
+        except SystemExit as found:
+            if self.show_traceback:
+                traceback.print_exc()
+            problem = f"failed: {exit_as_error(found)}."
+            log.error(problem)
         except Exception as error:
             traceback.print_exc()
             problem = f"{type(error).__name__}: {error}"
         self.codes.append(code)
         if code:
             self.problems.append(f"{name}: {problem}")
-        if code in (130, 143):
+        if code - 128 in SIGNALS:
             sys.exit(code)
 
     def job_name(self) -> str:
@@ -165,7 +176,8 @@ def load(verb: str) -> ModuleType:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     gc.disable()
     try:
-        return importlib.import_module(name)
+        with interrupts_end_the_process():
+            return importlib.import_module(name)
     finally:
         gc.freeze()
         gc.enable()

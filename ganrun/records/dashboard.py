@@ -47,7 +47,7 @@ class Dashboard:
             key.removesuffix("._target_"): value.rpartition(".")[2] if key.endswith("_target_") else value
             for key, value in settings.items()
         }
-        plain = {k: v if isinstance(v, bool | int | float | str) else str(v) for k, v in plain.items()}
+        plain = {k: v if isinstance(v, bool | int | float) else _utf8(str(v)) for k, v in plain.items()}
         for proto in hparams(plain, {f"metric/{key}": value for key, value in metrics.items()}):
             self.writer._get_file_writer().add_summary(proto)
 
@@ -78,6 +78,11 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
             write_atomically(path, partial(Path.write_bytes, data=kept))
         else:
             path.unlink()
+
+
+def _utf8(text: str) -> str:
+    """The text without the undecodable bytes that a path can have."""
+    return text.encode(errors="replace").decode()
 
 
 def _is_from_evaluation(tag: str) -> bool:

@@ -25,6 +25,7 @@ log = logging.getLogger("ganrun")
 
 NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")
 LEFTOVERS = {".lock", "config.yaml.partial"}  # of a run that was killed before it started
+OUTPUTS = {".log", ".out", ".err"}  # suffixes of files with the output of a program, as schedulers name them
 MAY_DIFFER = {  # settings that may change when a run is resumed
     "run_dir",
     "data.root",
@@ -63,7 +64,11 @@ class RunDir:
         return self.config_file.exists()
 
     def __enter__(self) -> "RunDir":
-        """Lock the run. Raises ValueError if the path is a file, and RunIsLocked if another process has locked it."""
+        """Lock the run. Raises ValueError for an impossible path, and RunIsLocked if another process has locked it."""
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"run_dir={self.path}: is not UTF-8, as TensorBoard needs; choose another name.") from None
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"run_dir={self.path}: is a file; choose a new directory.")
         self._made += [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -262,7 +267,7 @@ def check_compatible(run_dir: RunDir, config: Config) -> None:
     """Raise ValueError if the directory contains a run with another config, or files that are not of a run."""
     path = run_dir.path
     if not run_dir.is_run:
-        if any(entry.name not in LEFTOVERS for entry in path.iterdir()):
+        if not all(entry.name in LEFTOVERS or _is_output(entry) for entry in path.iterdir()):
             raise ValueError(f"run_dir={path}: contains files, but no run; choose a new directory.")
         return
     before, now = flat(run_dir.config()), flat(config)
@@ -275,6 +280,17 @@ def check_compatible(run_dir: RunDir, config: Config) -> None:
             f"run_dir={path}: contains a run with another config, which differs in {', '.join(named)}. "
             f"Choose a new run_dir, or continue that run with `ganrun resume run_dir={shlex.quote(str(path))}`."
         )
+
+
+def _is_output(path: Path) -> bool:
+    """Whether the file has the output of this process, or of an earlier attempt: `ganrun run_dir=DIR > DIR/log.txt`."""
+    if not path.is_file():
+        return False
+    streams = []
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            streams.append(os.fstat(number))
+    return path.suffix in OUTPUTS or any(os.path.samestat(path.stat(), stream) for stream in streams)
 
 
 def lock(file: IO[str]) -> None:
