@@ -4,7 +4,7 @@ import faulthandler
 import signal
 import sys
 
-from ganrun.process import discard, interrupts_end_the_process, open_closed_streams
+from ganrun.process import flush_streams, interrupts_end_the_process, open_closed_streams
 
 
 def main() -> int:
@@ -20,13 +20,8 @@ def main() -> int:
     finally:
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # the end of Python prints tracebacks, too
-        try:
-            sys.stdout.flush()
-        except OSError as error:
-            discard(sys.stdout)
-            if not isinstance(error, BrokenPipeError):  # of `ganrun --help | head`
-                print(f"standard output: {error.strerror}.", file=sys.stderr)
-                sys.exit(1)
+        if not flush_streams():
+            sys.exit(1)
 
 
 if __name__ == "__main__":

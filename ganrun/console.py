@@ -1,6 +1,5 @@
 """The output of a run: a progress bar on a terminal, plain lines elsewhere, and everything in train.log."""
 
-import errno
 import logging
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ganrun.process import discard
+from ganrun.process import UNREAD, discard
 
 log = logging.getLogger("ganrun")
 
@@ -68,7 +67,7 @@ class Console(logging.Handler):
             tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
             stream.flush()
         except (OSError, ValueError) as error:  # a closed pipe, as in `ganrun | head`, must not stop training
-            if not isinstance(error, OSError) or error.errno in (errno.EPIPE, errno.EIO):  # EIO: a closed terminal
+            if not isinstance(error, OSError) or error.errno in UNREAD:
                 discard(stream)
 
 

