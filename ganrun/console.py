@@ -1,5 +1,6 @@
 """The output of a run: a progress bar on a terminal, plain lines elsewhere, and everything in train.log."""
 
+import contextlib
 import logging
 import sys
 import time
@@ -71,6 +72,24 @@ class Console(logging.Handler):
                 discard(stream)
 
 
+class LogFile(logging.FileHandler):
+    """A file of messages. If it cannot be written, as on a full disk, one warning says so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        self.path, self.failed = path, False
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.failed:
+            self.failed = True
+            log.warning("%s: cannot be written (%s).", self.path, sys.exception())
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of a write that failed, and is tried again
+            super().close()
+
+
 @contextmanager
 def logging_to_console() -> Iterator[None]:
     """Print messages, and keep them for a log file that `logging_to_file` may open later."""
@@ -93,8 +112,7 @@ def logging_to_console() -> Iterator[None]:
 @contextmanager
 def logging_to_file(path: Path) -> Iterator[None]:
     """Append all messages, including earlier ones, to the file."""
-    file = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    file = LogFile(path)
     memories = [handler for handler in log.handlers if isinstance(handler, MemoryHandler)]
     for memory in memories:
         memory.setTarget(file)

@@ -12,7 +12,7 @@ UNREAD = (errno.EPIPE, errno.EIO)  # nobody reads the output: of `ganrun | head`
 
 
 def open_closed_streams() -> None:
-    """Open the standard streams that were closed by the caller, as in `ganrun >&-`, and discard what is written to them.
+    """Open the standard streams that the caller has closed, as in `ganrun >&-`. What is written to them is discarded.
 
     Otherwise the first files of the run get their numbers, and what a library prints is written into these files.
     """

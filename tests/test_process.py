@@ -13,7 +13,7 @@ SHORT = "train.steps=3 train.log_every=1 train.sample_every=0 train.diagnose=fal
 
 
 def shell(line: str) -> subprocess.CompletedProcess:
-    """Run a line of the shell, in which `ganrun` is the program. The exit code of a pipe is that of its first failure."""
+    """Run a line of the shell, in which `ganrun` is the program. The exit code of a pipe is that of a failing part."""
     line = line.replace("ganrun", f"{sys.executable} -m ganrun")
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], capture_output=True, text=True, env=env)

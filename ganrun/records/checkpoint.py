@@ -7,7 +7,8 @@ import pickle
 import re
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,16 +65,31 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` write a temporary file next to `path`, and rename it to `path` once it is on the disk."""
+    """Let `write` write a temporary file next to `path`, and rename it to `path` once it is on the disk.
+
+    An OSError, as of a full disk, names `path`.
+    """
     unfinished = path.with_name(path.name + ".partial")
     try:
-        write(unfinished)
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-        _sync_folder(path.parent)
+        with errors_name(path):
+            write(unfinished)
+            with unfinished.open("rb") as file:
+                os.fsync(file.fileno())
+            unfinished.replace(path)
+            _sync_folder(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Let an error of the system name `path`: that of a failed write names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # of a library, with its own message
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _sync_folder(folder: Path) -> None:

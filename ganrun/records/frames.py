@@ -3,6 +3,7 @@
 Each frame is a file of some tens of KB in `frames/` of the run directory.
 """
 
+import io
 import logging
 import zipfile
 import zlib
@@ -12,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ganrun.records.checkpoint import write_atomically
 from ganrun.records.legacy import FRAMES
 
 log = logging.getLogger("ganrun")
@@ -73,10 +75,9 @@ def save(frame: Frame, run_dir: Path, pretrain_d: int = 0) -> None:
     """Write the frame atomically. pretrain_d: the number of updates in D's pre-training."""
     path = path_of(run_dir, frame.step, pretrain_d)
     path.parent.mkdir(exist_ok=True)
-    unfinished = path.with_name(path.name + ".partial")
-    with unfinished.open("wb") as file:
-        np.savez(file, **vars(frame))
-    unfinished.replace(path)
+    buffer = io.BytesIO()
+    np.savez(buffer, **vars(frame))
+    write_atomically(path, lambda unfinished: unfinished.write_bytes(buffer.getbuffer()))
 
 
 def load(path: Path) -> Frame:

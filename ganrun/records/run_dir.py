@@ -18,7 +18,7 @@ import yaml
 from ganrun.config import Config, flat
 from ganrun.protocols import MetricKey
 from ganrun.records import checkpoint
-from ganrun.records.checkpoint import write_atomically
+from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_row
 
 log = logging.getLogger("ganrun")
@@ -177,8 +177,14 @@ class RunDir:
     def log_row(self, row: dict[str, Any]) -> None:
         if self._metrics is None:
             self._metrics = self.metrics_file.open("a")
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
+        try:
+            with errors_name(self.metrics_file):
+                self._metrics.write(json.dumps(row) + "\n")
+                self._metrics.flush()
+        except OSError:
+            with contextlib.suppress(OSError):  # since it tries again to write the row
+                self._metrics.close()
+            raise
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl. Damaged rows are skipped with a warning; an incomplete last one without."""
