@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -72,11 +73,11 @@ class Console(logging.Handler):
                 discard(stream)
 
 
-class LogFile(logging.FileHandler):
+class LogFile(logging.StreamHandler[TextIO]):
     """A file of messages. If it cannot be written, as on a full disk, one warning says so."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, encoding="utf-8", errors="backslashreplace")
+        super().__init__(path.open("a", encoding="utf-8", errors="backslashreplace"))
         self.path, self.failed = path, False
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
 
@@ -87,7 +88,8 @@ class LogFile(logging.FileHandler):
 
     def close(self) -> None:
         with contextlib.suppress(OSError):  # of a write that failed, and is tried again
-            super().close()
+            self.stream.close()
+        super().close()
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """`ganrun sample run_dir=DIR num=64`: draw samples from the generator of a run."""
 
 import logging
+import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,10 +94,12 @@ def save_npz(path: Path, save: Callable[..., None], **arrays: np.ndarray) -> Non
 
 def save_folder(folder: Path, images: Mapping[str, np.ndarray]) -> None:
     """Write images (H, W, C) by their path in `folder`. They replace a folder of that name once all are written."""
-    unfinished = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed
+    for left in folder.parent.glob(f"{folder.name}.*.unfinished"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}.unfinished")
     try:
         with errors_name(folder):
+            unfinished.mkdir()
             for name, image in images.items():
                 path = unfinished / name.lstrip("/")
                 path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,13 +17,13 @@ import yaml
 
 from ganrun.config import Config, flat
 from ganrun.protocols import MetricKey
-from ganrun.records import checkpoint
+from ganrun.records import checkpoint, shapes
 from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_row
+from ganrun.records.shapes import read_json
 
 log = logging.getLogger("ganrun")
 
-NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")
 LEFTOVERS = {".lock", "config.yaml.partial"}  # of a run that was killed before it started
 OUTPUTS = {".log", ".out", ".err"}  # suffixes of files with the output of a program, as schedulers name them
 MAY_DIFFER = {  # settings that may change when a run is resumed
@@ -103,15 +103,12 @@ class RunDir:
         damaged.
         """
         try:
-            config = yaml.safe_load(self.config_file.read_text())
+            config = shapes.config(yaml.safe_load(self.config_file.read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"run_dir={self.path}: no run there (it has no config.yaml).") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.config_file}: is damaged ({str(error).splitlines()[0]}).") from error
-        if not isinstance(config, dict):
-            raise ValueError(f"{self.config_file}: is damaged (it contains no settings).")
-        if missing := [key for key in NEEDED if key not in config]:
-            raise ValueError(f"{self.config_file}: is not a config of ganrun (it has no {missing[0]}).")
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(f"{self.config_file}: is damaged, or not a config of ganrun ({reason}).") from error
         config = upgraded_config(config)
         return config if data_root is None else config | {"data": config["data"] | {"root": data_root}}
 
@@ -137,10 +134,7 @@ class RunDir:
 
     def overrides(self) -> list[str]:
         """The settings typed to start the run; an empty list if they are unknown."""
-        try:
-            return upgraded_overrides(json.loads(self.command_file.read_text()))
-        except (FileNotFoundError, ValueError):
-            return []
+        return upgraded_overrides(read_json(self.command_file, shapes.overrides) or [])
 
     def write_overrides(self, overrides: Sequence[str]) -> None:
         text = json.dumps(list(overrides)) + "\n"
@@ -148,19 +142,11 @@ class RunDir:
 
     def result(self) -> dict[str, Any] | None:
         """The content of result.json; None while the run is running, or if it was killed."""
-        try:
-            result: dict[str, Any] = json.loads(self.result_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-        return result
+        return read_json(self.result_file, shapes.result)
 
     def metric_keys(self) -> dict[str, MetricKey]:
         """The recorded properties of the metrics' keys; empty for a run of an earlier version, which has none."""
-        try:
-            found: dict[str, Any] = json.loads(self.metric_keys_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return {name: MetricKey(**key) for name, key in found.items()}
+        return read_json(self.metric_keys_file, shapes.metric_keys) or {}
 
     def describe_metrics(self, keys: Mapping[str, MetricKey]) -> None:
         """Record the properties of metrics' keys, in addition to those already recorded."""
@@ -191,13 +177,10 @@ class RunDir:
         lines = self.metrics_file.read_bytes().split(b"\n") if self.metrics_file.exists() else []
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                yield upgraded_row(row)
-            elif number < len(lines):  # a killed run may leave an incomplete last line
-                log.warning("%s: line %d is damaged; it is skipped.", self.metrics_file, number)
+                yield upgraded_row(shapes.row(json.loads(line)))
+            except (ValueError, RecursionError):
+                if number < len(lines):  # a killed run may leave an incomplete last line
+                    log.warning("%s: line %d is damaged; it is skipped.", self.metrics_file, number)
 
     def insert_metrics(self, row: dict[str, Any]) -> None:
         """Insert `row` after the rows of the same step, and remove their values with the same keys."""

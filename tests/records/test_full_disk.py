@@ -84,8 +84,8 @@ def test_error_of_logging_names_the_file_and_closing_it_is_none(tmp_path: Path) 
 
 def test_new_samples_replace_the_folder_of_the_old_ones(tmp_path: Path) -> None:
     save_folder(tmp_path / "s", {f"{i}.png": NOISE for i in range(3)})
-    (tmp_path / "s.partial").mkdir()  # of a process that was killed
-    (tmp_path / "s.partial" / "7.png").write_bytes(b"")
+    (tmp_path / "s.0.unfinished").mkdir()  # of a process that was killed
+    (tmp_path / "s.0.unfinished" / "7.png").write_bytes(b"")
     save_folder(tmp_path / "s", {"0.png": NOISE})
     assert [path.name for path in tmp_path.rglob("*")] == ["s", "0.png"]
 
