@@ -75,7 +75,7 @@ class Dashboard:
             self.close()
             raise
 
-    def sync(self) -> None:
+    def flush(self) -> None:
         """Flush the events to the disk. Called before a checkpoint is written, since it relies on them."""
         os.fsync(self.file.fileno())
 

@@ -237,7 +237,7 @@ class Loop:
 
     def save(self) -> None:
         self.check_weights()
-        self.board.sync()
+        self.board.flush()
         self.run_dir.sync()
         options = self.options
         checkpoint.save(self.run_dir.checkpoints, self.state(), options.keep_checkpoints, options.keep_every)
