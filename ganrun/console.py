@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
 
 from ganrun.files import opened_to_append
+from ganrun.process import UNREAD, discard
 
 log = logging.getLogger("ganrun")
 
@@ -26,7 +28,8 @@ class Progress:
     def __init__(self, start: int, steps: int) -> None:
         self.steps, self.at, self.time = steps, start, time.perf_counter()
         self.printed = -float("inf")
-        self.bar = tqdm(total=steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
+        disable = None if sys.stderr else True  # None: unless it is a terminal
+        self.bar = tqdm(total=steps, initial=start, unit="step", disable=disable, dynamic_ncols=True)
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Show the losses and the rate at `step`."""
@@ -88,10 +91,34 @@ class Console(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         text = self.format(record)
-        with contextlib.suppress(OSError, ValueError):  # a closed pipe, as in `ganrun | head`, must not stop training
+        if stream is None:  # closed, in Python without a console
+            return
+        try:
             encoding = stream.encoding or "utf-8"
             tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
             stream.flush()
+        except (OSError, ValueError) as error:  # a closed pipe, as in `ganrun | head`, must not stop training
+            if not isinstance(error, OSError) or error.errno in UNREAD:
+                discard(stream)
+
+
+class LogFile(logging.StreamHandler[TextIO]):
+    """A file of messages. If it cannot be written, as on a full disk, one warning says so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(opened_to_append(path))
+        self.path, self.failed = path, False
+        self.setFormatter(Visible("%(asctime)s %(levelname)-7s %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.failed:
+            self.failed = True
+            log.warning("%s: cannot be written (%s).", self.path, sys.exception())
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of a write that failed, and is tried again
+            self.stream.close()
+        super().close()
 
 
 @contextmanager
@@ -117,8 +144,7 @@ def logging_to_console() -> Iterator[None]:
 @contextmanager
 def logging_to_file(path: Path) -> Iterator[None]:
     """Append all messages, including earlier ones, to the file."""
-    file = logging.StreamHandler(opened_to_append(path))
-    file.setFormatter(Visible("%(asctime)s %(levelname)-7s %(message)s"))
+    file = LogFile(path)
     memories = [handler for handler in log.handlers if isinstance(handler, MemoryHandler)]
     for memory in memories:
         memory.setTarget(file)

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from typing import IO
+from typing import TextIO
 
 
 def create(path: Path) -> None:
@@ -10,9 +10,9 @@ def create(path: Path) -> None:
     os.close(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
 
 
-def opened_to_append(path: Path) -> IO[str]:
-    """Raises OSError if the path is a symbolic link."""
-    return open(path, "a", opener=_opened)
+def opened_to_append(path: Path) -> TextIO:
+    """A text file to append to. Raises OSError if the path is a symbolic link."""
+    return open(path, "a", encoding="utf-8", errors="backslashreplace", opener=_opened)
 
 
 def _opened(path: str | Path, flags: int) -> int:

@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ganrun.__main__ import main as program
 from ganrun.cli.compose import compose, plain
 from ganrun.cli.main import main
 from ganrun.data.dataset import Dataset
@@ -106,7 +107,8 @@ def _ganrun(arguments: list[str], cwd: Path, prepare: Prepare, output: Path) -> 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent process ignores it
     os.chdir(cwd)
     prepare()
-    sys.exit(main(arguments))
+    sys.argv[1:] = arguments
+    sys.exit(program())
 
 
 def send_at(step: int, numbers: Sequence[signal.Signals], arguments: Sequence[str], cwd: Path) -> Ended:

@@ -4,6 +4,7 @@ import gc
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
@@ -39,6 +40,8 @@ from ganrun.cli.sweep import Sweep
 from ganrun.cli.validate import validate
 from ganrun.config import CONF, Config
 from ganrun.console import logging_to_console, print_traceback, visible
+from ganrun.process import discard, exit_as_error, interrupts_end_the_process
+from ganrun.training.interrupts import SIGNALS
 from ganrun.trusted import trusting
 
 log = logging.getLogger("ganrun")
@@ -68,7 +71,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return CommandLine(verb, arguments, show_traceback).run()
         except KeyboardInterrupt:
             log.error("interrupted.")
-            return 130
+            return 128 + signal.SIGINT
+        except BrokenPipeError:  # nobody reads the rest, as in `ganrun --help | head`
+            discard(sys.stdout)
+            return 0
         except USERS_ERRORS as error:
             if show_traceback:
                 print_traceback()
@@ -164,7 +170,7 @@ class CommandLine:
         self.codes.append(code)
         if code:
             self.problems.append(f"{name}: {problem}")
-        if code in (130, 143):
+        if code - 128 in SIGNALS:
             sys.exit(code)
 
     def run_job(self, cfg: DictConfig) -> tuple[str, int, str]:
@@ -185,13 +191,19 @@ class CommandLine:
             job = {"overrides": typed, "options": options} if self.verb == "train" else {}
             with trusting(trusted):
                 code = command.main(config, title or "run", **job)
-            return name, code, "interrupted" if code > 128 else f"ended with exit code {code}"
+            return name, code, "interrupted" if code - 128 in SIGNALS else f"ended with exit code {code}"
         except USERS_ERRORS as error:
             if self.show_traceback:
                 print_traceback()
             problem = sentence(error, self.verb, self.arguments)
             log.error(problem)
             return name, USAGE_ERROR, problem
+        except SystemExit as found:
+            if self.show_traceback:
+                print_traceback()
+            problem = f"failed: {exit_as_error(found)}."
+            log.error(problem)
+            return name, ERROR, problem
         except Exception as error:
             print_traceback()
             return name, ERROR, f"{type(error).__name__}: {error}"
@@ -260,7 +272,8 @@ def load(verb: str) -> ModuleType:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     gc.disable()
     try:
-        return importlib.import_module(name)
+        with interrupts_end_the_process():
+            return importlib.import_module(name)
     finally:
         gc.freeze()
         gc.enable()

@@ -8,7 +8,8 @@ import re
 import secrets
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,17 +75,31 @@ def _save(state: dict[str, Any], path: Path) -> None:
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     """Let `write` write a temporary file next to `path`, and rename it to `path` once it is on the disk.
 
-    The file is new and has a random name, so that no link is followed. A link at `path` is replaced.
+    The file is new and has a random name, so that no link is followed. A link at `path` is replaced. An OSError, as
+    of a full disk, names `path`.
     """
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
-    create(unfinished)
+    with errors_name(path):
+        create(unfinished)
     try:
-        write(unfinished)
-        sync(unfinished)
-        unfinished.replace(path)
-        sync(path.parent)
+        with errors_name(path):
+            write(unfinished)
+            sync(unfinished)
+            unfinished.replace(path)
+            sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Let an error of the system name `path`: that of a failed write names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # of a library, with its own message
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync(path: Path) -> None:

@@ -40,7 +40,7 @@ def upgraded_config(config: Config) -> Config:
 
 def _moved(node: Any) -> Any:
     if isinstance(node, dict):
-        return {k: TARGETS.get(v, v) if k == "_target_" else _moved(v) for k, v in node.items()}
+        return {k: TARGETS.get(v, v) if k == "_target_" and isinstance(v, str) else _moved(v) for k, v in node.items()}
     return [_moved(item) for item in node] if isinstance(node, list) else node
 
 

@@ -4,6 +4,7 @@ import bisect
 import contextlib
 import json
 import logging
+import os
 import shlex
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -17,14 +18,15 @@ import yaml
 from ganrun.config import Config, flat, resumable
 from ganrun.files import link_out_of, opened_to_append
 from ganrun.protocols import MetricKey
-from ganrun.records import checkpoint
-from ganrun.records.checkpoint import write_atomically
+from ganrun.records import checkpoint, shapes
+from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_row
+from ganrun.records.shapes import read_json
 
 log = logging.getLogger("ganrun")
 
-NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")
 LEFTOVERS = {".lock", "command.json"}  # of a run that was killed before it started
+OUTPUTS = {".log", ".out", ".err"}  # suffixes of files with the output of a program, as schedulers name them
 MAY_DIFFER = {  # settings that may change when a run is resumed
     "run_dir",
     "trust",
@@ -67,9 +69,13 @@ class RunDir:
     def __enter__(self) -> "RunDir":
         """Lock the run, and remove temporary files of a killed process.
 
-        Raises ValueError if the path is a file or a link leads out of the run directory, and RunIsLocked if another
-        process has locked it.
+        Raises ValueError if the path is a file or not UTF-8, or a link leads out of the run directory, and RunIsLocked
+        if another process has locked it.
         """
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"run_dir={self.path}: is not UTF-8, as TensorBoard needs; choose another name.") from None
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"run_dir={self.path}: is a file; choose a new directory.")
         self._made += [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -120,15 +126,12 @@ class RunDir:
         damaged.
         """
         try:
-            config = yaml.safe_load(self.config_file.read_text())
+            config = shapes.config(yaml.safe_load(self.config_file.read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"run_dir={self.path}: no run there (it has no config.yaml).") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.config_file}: is damaged ({str(error).splitlines()[0]}).") from error
-        if not isinstance(config, dict):
-            raise ValueError(f"{self.config_file}: is damaged (it contains no settings).")
-        if missing := [key for key in NEEDED if key not in config]:
-            raise ValueError(f"{self.config_file}: is not a config of ganrun (it has no {missing[0]}).")
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(f"{self.config_file}: is damaged, or not a config of ganrun ({reason}).") from error
         config = upgraded_config(config)
         return config if data_root is None else config | {"data": config["data"] | {"root": data_root}}
 
@@ -154,10 +157,7 @@ class RunDir:
 
     def overrides(self) -> list[str]:
         """The settings typed to start the run; an empty list if they are unknown."""
-        try:
-            return upgraded_overrides(json.loads(self.command_file.read_text()))
-        except (FileNotFoundError, ValueError):
-            return []
+        return upgraded_overrides(read_json(self.command_file, shapes.overrides) or [])
 
     def write_overrides(self, overrides: Sequence[str]) -> None:
         text = json.dumps(list(overrides)) + "\n"
@@ -165,19 +165,11 @@ class RunDir:
 
     def result(self) -> dict[str, Any] | None:
         """The content of result.json; None while the run is running, or if it was killed."""
-        try:
-            result: dict[str, Any] = json.loads(self.result_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-        return result
+        return read_json(self.result_file, shapes.result)
 
     def metric_keys(self) -> dict[str, MetricKey]:
         """The recorded properties of the metrics' keys; empty for a run of an earlier version, which has none."""
-        try:
-            found: dict[str, Any] = json.loads(self.metric_keys_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return {name: MetricKey(**key) for name, key in found.items()}
+        return read_json(self.metric_keys_file, shapes.metric_keys) or {}
 
     def describe_metrics(self, keys: Mapping[str, MetricKey]) -> None:
         """Record the properties of metrics' keys, in addition to those already recorded."""
@@ -194,21 +186,24 @@ class RunDir:
     def log_row(self, row: dict[str, Any]) -> None:
         if self._metrics is None:
             self._metrics = opened_to_append(self.metrics_file)
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
+        try:
+            with errors_name(self.metrics_file):
+                self._metrics.write(json.dumps(row) + "\n")
+                self._metrics.flush()
+        except OSError:
+            with contextlib.suppress(OSError):  # since it tries again to write the row
+                self._metrics.close()
+            raise
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl. Damaged rows are skipped with a warning; an incomplete last one without."""
         lines = self.metrics_file.read_bytes().split(b"\n") if self.metrics_file.exists() else []
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                yield upgraded_row(row)
-            elif number < len(lines):  # a killed run may leave an incomplete last line
-                log.warning("%s: line %d is damaged; it is skipped.", self.metrics_file, number)
+                yield upgraded_row(shapes.row(json.loads(line)))
+            except (ValueError, RecursionError):
+                if number < len(lines):  # a killed run may leave an incomplete last line
+                    log.warning("%s: line %d is damaged; it is skipped.", self.metrics_file, number)
 
     def insert_metrics(self, row: dict[str, Any]) -> None:
         """Insert `row` after the rows of the same step, and remove their values with the same keys."""
@@ -301,7 +296,7 @@ def check_compatible(run_dir: RunDir, config: Config, changes: Collection[str] =
     """
     path = run_dir.path
     if not run_dir.is_run:
-        if any(entry.name not in LEFTOVERS for entry in path.iterdir()):
+        if not all(entry.name in LEFTOVERS or _is_output(entry) for entry in path.iterdir()):
             raise ValueError(f"run_dir={path}: contains files, but no run; choose a new directory.")
         return
     before, now = flat(run_dir.config()), flat(config)
@@ -315,6 +310,17 @@ def check_compatible(run_dir: RunDir, config: Config, changes: Collection[str] =
             f"run_dir={path}: contains a run with another config, which differs in {', '.join(named)}. "
             f"Choose a new run_dir, or continue that run with `ganrun resume {' '.join(again)}`."
         )
+
+
+def _is_output(path: Path) -> bool:
+    """Whether the file has the output of this process, or of an earlier attempt: `ganrun run_dir=DIR > DIR/log.txt`."""
+    if not path.is_file():
+        return False
+    streams = []
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            streams.append(os.fstat(number))
+    return path.suffix in OUTPUTS or any(os.path.samestat(path.stat(), stream) for stream in streams)
 
 
 def lock(file: IO[str]) -> None:

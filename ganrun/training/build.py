@@ -174,7 +174,8 @@ def make_discriminator(config: Config, spec: DataSpec, condition: Condition, dev
 def make_net(key: str, config: Config, condition: Condition, label_dim: int, **facts: Any) -> nn.Module:
     node = config["arch"][key.rpartition(".")[2]]
     labels = {"label_dim": label_dim} if condition.uses_labels else {}
-    return validate.check_net(key, node["_target_"], make(key, node, **facts, **labels))
+    net = make(key, node, **facts, **labels)
+    return validate.check_net(key, node["_target_"], net)
 
 
 def on_device(net: nn.Module, spec: DataSpec, device: torch.device) -> nn.Module:
@@ -207,6 +208,8 @@ def make_optimizer(config: Config, key: str, net: nn.Module, every: int = 1) -> 
     """
     key, node = (key, config[key]) if config.get(key) else ("optimizer", config["optimizer"])
     if every > 1:
+        if "lr" not in node:
+            raise ValueError(f"{key}.lr: must be given, since a lazy penalty changes it.")
         lr, betas = lazy_rates(node["lr"], node.get("betas"), every)
         node = node | {"lr": lr} | ({"betas": list(betas)} if betas else {})
     optimizer: Optimizer = make(key, node, params=[p for p in net.parameters() if p.requires_grad])

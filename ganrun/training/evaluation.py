@@ -14,7 +14,7 @@ from ganrun.diagnosis.remedy import Setup
 from ganrun.figures.grid import grid
 from ganrun.protocols import DFunction, MetricKey
 from ganrun.training.run import Run
-from ganrun.training.sampling import d_logits, draw, labels_like
+from ganrun.training.sampling import check_memory, d_logits, draw, labels_like
 
 
 class Evaluation:
@@ -43,6 +43,7 @@ class Evaluation:
 
     def _draw(self, num: int) -> tuple[Tensor, Tensor | None]:
         run = self.run
+        check_memory(num, run.dataset.spec.shape)
         y = labels_like(run.dataset.train, num, self.seed) if run.condition.uses_labels else None
         return draw(self.G, run.latent, num, run.device, self.seed, y), y
 

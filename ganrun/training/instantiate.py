@@ -23,10 +23,7 @@ def make(key: str, node: Config, **facts: Any) -> Any:
 
     Raises ValueError, with `key` in the message, if the target cannot be imported or its arguments do not fit.
     """
-    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
-        remedy = f" Choose an option of its group, or remove it by '~{key}'." if key.startswith(OPTIONAL) else ""
-        raise ValueError(f"{key}: has no _target_, the class or function to use.{remedy}")
-    target = find_target(key, node["_target_"])
+    target = target_of(key, node)
     given = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
     check_arguments(key, target, given)
     parameters = inspect.signature(target).parameters
@@ -101,7 +98,15 @@ def completed(key: str, component: object, interface: type[T]) -> T:
 
 def needs(key: str, node: Config, fact: str) -> bool:
     """Whether the signature of the node's target has a parameter `fact`."""
-    return fact in inspect.signature(find_target(key, node["_target_"])).parameters
+    return fact in inspect.signature(target_of(key, node)).parameters
+
+
+def target_of(key: str, node: Config) -> Callable[..., Any]:
+    """What the node describes. Raises ValueError if it has no target, or one that cannot be imported."""
+    if not isinstance(node, dict) or not isinstance(node.get("_target_"), str):
+        remedy = f" Choose an option of its group, or remove it by '~{key}'." if key.startswith(OPTIONAL) else ""
+        raise ValueError(f"{key}: has no _target_, the class or function to use.{remedy}")
+    return find_target(key, node["_target_"])
 
 
 def with_key(key: str, given: Config, message: str) -> str:

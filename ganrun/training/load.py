@@ -16,7 +16,7 @@ from ganrun.records.run_dir import RunDir
 from ganrun.training.build import build, make_condition, make_discriminator, make_generator, make_latent
 from ganrun.training.run import Run, check_same_data, load_part
 from ganrun.training.runtime import choose_device
-from ganrun.training.sampling import draw
+from ganrun.training.sampling import check_memory, draw
 from ganrun.trusted import add_run
 
 Labels = Sequence[int | str] | int | str | None
@@ -85,6 +85,7 @@ class LoadedRun:
         """
         if num < 1:
             raise ValueError(f"num={num}: must be at least 1.")
+        check_memory(num, self.spec.shape)
         G = self.G_ema if ema and self.G_ema is not None else self.G
         return draw(G, self.latent, num, self.device, seed, self.classes(num, labels))
 

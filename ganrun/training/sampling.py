@@ -1,6 +1,8 @@
 """Samples of a generator and logits of a discriminator, without changes to their state."""
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -52,6 +54,18 @@ def draw(G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int
     """
     with seeded(device, seed, "samples"):
         return generate(G, latent(num, device), y)
+
+
+def check_memory(num: int, shape: Sequence[int]) -> None:
+    """Raise ValueError if `num` samples of this shape are larger than the memory of the machine."""
+    if "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    needed, memory = 4 * num * math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise ValueError(
+            f"num={num}: these samples take {needed / 1e9:,.0f} GB, but the machine has {memory / 1e9:,.0f} GB; "
+            "draw fewer at a time, with different seeds."
+        )
 
 
 def d_logits(D: nn.Module, x: Tensor, device: torch.device, y: Tensor | None = None) -> Tensor:

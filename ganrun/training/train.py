@@ -16,6 +16,7 @@ from ganrun import __version__
 from ganrun.config import Config, slug
 from ganrun.console import logging_to_file
 from ganrun.diagnosis.diagnosis import Diagnosis
+from ganrun.process import exit_as_error
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
 from ganrun.training.best import choose_best
@@ -120,8 +121,8 @@ def _train(
         interrupts.signal = signal.SIGINT
     except Diverged as found:
         ending, error = "diverged", found
-    except Exception as found:
-        ending, error = "failed", found
+    except BaseException as found:
+        ending, error = "failed", exit_as_error(found) if isinstance(found, SystemExit) else found
         log.debug("traceback", exc_info=True)
     result = make_result(run, status, ending, error)
     try:
