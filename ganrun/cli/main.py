@@ -20,6 +20,7 @@ from ganrun.cli.compose import add_user_folders, compose, config_dirs, groups_an
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.help import help_text, overview
 from ganrun.cli.overrides import SWEEP_DIR, is_override, parse, quote_path, single_choices, sweep_dir, unquote_path
+from ganrun.cli.recipes import report_replaced
 from ganrun.cli.settings import path_keys
 from ganrun.cli.validate import validate
 from ganrun.config import CONF, slug
@@ -115,6 +116,8 @@ class CommandLine:
                 log.info("job %d: %s", len(self.codes), name)
                 if self.verb == "train":
                     config["run_dir"] = str(Path(HydraConfig.get().sweep.dir) / slug(name))
+            if self.verb == "train":
+                report_replaced(choices, HydraConfig.get().overrides.task)
             command = load(self.verb)
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
             typed = [unquote_path(override, self.paths) for override in HydraConfig.get().overrides.task]

@@ -19,7 +19,7 @@ from ganrun.diagnosis.diagnosis import Diagnosis
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
 from ganrun.training.best import choose_best
-from ganrun.training.build import build
+from ganrun.training.build import build, has_automatic_norm, per_sample_penalties, with_norm
 from ganrun.training.init_from import init_from
 from ganrun.training.interrupts import Interrupts
 from ganrun.training.load import LoadedRun, load
@@ -56,14 +56,18 @@ def train(
     An existing run is resumed. overrides: the settings that were typed, to save them. options: of config["train"], if
     the caller has them already. Raises ValueError, before anything is written, for a config that cannot work.
     """
-    given = config["run_dir"]
-    with RunDir(Path(given)) if given else new_run_dir(Path("outputs"), slug(name)) as run_dir:
-        config = {**config, "run_dir": str(run_dir.path)}
+    path = config["run_dir"]
+    with RunDir(Path(path)) if path else new_run_dir(Path("outputs"), slug(name)) as run_dir:
+        automatic = has_automatic_norm(config)
+        config = with_norm({**config, "run_dir": str(run_dir.path)})
         check_compatible(run_dir, config)
         result = run_dir.result()
         if result and result["status"] == "finished":
             return Outcome(run_dir, None, result)
         run = build(config, options)
+        if automatic and (penalties := per_sample_penalties(config)):
+            names = ",".join(penalties)
+            log.info("norm       none in D (arch.discriminator.norm), since penalty=%s excludes batch norm", names)
         state, status = checkpoint.load_newest(run_dir.checkpoints), Status()
         if state:
             check_same_data(run, run_dir.path, state)

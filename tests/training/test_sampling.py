@@ -180,7 +180,13 @@ EVALUATIONS = {
 }
 each_evaluation = pytest.mark.parametrize("evaluate", EVALUATIONS.values(), ids=EVALUATIONS.keys())
 FEW = ["metric=theory", "metric.theory.num=500", "train.batch_size=40"]
-ON_IMAGES = ["data=digits", "arch.discriminator.width=2", "arch.generator.width=2", "metric=none", "train.batch_size=40"]
+ON_IMAGES = [
+    "data=digits",
+    "arch.discriminator.width=2",
+    "arch.generator.width=2",
+    "metric=none",
+    "train.batch_size=40",
+]
 
 
 @pytest.mark.slow
