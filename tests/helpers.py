@@ -34,6 +34,7 @@ from torch.utils._pytree import tree_leaves
 from ganrun.__main__ import main as program
 from ganrun.cli.compose import compose, plain
 from ganrun.cli.main import main
+from ganrun.config import Config
 from ganrun.data.dataset import Dataset
 from ganrun.penalty.gradient import R1, R2, Dragan, GradientPenalty, ZeroCentered
 from ganrun.records import checkpoint
@@ -313,6 +314,35 @@ def without_test(data: Dataset) -> Dataset:
     found = copy.copy(data)
     object.__setattr__(found, "test", None)
     return found
+
+
+# Functions that write a small copy of a data set that is read from files, by its `_target_`.
+MINIATURES: dict[str, Callable[[Path], Any]] = {
+    "ganrun.data.published.mnist": write_mnist,
+    "ganrun.data.published.cifar10": write_cifar10,
+    "ganrun.data.faces.fer2013": write_fer2013,
+    "ganrun.data.olivetti.olivetti": write_olivetti,
+    "ganrun.data.tfd.tfd": write_tfd,
+    "ganrun.data.folder.folder": write_folder,
+}
+MANY, FEW = 1000, 200  # hidden layers of more than MANY units get FEW
+
+
+def in_miniature(config: Config, root: Path) -> Config:
+    """The config with small data, which need no download, and without layers of thousands of units, which need GBs."""
+    data = config["data"]
+    if data["_target_"] in MINIATURES:
+        folder = root / data["_target_"]
+        if not folder.exists():
+            MINIATURES[data["_target_"]](folder)
+        data |= {"root": str(folder), "download": False, "verify": False}
+        data |= {"num_valid": 10} if "num_valid" in data else {}
+    for net in config["arch"].values():
+        if isinstance(net, dict) and "hidden" in net:
+            kept = net["hidden"][-1:] if "deconvolution" in net else []  # which determines its number of units
+            narrow = [FEW if units > MANY else units for units in net["hidden"]]
+            net["hidden"] = [*narrow[: len(narrow) - len(kept)], *kept]
+    return config
 
 
 # Networks with known outputs, and batches for them

@@ -35,6 +35,7 @@ from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.flags import flags_first
 from ganrun.cli.help import help_text, overview
 from ganrun.cli.overrides import SWEEP_DIR, TIDY, chooses, directory, parse, quote_path, unquote_path
+from ganrun.cli.recipes import report_replaced
 from ganrun.cli.settings import comments_of, path_keys, with_comments
 from ganrun.cli.sweep import Sweep
 from ganrun.cli.validate import validate
@@ -185,6 +186,8 @@ class CommandLine:
                 log.info("job %d: %s", HydraConfig.get().job.num, name)
                 if self.verb == "train":
                     config["run_dir"] = str(self.sweep.run_dir(name))
+            if self.verb == "train":
+                report_replaced(choices, HydraConfig.get().overrides.task)
             command = load(self.verb)
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
             typed = [unquote_path(override, self.paths) for override in HydraConfig.get().overrides.task]

@@ -46,6 +46,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     options: those of config["train"], if the caller has them already.
     """
     options = options or TrainOptions.of(config["train"])
+    config = with_norm(config)
     device, seed = choose_device(options.device), config["seed"]
     dataset = load_data(config)
     prepare_process(options.threads, dataset.spec)
@@ -189,6 +190,25 @@ def make_penalties(config: Config, D: nn.Module, device: torch.device) -> dict[s
         if isinstance(penalty, nn.Module):
             penalty.to(device)
     return penalties
+
+
+def with_norm(config: Config) -> Config:
+    """The config with arch.discriminator.norm=auto replaced: none if a penalty takes gradients of D, else batch."""
+    if not has_automatic_norm(config):
+        return config
+    norm = "none" if per_sample_penalties(config) else "batch"
+    return {**config, "arch": {**config["arch"], "discriminator": {**config["arch"]["discriminator"], "norm": norm}}}
+
+
+def has_automatic_norm(config: Config) -> bool:
+    D = config["arch"].get("discriminator")
+    return isinstance(D, dict) and D.get("norm") == "auto"
+
+
+def per_sample_penalties(config: Config) -> list[str]:
+    """The names of the penalties that are not defined for a D with batch normalization."""
+    penalties = make_several("penalty", config, Penalty)
+    return [name for name, p in penalties.items() if p.bounds_gradient or p.needs_independent_samples]
 
 
 def make_augmentation(config: Config, spec: DataSpec, device: torch.device) -> Augmentation:

@@ -20,7 +20,7 @@ from ganrun.process import exit_as_error
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
 from ganrun.training.best import choose_best
-from ganrun.training.build import build
+from ganrun.training.build import build, has_automatic_norm, per_sample_penalties, with_norm
 from ganrun.training.changes import check_last_step, has_finished, warn_of_changes
 from ganrun.training.init_from import init_from
 from ganrun.training.interrupts import Interrupts
@@ -63,9 +63,10 @@ def train(
     the caller has them already. changes: settings in which an existing run may differ. Raises ValueError, before
     anything is written, for a config that cannot work.
     """
-    given = config["run_dir"]
-    with RunDir(Path(given)) if given else new_run_dir(Path("outputs"), slug(name)) as run_dir:
-        config = {**config, "run_dir": str(run_dir.path)}
+    path = config["run_dir"]
+    with RunDir(Path(path)) if path else new_run_dir(Path("outputs"), slug(name)) as run_dir:
+        automatic = has_automatic_norm(config)
+        config = with_norm({**config, "run_dir": str(run_dir.path)})
         check_compatible(run_dir, config, changes)
         result = run_dir.result()
         if result and has_finished(result, config, changes):
@@ -74,6 +75,9 @@ def train(
         if state:
             check_last_step(config, state, changes)
         run = build(config, options)
+        if automatic and (penalties := per_sample_penalties(config)):
+            names = ",".join(penalties)
+            log.info("norm       none in D (arch.discriminator.norm), since penalty=%s excludes batch norm", names)
         status.best = choose_best(run)
         if state:
             check_same_data(run, run_dir.path, state)
