@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import sys
 import tempfile
@@ -182,6 +183,27 @@ def before_renaming(name: str, action: Callable[[], None]) -> None:
 
 
 # Recorded files
+
+
+def limit_file_size(size: int) -> None:
+    """Let every write past `size` bytes of a file fail, almost as on a full disk: the error has another text.
+
+    Python then caches no modules that it imports, because these files would be truncated, too, and break later imports.
+    """
+    sys.dont_write_bytecode = True
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@contextmanager
+def full_disk(size: int = 300) -> Iterator[None]:
+    """`limit_file_size` for the body."""
+    limits, dont_write = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    limit_file_size(size)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sys.dont_write_bytecode = dont_write
 
 
 def result_of(run_dir: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def validate(verb: str, config: Config) -> TrainOptions | None:
     if (config.get("seed") or 0) < 0:
         raise ValueError(f"seed={config['seed']}: must be at least 0.")
     check_kind("run_dir", config, str | None if verb == "train" else str)
-    for key in sorted(known - config.keys() - nullable_keys(verb)):
+    for key in sorted(known - config.keys() - nullable_keys(verb) - {"trust"}):
         raise ValueError(is_missing(key))
     for key in known & {*SECTIONS}:
         if not isinstance(config[key], dict):

@@ -1,5 +1,6 @@
 """Checkpoints: written atomically, verified when read, and loadable with weights_only=True."""
 
+import glob
 import io
 import logging
 import os
@@ -78,6 +79,8 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     The file is new and has a random name, so that no link is followed. A link at `path` is replaced. An OSError, as
     of a full disk, names `path`.
     """
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):  # by a process that was killed
+        left.unlink(missing_ok=True)
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
     with errors_name(path):
         create(unfinished)

@@ -16,7 +16,8 @@ from ganrun.protocols import MetricKey
 log = logging.getLogger("ganrun")
 
 NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")  # in every config
-SCALARS = {"seed": int, "run_dir": str | None, "init_from": str | None}  # all other keys of a config are sections
+# All other keys of a config are sections. `trust` has no effect in a stored config.
+SCALARS = {"seed": int, "run_dir": str | None, "init_from": str | None, "trust": list[str]}
 RESULT = {
     "status": Literal["finished", "interrupted", "diverged", "failed"],
     "steps": int,

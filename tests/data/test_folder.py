@@ -2,14 +2,11 @@
 
 import logging
 import os
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import result_of, write_folder
+from helpers import full_disk, result_of, write_folder
 from PIL import Image, TiffImagePlugin
 
 from ganrun.data.dataset import Dataset
@@ -147,17 +144,6 @@ def test_tiff_of_unknown_range_is_skipped_with_its_range(value: float, tmp_path:
 # ---- the cache
 
 
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """Let every write past `size` bytes of a file fail, as on a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize(
     ("most", "size", "file"), [(100, 8, "digests-"), (1500, 8, "images.bin"), (100, 1, "index.json")]
 )
@@ -168,7 +154,7 @@ def test_full_disk_names_the_file_and_leaves_no_part_of_it(most: int, size: int,
         images_in(tmp_path / "d", size=9)  # writes the digests
     before = {*cache.glob("folder-*")}
     sentence = rf"^data.cache=.*: cannot write .*{file}.* \(File too large\); free some space, or name another folder"
-    with files_of_at_most(most), pytest.raises(ValueError, match=sentence):
+    with full_disk(most), pytest.raises(ValueError, match=sentence):
         images_in(tmp_path / "d", size=size)
     assert {*cache.glob("folder-*")} == before
     assert not list(cache.glob("partial-*"))

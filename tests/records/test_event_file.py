@@ -24,7 +24,7 @@ def events(tmp_path: Path) -> Path:
 
 def rewound(path: Path) -> list[int]:
     """The steps that are left when a run resumes at step 4."""
-    dashboard.rewind(path.parent, 4, drop_metrics=False)
+    dashboard.rewind(path.parent, 4)
     return [step for step, _ in curves(path.parent).get("a", [])]
 
 

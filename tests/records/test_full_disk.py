@@ -1,14 +1,12 @@
 """Outputs are written whole or not at all, and an error names the file."""
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import run_of, train_in
+from helpers import full_disk, run_of, train_in
 from matplotlib.figure import Figure
 
 from ganrun.commands.sample import save_folder, save_npz
@@ -30,17 +28,6 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "a.pdf": partial(save_still, Figure()),
     "a.gif": lambda path: save_gif([NOISE, NOISE], path, 5),
 }
-
-
-@contextmanager
-def full_disk(size: int = 300) -> Iterator[None]:
-    """Let no file become longer than `size`. The error is that of a full disk, but for its text."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def content(folder: Path) -> dict[Path, bytes]:

@@ -1,7 +1,6 @@
 """An interrupted run resumes bit for bit, however it was interrupted."""
 
 import os
-import resource
 import signal
 import sys
 from functools import partial
@@ -15,6 +14,7 @@ from helpers import (
     end_of,
     kill_at,
     kill_before_renaming,
+    limit_file_size,
     logged,
     recorded,
     result_of,
@@ -248,7 +248,6 @@ def test_folder_that_is_not_a_run_is_refused_and_unchanged(here, tmp_path: Path)
 @pytest.mark.parametrize("name", ["slurm-7.out", "slurm-7.err", "tee.log"])
 def test_output_of_the_job_in_its_directory_is_not_a_file_of_another_program(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("x")
-    (tmp_path / "config.yaml.partial").write_text("x")
     check_compatible(RunDir(tmp_path), {})
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match="contains files, but no run"):
@@ -355,7 +354,7 @@ def test_full_disk_is_reported_in_one_sentence_and_loses_nothing(here, tmp_path:
     line = ["train.steps=30", "train.log_every=5", "train.checkpoint_every=10", "train.sample_every=0"]
     assert here(*line, "run_dir=whole")[0] == 0
     limit = (tmp_path / "whole" / "checkpoints" / "step_00000030.pt").stat().st_size // 2
-    ended = end_of([*line, "run_dir=r"], tmp_path, partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)))
+    ended = end_of([*line, "run_dir=r"], tmp_path, partial(limit_file_size, limit))
     assert ended.code == 1
     assert "File too large" in ended.err
     assert len(ended.err.strip().splitlines()) == 1
