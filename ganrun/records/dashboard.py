@@ -82,7 +82,9 @@ def rewind(folder: Path, step: int, drop_metrics: bool) -> None:
 
 def _is_from_evaluation(tag: str) -> bool:
     """Whether the tag is that of a metric, of a metric's picture, or of the diagnosis."""
-    return tag.startswith(("metric/", "diagnosis")) or (tag.startswith("samples/") and tag != "samples/fixed_z")
+    return tag.startswith(("metric/", "metric_raw/", "diagnosis")) or (
+        tag.startswith("samples/") and tag != "samples/fixed_z"
+    )
 
 
 def insert(folder: Path, step: int, write: Callable[[Dashboard], None]) -> None:

@@ -36,13 +36,14 @@ class Status:
     """The progress of a run, updated during training.
 
     step: completed steps, negative while D is pre-trained. seconds: the time they took. best: for train.keep_best.
-    metrics, diagnosis: at the end of the run.
+    metrics, diagnosis: at the end of the run. metrics_raw: those of G itself, if `metrics` are of G_ema.
     """
 
     step: int = 0
     seconds: float = 0.0
     best: Best | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    metrics_raw: dict[str, float] = field(default_factory=dict)
     diagnosis: Diagnosis | None = None
 
     def is_last(self, run: Run) -> bool:
@@ -189,15 +190,20 @@ class Loop:
             self.last_evaluation = Evaluation(self.run)
             self.status.metrics = self.last_evaluation.metrics()
             self.keep_best(self.status.metrics)
-        self.log_metrics(self.last_evaluation, self.status.metrics)
+        if self.run.G_ema is not None:
+            self.status.metrics_raw = Evaluation(self.run, ema=False).metrics()
+        self.log_metrics(self.last_evaluation, self.status.metrics, self.status.metrics_raw)
         self.board.hparams(self.config, self.status.metrics)
         self.diagnose()
 
-    def log_metrics(self, evaluation: Evaluation, metrics: dict[str, float]) -> None:
+    def log_metrics(
+        self, evaluation: Evaluation, metrics: dict[str, float], raw: dict[str, float] | None = None
+    ) -> None:
         if metrics:
             tagged = {f"metric/{key}": value for key, value in metrics.items()}
             for name, image in evaluation.galleries().items():
                 self.add_picture(image, f"{name}_step_{self.status.step:08d}", f"samples/{name}")
+            tagged |= {f"metric_raw/{key}": value for key, value in (raw or {}).items()}
             self.run_dir.log_row({"step": self.status.step, **tagged})
             self.board.scalars(tagged, self.status.step)
 
