@@ -10,12 +10,14 @@ from ganrun.console import logging_to_file
 from ganrun.protocols import MetricKey
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
+from ganrun.training.ema import share_of_start
 from ganrun.training.options import TrainOptions
 from ganrun.training.run import Run
 from ganrun.training.train import Outcome, train
 
 log = logging.getLogger("ganrun")
 
+UNSETTLED = 0.1  # weight of the start in a plain average, from which on G_ema has not settled
 FINISHED, FAILED, DIVERGED = 0, 1, 3  # exit codes; interrupted by signal N: 128 + N
 
 
@@ -48,7 +50,8 @@ def print_outcome(outcome: Outcome) -> None:
     again = f"ganrun resume run_dir={shlex.quote(str(run_dir.path))}"
     if outcome.status == "finished":
         log.info("finished: %s in %.1f s", steps, result["wall_time"])
-        print_metrics(result["metrics"], run_dir.metric_keys())
+        print_metrics(result["metrics"], run_dir.metric_keys(), result.get("metrics_raw", {}))
+        print_unsettled(outcome.run.options if outcome.run else None, result["steps"])
         print_best(result)
         print_paths(run_dir)
         if outcome.run:
@@ -69,8 +72,13 @@ def print_outcome(outcome: Outcome) -> None:
         log.info(line)
 
 
-def print_metrics(metrics: Mapping[str, float], keys: Mapping[str, MetricKey]) -> None:
-    """Print a line for each metric, followed by the values that belong to it, and the value of the data."""
+def print_metrics(
+    metrics: Mapping[str, float], keys: Mapping[str, MetricKey], raw: Mapping[str, float] | None = None
+) -> None:
+    """Print a line for each metric, followed by the values that belong to it, and the value of the data.
+
+    raw: the metrics of G itself, if `metrics` are those of G_ema.
+    """
     owners = {key: keys[key].about for key in metrics if key in keys}
     true_keys = {keys[key].true for key in metrics if key in keys}
     for key, value in metrics.items():
@@ -78,6 +86,8 @@ def print_metrics(metrics: Mapping[str, float], keys: Mapping[str, MetricKey]) -
         related = {other.removeprefix(f"{key}_"): metrics[other] for other, owner in owners.items() if owner == key}
         if known.true in metrics:
             related["true"] = metrics[known.true]
+        if raw and key in raw and key not in true_keys:
+            related["without EMA"] = raw[key]
         text = ", ".join(f"{name}: {formatted(number)}" for name, number in related.items())
         belongs = known.about in metrics or key in true_keys
         if related or not belongs:
@@ -91,6 +101,20 @@ def formatted(value: float) -> str:
     ('10,000', '2057', '0.1668')
     """
     return f"{value:,.0f}" if value >= 10000 and value == round(value) else f"{value:.4g}"
+
+
+def print_unsettled(options: TrainOptions | None, steps: int) -> None:
+    """Print a warning if G_ema averages over so many steps that it cannot have settled."""
+    if options is None or not options.ema:
+        return
+    start = share_of_start(steps, options.ema, options.ema_rampup)
+    if start < UNSETTLED:
+        return
+    if options.ema_debias:
+        what = f"G_ema averages G over most of the {steps:,} steps, and so lags behind it"
+    else:
+        what = f"after {steps:,} steps, {start:.0%} of G_ema are still the initial weights of G"
+    log.info("warning    train.ema=%g: %s; train.ema_rampup=0.05 makes the average shorter.", options.ema, what)
 
 
 def print_caveats(run: Run) -> None:

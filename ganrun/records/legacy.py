@@ -48,6 +48,8 @@ def _with_defaults(config: Config) -> Config:
     defaults = yaml.safe_load((CONF / "train.yaml").read_text())
     sections = [key for key in ("train", "data") if isinstance(config.get(key), dict)]
     whole = {key: defaults[key] for key in ("init_from", "init")}
+    if config["train"].get("ema"):
+        defaults["train"]["ema_debias"] = False
     return (
         config
         | {key: {**defaults[key], **config[key]} for key in sections}

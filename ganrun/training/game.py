@@ -81,8 +81,9 @@ class Game:
         self.lazy_terms: dict[str, Tensor] = {}  # the last values of lazy penalties, to log between their updates
         y = run.dataset.train.y if run.condition.uses_labels else None
         self.labels = None if y is None else y.to(run.device)  # (N,)
-        ema, rampup = run.options.ema, run.options.ema_rampup
-        self.ema = None if run.G_ema is None else EMA(run.G_ema, run.G, ema, rampup)
+        options = run.options
+        average = (options.ema, options.ema_rampup, options.ema_debias)
+        self.ema = None if run.G_ema is None else EMA(run.G_ema, run.G, *average)
 
     def step(self, step: int) -> tuple[DUpdate, GUpdate]:
         """Step number `step`, from 0: n_critic updates of D, then n_gen of G. Returns each player's last update."""

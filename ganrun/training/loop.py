@@ -36,13 +36,15 @@ class Status:
     """The progress of a run, updated during training.
 
     step: completed steps, negative while D is pre-trained. seconds: the time they took. best: for train.keep_best.
-    metrics, diagnosis: at the end of the run. extended: whether the run had its last step here before it was resumed.
+    metrics, diagnosis: at the end of the run. metrics_raw: those of G itself, if `metrics` are of G_ema.
+    extended: whether the run had its last step here before it was resumed.
     """
 
     step: int = 0
     seconds: float = 0.0
     best: Best | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    metrics_raw: dict[str, float] = field(default_factory=dict)
     diagnosis: Diagnosis | None = None
     extended: bool = False
 
@@ -106,8 +108,10 @@ def was_last(state: dict[str, Any]) -> bool:
 def evaluation_tags(run: Run, run_dir: RunDir, step: int) -> set[str]:
     """The tags of what the run itself, not `ganrun evaluate`, logs at `step` when it evaluates its samples."""
     own = {key for row in run_dir.rows() if row["step"] == step and "evaluated" not in row for key in row}
-    declared = {f"metric/{key}" for key in metric_keys(run)} | {f"samples/{name}" for name in run.metrics}
-    return {key for key in own if key.startswith("metric/")} | declared | {"diagnosis/text_summary"}
+    groups = ("metric/",) if run.G_ema is None else ("metric/", "metric_raw/")
+    declared = {f"{group}{key}" for group in groups for key in metric_keys(run)}
+    declared |= {f"samples/{name}" for name in run.metrics}
+    return {key for key in own if key.startswith(groups)} | declared | {"diagnosis/text_summary"}
 
 
 class Loop:
@@ -209,15 +213,20 @@ class Loop:
             self.last_evaluation = Evaluation(self.run)
             self.status.metrics = self.last_evaluation.metrics()
             self.keep_best(self.status.metrics)
-        self.log_metrics(self.last_evaluation, self.status.metrics)
+        if self.run.G_ema is not None:
+            self.status.metrics_raw = Evaluation(self.run, ema=False).metrics()
+        self.log_metrics(self.last_evaluation, self.status.metrics, self.status.metrics_raw)
         self.board.hparams(self.config, self.status.metrics)
         self.diagnose()
 
-    def log_metrics(self, evaluation: Evaluation, metrics: dict[str, float]) -> None:
+    def log_metrics(
+        self, evaluation: Evaluation, metrics: dict[str, float], raw: dict[str, float] | None = None
+    ) -> None:
         if metrics:
             tagged = {f"metric/{key}": value for key, value in metrics.items()}
             for name, image in evaluation.galleries().items():
                 self.add_picture(image, f"{name}_step_{self.status.step:08d}", f"samples/{name}")
+            tagged |= {f"metric_raw/{key}": value for key, value in (raw or {}).items()}
             self.run_dir.log_row({"step": self.status.step, **tagged})
             self.board.scalars(tagged, self.status.step)
 

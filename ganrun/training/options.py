@@ -40,6 +40,7 @@ class TrainOptions:
     instance_noise_until: int
     ema: float
     ema_rampup: float
+    ema_debias: bool
     device: str
     precision: Literal["fp32", "bf16"]
     threads: int

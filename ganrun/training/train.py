@@ -65,6 +65,8 @@ def train(
     """
     path = config["run_dir"]
     with RunDir(Path(path)) if path else new_run_dir(Path("outputs"), slug(name)) as run_dir:
+        if run_dir.is_run and not run_dir.config()["train"]["ema_debias"]:  # the default of earlier versions
+            config, options = {**config, "train": {**config["train"], "ema_debias": False}}, None
         automatic = has_automatic_norm(config)
         config = with_norm({**config, "run_dir": str(run_dir.path)})
         check_compatible(run_dir, config, changes)
@@ -147,6 +149,7 @@ def make_result(run: Run, status: Status, ending: Ending, error: BaseException |
         "nimg": run.num_images(status.step),
         "wall_time": round(status.seconds, 3),
         "metrics": status.metrics if ending == "finished" else {},
+        **({"metrics_raw": status.metrics_raw} if ending == "finished" and status.metrics_raw else {}),
         "best": {"key": best.key, "value": best.value, "step": best.step} if best else None,
         "stopped_early": ending == "finished" and status.step < run.options.steps,
         "diagnosis": status.diagnosis.as_json() if status.diagnosis else None,
