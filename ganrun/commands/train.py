@@ -7,10 +7,12 @@ from typing import Any
 
 from ganrun.config import Config
 from ganrun.console import logging_to_file
+from ganrun.diagnosis.remedy import command, remedy
 from ganrun.protocols import MetricKey
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
 from ganrun.training.ema import share_of_start
+from ganrun.training.evaluation import setup_of
 from ganrun.training.options import TrainOptions
 from ganrun.training.run import Run
 from ganrun.training.train import Outcome, train
@@ -59,10 +61,10 @@ def print_outcome(outcome: Outcome) -> None:
     elif outcome.status == "interrupted":
         log.info("interrupted after %s; %s; continue with `%s`.", steps, last, again)
     elif outcome.status == "diverged":
-        log.error(
-            "diverged: %s %s. A smaller learning rate may help, as in optimizer.lr=0.00005.",
-            result["error"], last[0].upper() + last[1:],
-        )  # fmt: skip
+        log.error("diverged: %s %s.", result["error"], last[0].upper() + last[1:])
+        if outcome.run and not outcome.diagnosis:  # which has the same remedy
+            changes = remedy("divergence", setup_of(outcome.run, run_dir.config()))
+            log.info("try        %s", command(run_dir.overrides(), changes))
     else:
         log.error(
             "failed after %s: %s; %s; the traceback is in %s; continue with `%s`.",

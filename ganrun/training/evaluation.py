@@ -76,8 +76,7 @@ class Evaluation:
             samples, run.dataset, rows, self.seed, run.options.batch_size, run.options.label_noise, diverged,
             self._slope(samples, y) if samples.isfinite().all() else None,
         )  # fmt: skip
-        setup = Setup(config, run.loss, list(run.penalties.values()), run.dataset.spec.is_image)
-        return diagnose(measurements, setup, overrides)
+        return diagnose(measurements, setup_of(run, config), overrides)
 
     def _slope(self, samples: Tensor, y: Tensor | None) -> float | None:
         """The relative slope of G's loss at D's logits for `samples`, with D's logits for as many real examples."""
@@ -92,6 +91,10 @@ class Evaluation:
 
     def _d_logits(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return d_logits(self.run.D, x, self.run.device, self.run.options.batch_size, y)
+
+
+def setup_of(run: Run, config: Config) -> Setup:
+    return Setup(config, run.loss, list(run.penalties.values()), run.dataset.spec.is_image)
 
 
 def metric_keys(run: Run) -> dict[str, MetricKey]:
