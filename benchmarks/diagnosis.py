@@ -33,7 +33,9 @@ from ganrun.training.evaluation import Evaluation
 from ganrun.training.run import Run
 from ganrun.training.sampling import draw, labels_like
 from ganrun.training.train import train
+from ganrun.trusted import trust
 
+trust("diagnosis")  # this file
 OUT = Path(__file__).with_suffix(".json")
 RUNS = Path("outputs/diagnosis")
 SEEDS = (0, 2)

@@ -17,7 +17,9 @@ from torch.nn.functional import softplus
 
 from ganrun.arch.goodfellow2014 import Discriminator, Generator
 from ganrun.data.dataset import Dataset, DataSpec
+from ganrun.trusted import trust
 
+trust("goodfellow2014")  # this file
 OUT = Path(__file__).with_suffix(".json")
 SPEC = DataSpec((1, 28, 28), (0.0, 1.0), std=0.3)
 BATCH = 100

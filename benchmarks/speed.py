@@ -31,6 +31,7 @@ from ganrun.training.game import Game
 from ganrun.training.loop import Status, train_loop
 from ganrun.training.randomness import reseed
 
+ganrun.trust("speed")  # this file
 OUT = Path(__file__).with_suffix(".json")
 SPEC = DataSpec((3, 32, 32), (-1.0, 1.0), std=0.5)
 DIGITS = DataSpec((1, 28, 28), (-1.0, 1.0), std=0.6)

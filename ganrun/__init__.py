@@ -16,15 +16,17 @@ if TYPE_CHECKING:
     from ganrun.training.build import build
     from ganrun.training.load import LoadedRun, load
     from ganrun.training.train import train_and_load as train
+    from ganrun.trusted import trust
 
 __version__ = "0.1.0"
-__all__ = ["LoadedRun", "__version__", "build", "compose", "load", "train"]
+__all__ = ["LoadedRun", "__version__", "build", "compose", "load", "train", "trust"]
 
 _EXPORTS = {
     "compose": ("ganrun.cli.api", "compose"),
     "build": ("ganrun.training.build", "build"),
     "train": ("ganrun.training.train", "train_and_load"),
     "load": ("ganrun.training.load", "load"),
+    "trust": ("ganrun.trusted", "trust"),
     "LoadedRun": ("ganrun.training.load", "LoadedRun"),
 }
 

@@ -73,6 +73,16 @@ def describe(annotation: Any) -> str:
     return NAMES.get(annotation, str(annotation))
 
 
+def must_be(value: Any, annotation: Any) -> str:
+    """The end of a message on a value that does not fit.
+
+    >>> must_be(1e3, int)
+    'must be a whole number; write 1000.'
+    """
+    is_whole = isinstance(value, float) and value.is_integer() and fits(int(value), annotation)
+    return f"must be {describe(annotation)}{f'; write {int(value)}' if is_whole else ''}."
+
+
 def as_typed(value: Any) -> str:
     """A value as typed on the command line: null, true, 3."""
     words = {None: "null", True: "true", False: "false"}
@@ -108,7 +118,7 @@ def check_arguments(key: str, target: Callable[..., Any], given: Mapping[str, An
             full = f"{key}.{name}".lstrip(".")
             raise ValueError(f"{full}={value}: no such setting{did_you_mean(full, known)}")
         if not fits(value, annotations.get(name, Any)):
-            raise ValueError(f"{key}.{name}={as_typed(value)}: must be {describe(annotations[name])}.".lstrip("."))
+            raise ValueError(f"{key}.{name}={as_typed(value)}: {must_be(value, annotations[name])}".lstrip("."))
 
 
 def _annotations(target: Callable[..., Any]) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Condition(protocols.Condition):
         if not spec.num_classes:
             raise ValueError(
                 "condition: these data have no labels; use data with labels, such as data=digits, mnist, cifar10, "
-                "fer2013, or a folder with one sub-folder per class, or condition=none."
+                "fer2013, a folder with one sub-folder per class, or DataSpec(classes=...), or condition=none."
             )
 
     def label_dims(self, spec: DataSpec) -> tuple[int, int]:

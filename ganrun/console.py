@@ -2,14 +2,20 @@
 
 import contextlib
 import logging
+import re
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from logging.handlers import MemoryHandler
 from pathlib import Path
+from typing import TextIO
 
 from tqdm import tqdm
+
+from ganrun.files import opened_to_append
+from ganrun.process import UNREAD, discard
 
 log = logging.getLogger("ganrun")
 
@@ -22,7 +28,8 @@ class Progress:
     def __init__(self, start: int, steps: int) -> None:
         self.steps, self.at, self.time = steps, start, time.perf_counter()
         self.printed = -float("inf")
-        self.bar = tqdm(total=steps, initial=start, unit="step", disable=None, dynamic_ncols=True)
+        disable = None if sys.stderr else True  # None: unless it is a terminal
+        self.bar = tqdm(total=steps, initial=start, unit="step", disable=disable, dynamic_ncols=True)
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Show the losses and the rate at `step`."""
@@ -52,16 +59,66 @@ def eta(seconds: float) -> str:
     return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d}:{int(seconds % 60):02d}"
 
 
+CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    """`text` with escapes for control characters, which could erase or color lines on a terminal, or reorder them.
+
+    Newlines and tabs are kept. So are lone surrogates, bytes in file names that are not UTF-8.
+
+    >>> print(visible("run\\x1b[2J"))
+    run\\x1b[2J
+    """
+    return CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def print_traceback() -> None:
+    """Print the traceback of the current exception, on standard error."""
+    print(visible(traceback.format_exc()), end="", file=sys.stderr)
+
+
+class Visible(logging.Formatter):
+    """Formats messages without control characters."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record))
+
+
 class Console(logging.Handler):
     """Messages on standard output, warnings on standard error, without breaking a progress bar."""
 
     def emit(self, record: logging.LogRecord) -> None:
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
         text = self.format(record)
-        with contextlib.suppress(OSError, ValueError):  # a closed pipe, as in `ganrun | head`, must not stop training
+        if stream is None:  # closed, in Python without a console
+            return
+        try:
             encoding = stream.encoding or "utf-8"
             tqdm.write(text.encode(encoding, "backslashreplace").decode(encoding), file=stream)
             stream.flush()
+        except (OSError, ValueError) as error:  # a closed pipe, as in `ganrun | head`, must not stop training
+            if not isinstance(error, OSError) or error.errno in UNREAD:
+                discard(stream)
+
+
+class LogFile(logging.StreamHandler[TextIO]):
+    """A file of messages. If it cannot be written, as on a full disk, one warning says so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(opened_to_append(path))
+        self.path, self.failed = path, False
+        self.setFormatter(Visible("%(asctime)s %(levelname)-7s %(message)s"))
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self.failed:
+            self.failed = True
+            log.warning("%s: cannot be written (%s).", self.path, sys.exception())
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):  # of a write that failed, and is tried again
+            self.stream.close()
+        super().close()
 
 
 @contextmanager
@@ -71,6 +128,7 @@ def logging_to_console() -> Iterator[None]:
         Console(logging.INFO),
         MemoryHandler(10**6, flushLevel=logging.CRITICAL + 1, flushOnClose=False),
     )
+    console.setFormatter(Visible())
     log.setLevel(logging.DEBUG)
     log.propagate = False
     for handler in (console, memory):
@@ -86,8 +144,7 @@ def logging_to_console() -> Iterator[None]:
 @contextmanager
 def logging_to_file(path: Path) -> Iterator[None]:
     """Append all messages, including earlier ones, to the file."""
-    file = logging.FileHandler(path)
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(message)s"))
+    file = LogFile(path)
     memories = [handler for handler in log.handlers if isinstance(handler, MemoryHandler)]
     for memory in memories:
         memory.setTarget(file)
@@ -99,6 +156,6 @@ def logging_to_file(path: Path) -> Iterator[None]:
         yield
     finally:
         log.removeHandler(file)
-        file.close()
+        file.stream.close()
         for memory in memories:  # for the next run of a sweep
             log.addHandler(memory)

@@ -190,10 +190,14 @@ class MetricKey:
 
 @dataclass(frozen=True)
 class DFunction:
-    """The D of a run, for metrics. logits: x (n, *shape) -> (n,), in eval mode, on the CPU."""
+    """The D of a run, for metrics. logits: x (n, *shape) -> (n,), in eval mode, on the CPU.
+
+    mixes_samples: whether the logit of a sample depends on the others in `x`, which D gets in batches as in training.
+    """
 
     logits: Callable[[Tensor], Tensor]
     logistic: bool
+    mixes_samples: bool = False
 
 
 class Gallery(NamedTuple):

@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import resource
 import signal
 import sys
 import tempfile
@@ -31,8 +32,11 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ganrun.__main__ import main as program
 from ganrun.cli.compose import compose, plain
 from ganrun.cli.main import main
+from ganrun.config import Config
+from ganrun.data.dataset import Dataset
 from ganrun.penalty.gradient import R1, R2, Dragan, GradientPenalty, ZeroCentered
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
@@ -105,7 +109,8 @@ def _ganrun(arguments: list[str], cwd: Path, prepare: Prepare, output: Path) -> 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent process ignores it
     os.chdir(cwd)
     prepare()
-    sys.exit(main(arguments))
+    sys.argv[1:] = arguments
+    sys.exit(program())
 
 
 def send_at(step: int, numbers: Sequence[signal.Signals], arguments: Sequence[str], cwd: Path) -> Ended:
@@ -178,6 +183,27 @@ def before_renaming(name: str, action: Callable[[], None]) -> None:
 
 
 # Recorded files
+
+
+def limit_file_size(size: int) -> None:
+    """Let every write past `size` bytes of a file fail, almost as on a full disk: the error has another text.
+
+    Python then caches no modules that it imports, because these files would be truncated, too, and break later imports.
+    """
+    sys.dont_write_bytecode = True
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+
+@contextmanager
+def full_disk(size: int = 300) -> Iterator[None]:
+    """`limit_file_size` for the body."""
+    limits, dont_write = resource.getrlimit(resource.RLIMIT_FSIZE), sys.dont_write_bytecode
+    limit_file_size(size)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        sys.dont_write_bytecode = dont_write
 
 
 def result_of(run_dir: Path) -> dict[str, Any]:
@@ -303,6 +329,42 @@ def write_folder(root: Path, n: int = 12) -> None:
         path = root / ("cats" if k % 2 else "dogs") / f"{k}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
+
+
+def without_test(data: Dataset) -> Dataset:
+    """A copy in which any use of the test split fails."""
+    found = copy.copy(data)
+    object.__setattr__(found, "test", None)
+    return found
+
+
+# Functions that write a small copy of a data set that is read from files, by its `_target_`.
+MINIATURES: dict[str, Callable[[Path], Any]] = {
+    "ganrun.data.published.mnist": write_mnist,
+    "ganrun.data.published.cifar10": write_cifar10,
+    "ganrun.data.faces.fer2013": write_fer2013,
+    "ganrun.data.olivetti.olivetti": write_olivetti,
+    "ganrun.data.tfd.tfd": write_tfd,
+    "ganrun.data.folder.folder": write_folder,
+}
+MANY, FEW = 1000, 200  # hidden layers of more than MANY units get FEW
+
+
+def in_miniature(config: Config, root: Path) -> Config:
+    """The config with small data, which need no download, and without layers of thousands of units, which need GBs."""
+    data = config["data"]
+    if data["_target_"] in MINIATURES:
+        folder = root / data["_target_"]
+        if not folder.exists():
+            MINIATURES[data["_target_"]](folder)
+        data |= {"root": str(folder), "download": False, "verify": False}
+        data |= {"num_valid": 10} if "num_valid" in data else {}
+    for net in config["arch"].values():
+        if isinstance(net, dict) and "hidden" in net:
+            kept = net["hidden"][-1:] if "deconvolution" in net else []  # which determines its number of units
+            narrow = [FEW if units > MANY else units for units in net["hidden"]]
+            net["hidden"] = [*narrow[: len(narrow) - len(kept)], *kept]
+    return config
 
 
 # Networks with known outputs, and batches for them

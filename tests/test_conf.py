@@ -1,25 +1,15 @@
 """Every YAML file in conf/ begins with a description, can be built, and trains for two steps."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import (
-    config_of,
-    run_of,
-    write_cifar10,
-    write_fer2013,
-    write_folder,
-    write_mnist,
-    write_olivetti,
-    write_tfd,
-)
+from helpers import config_of, in_miniature, run_of
 
 from ganrun.cli.compose import groups_and_options
-from ganrun.config import CONF, Config
+from ganrun.config import CONF
 from ganrun.training.build import build
 from ganrun.training.game import Game, scalars
 from ganrun.training.run import Run
@@ -33,17 +23,6 @@ NEEDS = {
     "schedule/momentum_goodfellow2014": ["schedule@momentum=momentum_goodfellow2014", "optimizer=momentum"],
 }
 SHORT = ["init_from=null", "train.steps=2", "train.batch_size=4", "train.threads=1", "train.device=cpu"]
-MANY, FEW = 1000, 200  # hidden layers of more than MANY units get FEW
-
-# Functions that write a small copy of a data set that is read from files, by its `_target_`.
-MINIATURES: dict[str, Callable[[Path], Any]] = {
-    "ganrun.data.published.mnist": write_mnist,
-    "ganrun.data.published.cifar10": write_cifar10,
-    "ganrun.data.faces.fer2013": write_fer2013,
-    "ganrun.data.olivetti.olivetti": write_olivetti,
-    "ganrun.data.tfd.tfd": write_tfd,
-    "ganrun.data.folder.folder": write_folder,
-}
 
 
 def overrides_for(name: str) -> Iterator[list[str]]:
@@ -66,21 +45,6 @@ def first_valid_run(name: str, root: Path) -> Run:
         except ValueError as error:
             refusals.append(f"{' '.join(overrides)}: {error}")
     raise AssertionError("\n".join(refusals))
-
-
-def in_miniature(config: Config, root: Path) -> Config:
-    """The config with small data, which need no download, and without layers of thousands of units, which need GBs."""
-    data = config["data"]
-    if data["_target_"] in MINIATURES:
-        MINIATURES[data["_target_"]](root / data["_target_"])
-        data |= {"root": str(root / data["_target_"]), "download": False, "verify": False}
-        data |= {"num_valid": 10} if "num_valid" in data else {}
-    for net in config["arch"].values():
-        if isinstance(net, dict) and "hidden" in net:
-            kept = net["hidden"][-1:] if "deconvolution" in net else []  # which determines its number of units
-            narrow = [FEW if units > MANY else units for units in net["hidden"]]
-            net["hidden"] = [*narrow[: len(narrow) - len(kept)], *kept]
-    return config
 
 
 @pytest.mark.slow

@@ -85,12 +85,15 @@ def test_command_that_is_repeated_after_a_crash_leaves_the_same_files(
 
 @pytest.mark.slow
 def test_files_that_are_not_synced_are_found(heights: Path, crashes: Crashes, tmp_path: Path) -> None:
-    """The simulation itself: of a figure, which is not synced, a power failure leaves nothing."""
+    """The simulation itself: of a figure that is not synced yet, a power failure leaves nothing."""
     campaign = crashes(heights, ["figures", "run_dir=r", "animation=false"])
+    sync = next(label for _, label, *_ in campaign.crashes if label.startswith("fsync r/figures/losses.png"))
     killed, data_lost, names_lost = (
-        tree_of(campaign.states / key / "tree") for _, _, kind, key in campaign.crashes[-3:]
+        tree_of(campaign.states / state_at(campaign, "before", sync, kind) / "tree")
+        for kind in ("killed", "data lost", "names lost")
     )
-    assert len(killed["r/figures/losses.png"]) > 1000
-    assert data_lost["r/figures/losses.png"] == b""
-    assert "r/figures" not in names_lost
+    (name,) = (name for name in killed if name.startswith("r/figures/losses.png"))
+    assert len(killed[name]) > 1000
+    assert data_lost[name] == b""
+    assert name not in names_lost
     shutil.rmtree(campaign.states)

@@ -29,7 +29,11 @@ NETS = {
     "vectors": ["train.ema=0.9"],
     "images, fully connected": ["arch=mlp", "arch.generator.hidden=[4]", "arch.discriminator.hidden=[4]"],
     "images": ["arch.discriminator.norm=none", "augment=ada", "augment.p=0.5", "train.update=simultaneous"],
-    "images with batch norm": ["train.precision=bf16", "arch.discriminator.spectral_norm=true"],
+    "images with batch norm": [
+        "arch.discriminator.norm=batch",
+        "train.precision=bf16",
+        "arch.discriminator.spectral_norm=true",
+    ],
     "a minibatch layer": ["arch.discriminator.norm=layer", "arch.discriminator.minibatch=stddev", "train.ema=0.9"],
 }
 CASES = [

@@ -1,9 +1,6 @@
 """`ganrun.compose`: compose a config in Python, as on the command line."""
 
-import os
-import sys
-
-from ganrun.cli.compose import add_user_folders, config_dirs, plain
+from ganrun.cli.compose import add_user_folders, config_dirs, ignore_empty_variables, plain
 from ganrun.cli.compose import compose as compose_verb
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.overrides import quote_path
@@ -21,8 +18,7 @@ def compose(*overrides: str) -> Config:
     >>> compose("loss=wgan", "train.steps=50")["train"]["n_critic"]
     5
     """
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
+    ignore_empty_variables()
     add_user_folders([])
     paths = path_keys(config_dirs([]))
     arguments = [quote_path(override, paths, sweep=False) for override in overrides]
@@ -31,4 +27,6 @@ def compose(*overrides: str) -> Config:
         validate("train", config)
     except USERS_ERRORS as error:
         raise ValueError(sentence(error, "train", arguments)) from error
+    if modules := config["trust"]:
+        raise ValueError(f"trust={modules}: in Python, call ganrun.trust(MODULE).")
     return config

@@ -1,6 +1,7 @@
 """The composition of configs, and the folders that are searched for them."""
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,9 +40,13 @@ def config_dirs(arguments: Sequence[str]) -> list[Path]:
 
 
 class UserConf(SearchPathPlugin):
-    """Adds the user's folders to Hydra's search path, after ganrun's own."""
+    """Adds the user's folders to Hydra's search path, after ganrun's own.
+
+    primary: the folder and the name of the primary config, if --config-path or --config-name chooses another one.
+    """
 
     folders: Sequence[Path] = ()
+    primary: tuple[str, str] | None = None
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for path in self.folders:
@@ -51,6 +56,9 @@ class UserConf(SearchPathPlugin):
 def add_user_folders(arguments: Sequence[str]) -> None:
     """Add the user's folders to Hydra's search path, and warn of options in them that ganrun's own options hide."""
     UserConf.folders = config_dirs(arguments)[1:]
+    primary, config_name = (flag_value(arguments, flag) for flag in ("--config-path", "--config-name"))
+    is_given = primary or config_name
+    UserConf.primary = (primary or str(CONF), config_name or "train") if is_given else None
     Plugins.instance().register(UserConf)
     for folder in UserConf.folders:
         for file in folder.rglob("*.yaml"):
@@ -70,16 +78,31 @@ def groups_and_options(folders: Sequence[Path]) -> dict[str, list[str]]:
     return {group: sorted(options) for group, options in sorted(found.items())}
 
 
-def compose(verb: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose the config of a verb. Hydra's global state is restored, so this works within a job."""
+def flag_value(arguments: Sequence[str], flag: str) -> str:
+    """The value of a flag, written as --flag=value; "" without the flag."""
+    return next((a.partition("=")[2] for a in arguments if a.startswith(f"{flag}=")), "")
+
+
+def compose(verb: str, overrides: Sequence[str], hydra_config: bool = False) -> DictConfig:
+    """Compose the config of a verb. Hydra's global state is restored, so this works within a job.
+
+    hydra_config: whether to keep Hydra's own settings, in the section `hydra`.
+    """
+    folder, name = UserConf.primary or (str(CONF), verb)
     instance = GlobalHydra.instance()
     before = instance.hydra
     instance.clear()
     try:
-        with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra.compose(verb, list(overrides))
+        with hydra.initialize_config_dir(folder, version_base="1.3"):
+            return hydra.compose(name, list(overrides), return_hydra_config=hydra_config)
     finally:
         instance.hydra = before
+
+
+def ignore_empty_variables() -> None:
+    """Unset GANRUN_DATA if it is empty: an empty path would be the current folder."""
+    if not os.environ.get("GANRUN_DATA"):
+        os.environ.pop("GANRUN_DATA", None)
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -11,9 +12,14 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganrun.checks import as_typed, cannot_change, did_you_mean
 from ganrun.cli.compose import compose, config_dirs, groups_and_options, root_keys
+from ganrun.cli.settings import GLOBAL
 from ganrun.config import flat
 
 USERS_ERRORS = (ValueError, OSError, HydraException, OmegaConfBaseException, yaml.YAMLError)
+PLUGINS = {
+    "hydra/launcher": ("joblib", "submitit", "ray", "rq"),
+    "hydra/sweeper": ("optuna", "ax", "nevergrad"),
+}
 EXAMPLES = {
     "train": "train.steps=1000",
     "data": "data.root=DIR",
@@ -25,13 +31,9 @@ EXAMPLES = {
 def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
     """The error as a one-line message."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, option = error.missing_cfg_file.partition("/")
-        if not option:
-            return f"--config-name={group}: no such config."
-        options = groups_and_options(config_dirs(arguments)).get(group, [])
-        hint = did_you_mean(option, options)
-        known = f" {group} is one of {', '.join(options)}." if options else ""
-        return f"{group}={option}: no such option{hint}{known}"
+        return no_such_option(error, arguments)
+    if wrong := in_defaults_list(str(error), arguments):
+        return wrong
     if found := re.search(r"Could not override '([^']+)'", str(error)):
         key = found[1]
         typed = next((a for a in arguments if a.lstrip("+~").startswith(key)), key)
@@ -43,9 +45,91 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
         if "Missing mandatory value" in str(error):
             return f"{key}: must be given, as in `ganrun {verb} {key}=...`."
         return f"{key}: {str(error).splitlines()[0]}."
+    if isinstance(error, UnicodeDecodeError) and (path := file_with(error.object, config_dirs(arguments))):
+        return f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8."
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}."
     return " ".join(str(error).split("\n\n")[0].split("\n")).encode(errors="replace").decode()
+
+
+def no_such_option(error: MissingConfigException, arguments: Sequence[str]) -> str:
+    """The message for a choice that no file has, with the file that makes it, if it was not typed."""
+    group, _, option = str(error.missing_cfg_file).rpartition("/")
+    by_file = re.match(r"In '((?!hydra/)[^']+/[^']+)'", str(error))
+    where = f"conf/{by_file[1]}.yaml: " if by_file else ""
+    if not group and where:
+        return f"{where}`{option}` in its defaults list is no config; choose an option, as in `override /loss: hinge`."
+    if not group:
+        return f"--config-name={option}: no such config."
+    plugins = PLUGINS.get(group, ())
+    if group.startswith("hydra/"):
+        options = list(error.options or [])
+    else:
+        top, _, rest = f"{group}/{option}".partition("/")
+        group, option = top, rest
+        options = groups_and_options(config_dirs(arguments)).get(group, [])
+    if plugin := next((name for name in plugins if option.partition("_")[0] == name), None):
+        kind = group.rpartition("/")[2]
+        hint = f"; it is a plugin: `pip install hydra-{plugin}-{kind}`."
+    else:
+        hint = did_you_mean(option, [*options, *plugins])
+    known = f" {group} is one of {', '.join(options)}." if options else ""
+    return f"{where}{group}={option}: no such option{hint}{known}"
+
+
+def in_defaults_list(message: str, arguments: Sequence[str]) -> str | None:
+    """The message for an error that a defaults list causes, with its file, or None."""
+    if found := re.match(r"In '([^']+)': Could not override '([^'@]+)", message):
+        file, group = f"conf/{found[1]}.yaml", found[2].removeprefix(f"{found[1].rpartition('/')[0]}/")
+        groups = groups_and_options(config_dirs(arguments))
+        if not found[2].startswith(f"{found[1].rpartition('/')[0]}/") and group in groups:
+            return f"{file}: has `override` in its defaults list, and must begin with `{GLOBAL}`."
+        if group in groups or group.startswith("hydra/"):
+            return f"{file}: groups in a defaults list begin with a slash, as in `override /{group}: OPTION`."
+        return f"{file}: `override /{group}` in its defaults list: no such group{did_you_mean(group, groups)}"
+    if found := re.match(r"Multiple values for (\S+)\. To override", message):
+        group = found[1].rstrip(".")
+        return f"{group}: is chosen twice; a file that changes the choice needs `override /{group}: OPTION`."
+    if "default" in message and "Could not" not in message:
+        chosen = [argument.lstrip("+").replace("=", "/") for argument in arguments]
+        for folder in config_dirs(arguments)[1:]:
+            files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
+            for name in sorted(files, key=lambda name: (name not in chosen, name)):
+                if (entry := wrong_entry(files[name])) is not None:
+                    return (
+                        f"conf/{name}.yaml: `{entry}` in its defaults list: must be a list of "
+                        "`- override /GROUP: OPTION`, one choice per line."
+                    )
+    return None
+
+
+def wrong_entry(path: Path) -> Any:
+    """The first entry of a file's defaults list that Hydra does not accept, or None."""
+    try:
+        text = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, ValueError):
+        return None
+    defaults = text.get("defaults", []) if isinstance(text, dict) else []
+    if not isinstance(defaults, list):
+        return defaults
+    return next((entry for entry in defaults if not is_entry(entry)), None)
+
+
+def is_entry(entry: Any) -> bool:
+    if not isinstance(entry, dict):
+        return isinstance(entry, str)
+    options = next(iter(entry.values()), None)
+    names = options if isinstance(options, list) else [options]
+    return len(entry) == 1 and all(name is None or isinstance(name, str) for name in names)
+
+
+def file_with(content: bytes, folders: Sequence[Path]) -> Path | None:
+    """The first config file that contains these bytes, and is not UTF-8; None if there is none."""
+    for path in (path for folder in folders for path in sorted(folder.rglob("*.yaml"))):
+        data = path.read_bytes()
+        if content in data and "\N{REPLACEMENT CHARACTER}" in data.decode(errors="replace"):
+            return path
+    return None
 
 
 def is_a_section(key: str, value: Any) -> str:

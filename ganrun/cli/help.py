@@ -2,9 +2,9 @@
 
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
-from ganrun.cli.compose import config_dirs, groups_and_options, verbs
+from ganrun.cli.compose import config_dirs, default_options, groups_and_options, verbs
 from ganrun.cli.settings import title_of
 from ganrun.config import CONF
 
@@ -38,6 +38,8 @@ def help_text(verb: str, arguments: Sequence[str]) -> str:
     parts = [title_of(text), settings_body(text)]
     if chosen := choices_body(text):
         parts.append(f"Groups, selected with group=option, and their default options:\n{chosen}")
+    if verb != "train" and (groups := default_options(verb)):  # `ganrun --help` lists those of training
+        parts.append("\n".join(["Options:", *group_lines(arguments, groups)]))
     parts.append("\n".join(["Examples:", *examples_of(text)]))
     return "\n\n".join(parts)
 
@@ -46,12 +48,14 @@ def text_of(verb: str) -> str:
     return (CONF / f"{verb}.yaml").read_text()
 
 
-def group_lines(arguments: Sequence[str]) -> list[str]:
+def group_lines(arguments: Sequence[str], of: Collection[str] | None = None) -> list[str]:
+    """The options of each group, or of each group in `of`."""
     groups = groups_and_options(config_dirs(arguments))
     indent = " " * 14
     return [
         textwrap.fill(f"  {group:12}{', '.join(options)}", WIDTH, subsequent_indent=indent, break_on_hyphens=False)
         for group, options in groups.items()
+        if of is None or group in of
     ]
 
 

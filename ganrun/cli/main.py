@@ -4,10 +4,12 @@ import gc
 import importlib
 import logging
 import os
+import signal
 import sys
-import traceback
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
+from io import StringIO
+from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import hydra
@@ -15,57 +17,84 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ganrun import __version__
-from ganrun.checks import did_you_mean
-from ganrun.cli.compose import add_user_folders, compose, config_dirs, groups_and_options, plain, verbs
+from ganrun.checks import did_you_mean, fits
+from ganrun.cli.completion import completed_paths, completed_verb
+from ganrun.cli.compose import (
+    UserConf,
+    add_user_folders,
+    compose,
+    config_dirs,
+    default_options,
+    flag_value,
+    groups_and_options,
+    ignore_empty_variables,
+    plain,
+    verbs,
+)
 from ganrun.cli.errors import USERS_ERRORS, sentence
+from ganrun.cli.flags import flags_first
 from ganrun.cli.help import help_text, overview
-from ganrun.cli.overrides import SWEEP_DIR, is_override, parse, quote_path, single_choices, sweep_dir, unquote_path
-from ganrun.cli.settings import path_keys
+from ganrun.cli.overrides import SWEEP_DIR, TIDY, chooses, directory, parse, quote_path, unquote_path
+from ganrun.cli.recipes import report_replaced
+from ganrun.cli.settings import comments_of, path_keys, with_comments
+from ganrun.cli.sweep import Sweep
 from ganrun.cli.validate import validate
-from ganrun.config import CONF, slug
-from ganrun.console import logging_to_console
+from ganrun.config import CONF, Config
+from ganrun.console import logging_to_console, print_traceback, visible
+from ganrun.process import discard, exit_as_error, interrupts_end_the_process
+from ganrun.training.interrupts import SIGNALS
+from ganrun.trusted import trusting
 
 log = logging.getLogger("ganrun")
 
 USAGE_ERROR, ERROR = 2, 1  # exit codes
-
-MOST_CHECKED = 20  # values of each swept setting that are checked before the sweep starts, at 0.05 s each
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code: 2 for an invalid one, else that of the command."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     show_traceback = "--traceback" in arguments
-    arguments = [a for a in arguments if a != "--traceback"]
     verb = "train"
     with logging_to_console():
         try:
+            arguments = flags_first([a for a in arguments if a != "--traceback"])
             typed = arguments
             verb, arguments = split_verb(arguments)
             if "--version" in arguments:
                 print(f"ganrun {__version__}")
                 return 0
-            if {"--help", "-h"} & set(arguments):
-                print(overview(arguments) if arguments == typed else help_text(verb, arguments))
+            if "--help" in arguments:
+                print(visible(overview(arguments) if arguments == typed else help_text(verb, arguments)))
+                return 0
+            if (paths := completed_paths(arguments)) is not None:
+                print(paths)
                 return 0
             return CommandLine(verb, arguments, show_traceback).run()
         except KeyboardInterrupt:
             log.error("interrupted.")
-            return 130
+            return 128 + signal.SIGINT
+        except BrokenPipeError:  # nobody reads the rest, as in `ganrun --help | head`
+            discard(sys.stdout)
+            return 0
         except USERS_ERRORS as error:
             if show_traceback:
-                traceback.print_exc()
+                print_traceback()
             log.error(sentence(error, verb, arguments))
             return USAGE_ERROR
 
 
 def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
-    if not arguments or "=" in arguments[0] or arguments[0].startswith(("-", "+", "~")):
-        return completed_verb(arguments), arguments
-    word, *rest = arguments
+    """The verb, which is the first word that is no flag, and the other arguments."""
+    words = [a for a in arguments if not a.startswith("-")]
+    if not words or "=" in words[0] or words[0].startswith(("+", "~")):
+        if name := next((word for word in words if word in verbs()), None):
+            raise ValueError(f"{name}: a command comes before its settings, as in `ganrun {name} {words[0]}`.")
+        named = flag_value(arguments, "--config-name")
+        return named if named in verbs() else completed_verb(arguments), arguments
+    word, *rest = words
     if word in verbs():
-        return word, rest
-    if word in groups_and_options(config_dirs(rest)):
+        return word, [a for a in arguments if a.startswith("-")] + rest
+    if word in groups_and_options(config_dirs(arguments)):
         raise ValueError(f"{word}: is a group of options; choose one, as in {word}={(rest or ['OPTION'])[0]}.")
     raise ValueError(f"{word}: no such command{did_you_mean(word, verbs())} `ganrun --help` lists them.")
 
@@ -74,81 +103,162 @@ class CommandLine:
     """One verb with its overrides and Hydra's own flags."""
 
     def __init__(self, verb: str, arguments: list[str], show_traceback: bool) -> None:
-        self.verb, self.show_traceback = verb, show_traceback
-        self.multirun = bool({"-m", "--multirun"} & set(arguments))
-        if self.multirun and verb == "resume":
-            raise ValueError("ganrun resume: continues a single run; to finish a sweep, repeat its command.")
-        if self.multirun and verb == "train":
-            arguments = [sweep_dir(a) for a in arguments]
-        self.paths = path_keys(config_dirs(arguments)) | {SWEEP_DIR}
-        self.arguments = [quote_path(a, self.paths, self.multirun) for a in arguments]
-        self.overrides = parse([a for a in self.arguments if is_override(a)])
-        self.swept = [o.key_or_group for o in self.overrides if o.is_sweep_override()]
+        """arguments: flags as by `flags_first`, and overrides."""
+        self.verb, self.show_traceback, self.arguments = verb, show_traceback, arguments
+        self.flags = [a for a in arguments if a.startswith("-")]
         self.codes: list[int] = []
         self.problems: list[str] = []
+        self.sweep: Sweep | None = None
+        self.process = os.getpid()
+
+    def prepare(self) -> list[str]:
+        """The command line for Hydra. Raises ValueError if it is invalid."""
+        add_user_folders(self.flags)
+        words = [a for a in self.arguments if not a.startswith("-")]
+        self.paths = path_keys(config_dirs(self.flags)) | {SWEEP_DIR}
+        groups = groups_and_options(config_dirs(self.flags))
+        multirun = "--multirun" in self.flags or is_multirun(self.verb, self.quoted(words, sweep=True), groups)
+        if multirun and self.verb == "resume":
+            raise ValueError("ganrun resume: continues a single run; to finish a sweep, repeat its command.")
+        words = [directory(word, self.verb, multirun) for word in words]
+        overrides = [*(TIDY if UserConf.primary else []), *self.quoted(words, sweep=multirun)]
+        self.arguments = [*self.flags, *overrides]
+        if not multirun:
+            return self.arguments
+        self.sweep = Sweep(self.verb, parse(overrides), groups, self.paths)
+        self.sweep.check()
+        return ["--multirun", *(flag for flag in self.flags if flag != "--multirun"), *self.sweep.hydras]
+
+    def quoted(self, words: Sequence[str], sweep: bool) -> list[str]:
+        return [quote_path(word, self.paths, sweep) for word in words]
 
     def run(self) -> int:
         os.environ["HYDRA_FULL_ERROR"] = "1"  # let errors through to `main`
-        sys.path.append(os.getcwd())
+        ignore_empty_variables()
+        line = self.prepare()
         logging.getLogger("hydra").addHandler(logging.NullHandler())
-        logging.getLogger("hydra").propagate = False
-        add_user_folders(self.arguments)
-        if self.multirun:
-            self.check_sweep()
-        sys.argv = ["ganrun", *self.arguments]
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.verb)(self.job)()
-        if self.multirun and self.codes:
-            log.info("sweep: %d of %d jobs succeeded", self.codes.count(0), len(self.codes))
-            for problem in self.problems:
-                log.error("  %s", problem)
+        logging.getLogger("hydra").propagate = bool(flag_value(self.flags, "--info"))  # which is logged
+        with sweep_folder(self.verb, self.sweep) as folder:
+            sys.argv = ["ganrun", *line, *folder]
+            try:
+                self.start()
+            finally:
+                if self.sweep:
+                    self.summarize(self.sweep)
         return next((code for code in self.codes if code), 0)
 
+    def start(self) -> None:
+        start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.verb)(self.job)
+        if "--cfg=job" not in self.flags or flag_value(self.flags, "--package"):
+            start()
+            return
+        with redirect_stdout(StringIO()) as printed:
+            start()
+        several = dict.fromkeys(default_options(self.verb), "*")  # Hydra does not list the choices in a list
+        choices = several | dict(HydraConfig.get().runtime.choices)
+        print(with_comments(printed.getvalue(), comments_of(self.verb, choices, config_dirs(self.flags))), end="")
+
     def job(self, cfg: DictConfig) -> None:
-        """Run one job; Hydra calls this. An error ends the job, not the sweep; an interrupt ends both."""
+        """Run one job; Hydra calls this. An error ends the job, not the sweep; an interrupt ends both.
+
+        A launcher that is a plugin calls it in another process, which has none of the handlers of `log`.
+        """
+        is_elsewhere = os.getpid() != self.process
+        with nullcontext() if log.handlers else logging_to_console():
+            name, code, problem = self.run_job(cfg)
+        if is_elsewhere and code and (code == USAGE_ERROR or self.verb != "train"):
+            raise ValueError(f"{name}: {problem}")  # no run directory records it; the launcher passes it on
+        self.codes.append(code)
+        if code:
+            self.problems.append(f"{name}: {problem}")
+        if code - 128 in SIGNALS:
+            sys.exit(code)
+
+    def run_job(self, cfg: DictConfig) -> tuple[str, int, str]:
+        """Run one job, and return its name, its exit code, and how it ended."""
         choices, name = HydraConfig.get().runtime.choices, ""
-        code = ERROR
         try:
             config = plain(cfg)
             options = validate(self.verb, config)
-            if self.multirun:
-                name = self.job_name()
-                log.info("job %d: %s", len(self.codes), name)
+            trusted = typed_trust(config)
+            if self.sweep:
+                name = self.sweep.name(list(HydraConfig.get().overrides.task))
+                log.info("job %d: %s", HydraConfig.get().job.num, name)
                 if self.verb == "train":
-                    config["run_dir"] = str(Path(HydraConfig.get().sweep.dir) / slug(name))
+                    config["run_dir"] = str(self.sweep.run_dir(name))
+            if self.verb == "train":
+                report_replaced(choices, HydraConfig.get().overrides.task)
             command = load(self.verb)
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
             typed = [unquote_path(override, self.paths) for override in HydraConfig.get().overrides.task]
             job = {"overrides": typed, "options": options} if self.verb == "train" else {}
-            code = command.main(config, title, **job)
-            problem = f"ended with exit code {code}"
+            with trusting(trusted):
+                code = command.main(config, title or "run", **job)
+            return name, code, "interrupted" if code - 128 in SIGNALS else f"ended with exit code {code}"
         except USERS_ERRORS as error:
             if self.show_traceback:
-                traceback.print_exc()
-            problem, code = sentence(error, self.verb, self.arguments), USAGE_ERROR
+                print_traceback()
+            problem = sentence(error, self.verb, self.arguments)
             log.error(problem)
+            return name, USAGE_ERROR, problem
+        except SystemExit as found:
+            if self.show_traceback:
+                print_traceback()
+            problem = f"failed: {exit_as_error(found)}."
+            log.error(problem)
+            return name, ERROR, problem
         except Exception as error:
-            traceback.print_exc()
-            problem = f"{type(error).__name__}: {error}"
-        self.codes.append(code)
-        if code:
-            self.problems.append(f"{name}: {problem}")
-        if code in (130, 143):
-            sys.exit(code)
+            print_traceback()
+            return name, ERROR, f"{type(error).__name__}: {error}"
 
-    def job_name(self) -> str:
-        """The swept settings of this job, `loss=wgan_seed=3`."""
-        overrides = parse(list(HydraConfig.get().overrides.task))
-        return "_".join(str(o.input_line) for o in overrides if o.key_or_group in self.swept) or "job"
+    def summarize(self, sweep: Sweep) -> None:
+        """Print how many jobs succeeded, and the problems of the others."""
+        if not sweep.is_local and self.verb == "train":
+            ended = sweep.ended()
+            self.codes = [code for _, code, _ in ended]
+            self.problems = [f"{name}: {problem}" for name, code, problem in ended if code]
+        if self.codes:
+            log.info("sweep: %d of %d jobs succeeded", self.codes.count(0), len(self.codes))
+        for problem in self.problems:
+            log.error("  %s", problem)
 
-    def check_sweep(self) -> None:
-        """Check each value of the sweep, with the first values of the other settings, before the first job starts."""
-        choices = {override.input_line: single_choices(override) for override in self.overrides}
-        if empty := next((line for line, found in choices.items() if not found), None):
-            raise ValueError(f"{empty}: sweeps over no values.")
-        first = {line: found[0] for line, found in choices.items()}
-        others = [{**first, line: choice} for line, found in choices.items() for choice in found[1:MOST_CHECKED]]
-        for job in [first, *others]:
-            validate(self.verb, plain(compose(self.verb, list(job.values()))))
+
+def is_multirun(verb: str, words: Sequence[str], groups: Collection[str]) -> bool:
+    """Whether `hydra.mode` is MULTIRUN, on the command line or in a config file of the user."""
+    if mode := next((word for word in reversed(words) if word.startswith("hydra.mode=")), None):
+        return mode == "hydra.mode=MULTIRUN"
+    files = [path for folder in UserConf.folders for path in folder.rglob("*.yaml")]
+    if not any("MULTIRUN" in path.read_text(errors="replace") for path in files):
+        return False
+    try:
+        return str(compose(verb, chooses(parse(words), groups), hydra_config=True).hydra.mode) == "RunMode.MULTIRUN"
+    except USERS_ERRORS:
+        return False  # the error is found again, and reported, when the job is composed
+
+
+@contextmanager
+def sweep_folder(verb: str, sweep: Sweep | None) -> Iterator[list[str]]:
+    """The setting of the folder for multirun.yaml, which Hydra writes: that of the runs; else a temporary one."""
+    if sweep is None:
+        yield []
+    elif verb == "train":
+        yield [quote_path(f"{SWEEP_DIR}={sweep.dir}", {SWEEP_DIR}, sweep=True)]
+    else:
+        with TemporaryDirectory() as folder:
+            yield [f"{SWEEP_DIR}={folder}"]
+
+
+def typed_trust(config: Config) -> list[str]:
+    """Remove `trust` from the config, and return its modules. Raises ValueError if a config file has set it."""
+    modules = config.pop("trust", [])
+    if not modules:
+        return []
+    modules = [modules] if isinstance(modules, str) else modules
+    if not fits(modules, list[str]):
+        raise ValueError(f"trust={modules}: must be a list of modules, as in trust=[my_package.losses].")
+    if "trust" not in {override.key_or_group for override in parse(list(HydraConfig.get().overrides.task))}:
+        raise ValueError(f"trust={modules}: must be typed on the command line; a config file cannot trust modules.")
+    return list(modules)
 
 
 def load(verb: str) -> ModuleType:
@@ -165,23 +275,8 @@ def load(verb: str) -> ModuleType:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     gc.disable()
     try:
-        return importlib.import_module(name)
+        with interrupts_end_the_process():
+            return importlib.import_module(name)
     finally:
         gc.freeze()
         gc.enable()
-
-
-def completed_verb(arguments: Sequence[str]) -> str:
-    """The verb in the line that a shell completes, or train.
-
-    It is removed from the line in the environment, which Hydra reads.
-    """
-    if not {"-sc", "--shell-completion"} & set(arguments) or "COMP_LINE" not in os.environ:
-        return "train"
-    program, *words = os.environ["COMP_LINE"].split(" ")
-    if len(words) == 1:
-        print(" ".join(verb for verb in verbs() if verb.startswith(words[0])), end=" ")
-    if len(words) < 2 or words[0] not in verbs():
-        return "train"
-    os.environ["COMP_LINE"] = " ".join([program, *words[1:]])
-    return words[0]

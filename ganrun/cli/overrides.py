@@ -6,16 +6,27 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Glob, Override
+from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString
 
 from ganrun.cli.compose import UserConf, groups_and_options
 from ganrun.config import CONF
 
 SWEEP_DIR = "hydra.sweep.dir"
-
-
-def is_override(argument: str) -> bool:
-    return not argument.startswith("-") and ("=" in argument or argument.startswith("~"))
+NO_EFFECT = {  # settings of Hydra
+    "hydra.run.dir": "this command writes into run_dir or out",
+    "hydra.sweep.subdir": "the directory of each job is named after its swept settings",
+    "hydra.job.chdir": "every job runs in the folder where ganrun is started",
+    "hydra.output_subdir": "config.yaml and command.json are in the run directory itself",
+}
+TIDY = [  # the settings in conf/hydra/shared.yaml, for a primary config without them
+    "hydra/hydra_logging=none",
+    "hydra/job_logging=none",
+    "hydra.job.name=ganrun",
+    "hydra.output_subdir=null",
+    "hydra.run.dir=.",
+    "hydra.sweep.subdir=.",
+]
+FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")  # a sweep in Hydra's grammar
 
 
 def parse(overrides: Sequence[str]) -> list[Override]:
@@ -29,6 +40,8 @@ def single_choices(override: Override) -> list[str]:
         return [line]
     key = line.partition("=")[0]
     swept: Any = override.value()  # Hydra's annotation lacks Glob
+    if isinstance(swept, IntervalSweep):
+        return [f"{key}={swept.start}"]
     if isinstance(swept, Glob):
         names = swept.filter(groups_and_options([CONF, *UserConf.folders]).get(override.key_or_group, []))
         return [f"{key}={name}" for name in names]
@@ -36,30 +49,88 @@ def single_choices(override: Override) -> list[str]:
 
 
 def quote_path(argument: str, paths: Collection[str], sweep: bool) -> str:
-    """Quote a path, so that Hydra's grammar does not interpret commas, spaces and brackets in it.
+    """Quote a path, so that Hydra's grammar does not interpret the characters in it. In a sweep, commas separate paths.
 
     >>> quote_path("run_dir=my runs/1,2", {"run_dir"}, sweep=False)
     "run_dir='my runs/1,2'"
+    >>> quote_path("run_dir=s/seed=0,s/seed=1", {"run_dir"}, sweep=True)
+    "run_dir='s/seed=0','s/seed=1'"
     """
     key, _, value = argument.partition("=")
-    swept = sweep and "," in value and key != SWEEP_DIR
-    if key not in paths or value == "null" or value[:1] in ("'", '"', "$", "") or swept:
+    if key.lstrip("+") not in paths:
+        return quote_letters(argument)
+    if sweep and key != SWEEP_DIR:
+        literal = value[:1] in ("'", '"', "$", "[", "") or FUNCTION.match(value)
+        return argument if literal else f"{key}={','.join(map(_quoted, value.split(',')))}"
+    return f"{key}={_quoted(value)}"
+
+
+def _quoted(path: str) -> str:
+    if path == "null" or path[:1] in ("'", '"', "$", ""):
+        return path
+    return QuotedString(os.path.expanduser(path), Quote.single).with_quotes()
+
+
+def quote_letters(argument: str) -> str:
+    """Quote values with letters outside ASCII, which Hydra's grammar accepts only in quotes.
+
+    >>> quote_letters("loss=größe,wgan")
+    "loss='größe',wgan"
+    """
+    key, equals, value = argument.partition("=")
+    if value.isascii() or not re.fullmatch(r"[\w./,-]+", value):
         return argument
-    value = os.path.expanduser(value).replace("'", "\\'")
-    return f"{key}='{value}'"
+    return key + equals + ",".join(word if word.isascii() else f"'{word}'" for word in value.split(","))
 
 
 def unquote_path(override: str, paths: Collection[str]) -> str:
-    """The inverse of `quote_path`.
+    """The inverse of `quote_path`, for a single path.
 
     >>> unquote_path("run_dir='my runs/1,2'", {"run_dir"})
     'run_dir=my runs/1,2'
     """
     key, _, value = override.partition("=")
-    quoted = key in paths and len(value) > 1 and value[0] == value[-1] == "'"
-    return f"{key}={value[1:-1]}".replace("\\'", "'") if quoted else override
+    quoted = value[:1] == "'" and (key.lstrip("+") in paths or not value.isascii())
+    return f"{key}={parse([override])[0].value()}" if quoted else override
 
 
-def sweep_dir(argument: str) -> str:
-    """In a sweep, run_dir=DIR names the directory of all its runs."""
-    return re.sub(r"^\+*run_dir=", f"{SWEEP_DIR}=", argument)
+def chooses(overrides: Sequence[Override], groups: Collection[str]) -> list[str]:
+    """The overrides that choose one option of a group, or are Hydra's own, as lines."""
+    return [
+        str(override.input_line)
+        for override in overrides
+        if not override.is_sweep_override()
+        and (
+            override.is_hydra_override() or (override.key_or_group in groups and not isinstance(override.value(), dict))
+        )
+    ]
+
+
+def one_value_sweep(override: Override, groups: Collection[str]) -> str:
+    """A single setting as a sweep over one value, train.steps=3 as train.steps=choice(3).
+
+    Hydra composes a sweep once without its swept choices, and then each job. A swept setting is left out of the first
+    config, which may lack it, as data.num_modes in `-m experiment=heights,ring data.num_modes=5`. Choices of groups and
+    Hydra's own settings are not changed: they can choose the sweeper and its parameters.
+    """
+    line = str(override.input_line)
+    if override.is_sweep_override() or override.is_delete() or chooses([override], groups):
+        return line
+    key, _, value = line.partition("=")
+    value = value or "''"
+    return f"{key}=choice({value})"
+
+
+def directory(argument: str, verb: str, multirun: bool) -> str:
+    """The setting of the directory that an argument names, as Hydra or ganrun calls it; other arguments unchanged.
+
+    Hydra's name for the directory of one run is hydra.run.dir, and for that of a sweep hydra.sweep.dir. Raises
+    ValueError for a setting of Hydra that has no effect.
+    """
+    key, _, value = argument.partition("=")
+    key = key.lstrip("+")
+    if verb == "train" and key in ("run_dir", "hydra.run.dir"):
+        return f"{SWEEP_DIR if multirun else 'run_dir'}={value}"
+    if key in NO_EFFECT:
+        raise ValueError(f"{argument}: has no effect; {NO_EFFECT[key]}.")
+    return argument

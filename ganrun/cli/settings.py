@@ -4,9 +4,12 @@ A comment that begins with `path:` declares that the value is a path, which need
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from ganrun.config import CONF
 
 GLOBAL = "# @package _global_"
 SETTING = re.compile(r"(?P<indent> *)(?P<key>[\w.]+):(?: +(?P<value>[^#\s].*?))?(?: +# *(?P<comment>.*))?$")
@@ -31,16 +34,48 @@ def settings_in(text: str, prefix: str = "") -> Iterator[Setting]:
     >>> [s.key for s in settings_in("train:\\n  steps: 3  # how many")]
     ['train', 'train.steps']
     """
+    for _, names, found in keyed_lines(text):
+        if found and names[0] not in ("defaults", "hydra"):
+            key = ".".join(name for name in (prefix, *names) if name)
+            yield Setting(key, found["value"] or "", found["comment"] or "")
+
+
+def keyed_lines(text: str) -> Iterator[tuple[str, list[str], re.Match[str] | None]]:
+    """The lines of a YAML text, each with the names of its setting and of the sections around it, and its match."""
     parents: list[tuple[int, str]] = []
     for line in text.splitlines():
-        if not (found := SETTING.match(line)):
-            continue
-        indent = len(found["indent"])
-        parents = [(i, name) for i, name in parents if i < indent]
-        parents.append((indent, found["key"]))
-        if parents[0][1] not in ("defaults", "hydra"):
-            key = ".".join(name for name in (prefix, *(name for _, name in parents)) if name)
-            yield Setting(key, found["value"] or "", found["comment"] or "")
+        if found := SETTING.match(line):
+            indent = len(found["indent"])
+            parents = [*((i, name) for i, name in parents if i < indent), (indent, found["key"])]
+        yield line, [name for _, name in parents], found
+
+
+def comments_of(verb: str, choices: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, str]:
+    """The comments on the settings of a composed config, by key.
+
+    choices: the options of its groups, as in {"loss": "wgan", "optimizer@g_optimizer": None, "penalty": "*"}.
+    """
+    found = {s.key: s.comment for s in settings_in((CONF / f"{verb}.yaml").read_text())}
+    for choice, option in choices.items():
+        group, _, package = choice.partition("@")
+        for path in (path for folder in folders for path in (folder / group).glob(f"{option}.yaml")):
+            text = path.read_text(errors="replace")
+            prefix = "" if text.startswith(GLOBAL) else package or group
+            found |= {s.key: s.comment for s in settings_in(text, prefix) if s.comment}
+    return found
+
+
+def with_comments(text: str, comments: Mapping[str, str]) -> str:
+    """The YAML of a composed config, with comments at the ends of its lines.
+
+    >>> with_comments("train:\\n  steps: 3\\n", {"train.steps": "how many"})
+    'train:\\n  steps: 3  # how many\\n'
+    """
+    lines = [
+        f"{line}  # {comments[key]}" if found and comments.get(key := ".".join(names)) else line
+        for line, names, found in keyed_lines(text)
+    ]
+    return "".join(f"{line}\n" for line in lines)
 
 
 def settings_of_option(folder: Path, path: Path) -> list[Setting]:

@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from ganrun.checks import as_typed, describe, fits
-from ganrun.cli.compose import nullable_keys, recipe_groups, root_keys
+from ganrun.checks import as_typed, fits, must_be
+from ganrun.cli.compose import UserConf, nullable_keys, recipe_groups, root_keys
 from ganrun.cli.errors import is_a_section, unknown_key
 from ganrun.config import Config, flat
 from ganrun.training.options import TrainOptions
@@ -29,15 +29,21 @@ def validate(verb: str, config: Config) -> TrainOptions | None:
     if (config.get("seed") or 0) < 0:
         raise ValueError(f"seed={config['seed']}: must be at least 0.")
     check_kind("run_dir", config, str | None if verb == "train" else str)
+    for key in sorted(known - config.keys() - nullable_keys(verb) - {"trust"}):
+        raise ValueError(is_missing(key))
     for key in known & {*SECTIONS}:
         if not isinstance(config[key], dict):
             raise ValueError(is_a_section(key, config[key]))
-    return validate_training(config, known) if verb == "train" else None
+    return validate_training(config) if verb == "train" else None
 
 
-def validate_training(config: Config, known: set[str]) -> TrainOptions:
-    for key in known - config.keys() - nullable_keys("train"):
-        raise ValueError(f"{key}: was removed, but is required.")
+def is_missing(key: str) -> str:
+    if UserConf.primary is None:
+        return f"{key}: was removed, but is required."
+    return f"--config-name={UserConf.primary[1]}: has no {key}; begin it with `defaults: [train, _self_]`."
+
+
+def validate_training(config: Config) -> TrainOptions:
     for key in config["arch"].keys() - {"z_dim", "generator", "discriminator"}:
         raise ValueError(unknown_key("train", f"arch.{key}", config["arch"][key], []))
     check_kind("init_from", config, str | None)
@@ -50,4 +56,4 @@ def validate_training(config: Config, known: set[str]) -> TrainOptions:
 def check_kind(key: str, node: dict[str, Any], kind: Any) -> None:
     name = key.rpartition(".")[2]
     if name in node and not fits(node[name], kind):
-        raise ValueError(f"{key}={as_typed(node[name])}: must be {describe(kind)}.")
+        raise ValueError(f"{key}={as_typed(node[name])}: {must_be(node[name], kind)}")

@@ -68,6 +68,7 @@ def main(config: Config, name: str = "") -> int:
     check_arguments("", EvaluateOptions, config)
     options = EvaluateOptions(**config)
     run_dir = RunDir(Path(options.run_dir))
+    run_dir.check_links()
     loaded = LoadedRun(run_dir, options.checkpoint, choose_device(options.device, "device"), options.data.get("root"))
     metrics = loaded.config.get("metric") if options.metric is None else options.metric
     if options.metric == {}:

@@ -18,6 +18,7 @@ from ganrun.records import frames
 from ganrun.records.frames import Frame
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import load_data, make_loss, make_metrics
+from ganrun.trusted import add_run
 
 log = logging.getLogger("ganrun")
 
@@ -44,6 +45,7 @@ def main(config: Config, name: str = "") -> int:
     if not (album.frames or album.rows or album.pictures):
         raise ValueError(f"run_dir={run_dir.path}: has no records to draw yet.")
     out = Path(options.out).expanduser() if options.out else run_dir.path / "figures"
+    run_dir.check_links()
     out.mkdir(parents=True, exist_ok=True)
     log_missing(album)
     for stem, figure in album.stills():
@@ -57,6 +59,7 @@ def main(config: Config, name: str = "") -> int:
 
 def open_album(run_dir: RunDir) -> Album:
     """The records of a run. Its data are loaded only if there are frames, since such data are small."""
+    add_run(run_dir.path)
     config = run_dir.config()
     recorded = frames.load_all(run_dir.path)
     dataset, loss = data_of(config, recorded), loss_of(config)

@@ -7,6 +7,7 @@ from ganrun.commands import train
 from ganrun.config import Config, resumable
 from ganrun.records.run_dir import RunDir
 from ganrun.training.options import TrainOptions
+from ganrun.trusted import add_run
 
 
 def main(config: Config, name: str = "") -> int:
@@ -15,6 +16,7 @@ def main(config: Config, name: str = "") -> int:
     Raises ValueError if there is no run, and for a setting that cannot change.
     """
     run_dir = RunDir(Path(config["run_dir"]))
+    add_run(run_dir.path)
     stored = run_dir.config(config["data"].get("root"))
     given = {key: value for key, value in config["train"].items() if value is not None}
     for key, value in given.items():

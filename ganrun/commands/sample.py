@@ -1,7 +1,9 @@
 """`ganrun sample run_dir=DIR num=64`: draw samples from the generator of a run."""
 
 import logging
-from collections.abc import Sequence
+import secrets
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,9 +13,10 @@ import torch
 from torch import Tensor
 
 from ganrun.checks import check_arguments
-from ganrun.config import Config
+from ganrun.config import Config, slug
 from ganrun.data.dataset import DataSpec
-from ganrun.figures.grid import grid, save_png
+from ganrun.figures.grid import encoded_png, grid, save_png
+from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.run_dir import RunDir
 from ganrun.training.load import LoadedRun
 from ganrun.training.pictures import COLUMNS, NUM_IN_GRID, ROWS
@@ -49,6 +52,7 @@ def main(config: Config, name: str = "") -> int:
     samples = loaded.sample(options.num, options.labels, options.seed, options.ema)
     y = loaded.classes(options.num, options.labels)
     out = Path(options.out).expanduser() if options.out else run_dir.samples
+    run_dir.check_links()
     write(samples, y, spec, out, f"sample_step_{loaded.step:08d}_seed_{options.seed}", options.format)
     return 0
 
@@ -62,7 +66,7 @@ def write(samples: Tensor, y: Tensor | None, spec: DataSpec, out: Path, stem: st
     out.mkdir(parents=True, exist_ok=True)
     arrays: dict[str, Any] = {} if y is None else {"labels": y.numpy()}
     if not spec.is_image:
-        np.savez(out / f"{stem}.npz", samples=samples.numpy(), **arrays)
+        save_npz(out / f"{stem}.npz", np.savez, samples=samples.numpy(), **arrays)
         log.info("samples    %s", out / f"{stem}.npz")
         return
     images = spec.encode(samples)  # (N, C, H, W)
@@ -70,14 +74,51 @@ def write(samples: Tensor, y: Tensor | None, spec: DataSpec, out: Path, stem: st
     log.info("grid       %s", out / f"{stem}_grid.png")
     pixels = images.permute(0, 2, 3, 1).numpy()
     if form == "npz":
-        np.savez_compressed(out / f"{stem}.npz", samples=pixels, **arrays)
+        save_npz(out / f"{stem}.npz", np.savez_compressed, samples=pixels, **arrays)
         log.info("samples    %s", out / f"{stem}.npz")
     else:
         folder = out / stem
-        for i, image in enumerate(pixels):
-            parent = folder if y is None else folder / spec.classes[int(y[i])]
-            save_png(image.squeeze(), parent / f"{i:06d}.png")
+        parents = [""] * len(pixels) if y is None else [folder_name(spec.classes[int(k)]) for k in y]
+        save_folder(folder, {f"{parent}/{i:06d}.png": pixels[i] for i, parent in enumerate(parents)})
         log.info("samples    %s/*.png", folder if y is None else folder / "*")
+
+
+def folder_name(name: str) -> str:
+    """The name of a class as that of a folder, in which no other folder can be meant.
+
+    >>> folder_name("cat"), folder_name("../cat")
+    ('cat', '___cat-2beb7094')
+    """
+    return name if Path(name).name == name != ".." else slug(name.replace(".", "_"))
+
+
+def save_npz(path: Path, save: Callable[..., None], **arrays: np.ndarray) -> None:
+    """Write the arrays atomically with `save`, which is np.savez or np.savez_compressed."""
+
+    def write(unfinished: Path) -> None:
+        with unfinished.open("wb") as file:
+            save(file, **arrays)
+
+    write_atomically(path, write)
+
+
+def save_folder(folder: Path, images: Mapping[str, np.ndarray]) -> None:
+    """Write images (H, W, C) by their path in `folder`. They replace a folder of that name once all are written."""
+    for left in folder.parent.glob(f"{folder.name}.*.unfinished"):  # by a process that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    unfinished = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}.unfinished")
+    try:
+        with errors_name(folder):
+            unfinished.mkdir()
+            for name, image in images.items():
+                path = unfinished / name.lstrip("/")
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(encoded_png(image.squeeze()))
+            if folder.exists():
+                shutil.rmtree(folder)
+            unfinished.replace(folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def class_rows(images: Tensor, y: Tensor) -> np.ndarray:

@@ -7,15 +7,19 @@ from typing import Any
 
 from ganrun.config import Config
 from ganrun.console import logging_to_file
+from ganrun.diagnosis.remedy import command, remedy
 from ganrun.protocols import MetricKey
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
+from ganrun.training.ema import share_of_start
+from ganrun.training.evaluation import setup_of
 from ganrun.training.options import TrainOptions
 from ganrun.training.run import Run
 from ganrun.training.train import Outcome, train
 
 log = logging.getLogger("ganrun")
 
+UNSETTLED = 0.1  # weight of the start in a plain average, from which on G_ema has not settled
 FINISHED, FAILED, DIVERGED = 0, 1, 3  # exit codes; interrupted by signal N: 128 + N
 
 
@@ -48,7 +52,8 @@ def print_outcome(outcome: Outcome) -> None:
     again = f"ganrun resume run_dir={shlex.quote(str(run_dir.path))}"
     if outcome.status == "finished":
         log.info("finished: %s in %.1f s", steps, result["wall_time"])
-        print_metrics(result["metrics"], run_dir.metric_keys())
+        print_metrics(result["metrics"], run_dir.metric_keys(), result.get("metrics_raw", {}))
+        print_unsettled(outcome.run.options if outcome.run else None, result["steps"])
         print_best(result)
         print_paths(run_dir)
         if outcome.run:
@@ -56,10 +61,10 @@ def print_outcome(outcome: Outcome) -> None:
     elif outcome.status == "interrupted":
         log.info("interrupted after %s; %s; continue with `%s`.", steps, last, again)
     elif outcome.status == "diverged":
-        log.error(
-            "diverged: %s %s. A smaller learning rate may help, as in optimizer.lr=0.00005.",
-            result["error"], last[0].upper() + last[1:],
-        )  # fmt: skip
+        log.error("diverged: %s %s.", result["error"], last[0].upper() + last[1:])
+        if outcome.run and not outcome.diagnosis:  # which has the same remedy
+            changes = remedy("divergence", setup_of(outcome.run, run_dir.config()))
+            log.info("try        %s", command(run_dir.overrides(), changes))
     else:
         log.error(
             "failed after %s: %s; %s; the traceback is in %s; continue with `%s`.",
@@ -69,8 +74,13 @@ def print_outcome(outcome: Outcome) -> None:
         log.info(line)
 
 
-def print_metrics(metrics: Mapping[str, float], keys: Mapping[str, MetricKey]) -> None:
-    """Print a line for each metric, followed by the values that belong to it, and the value of the data."""
+def print_metrics(
+    metrics: Mapping[str, float], keys: Mapping[str, MetricKey], raw: Mapping[str, float] | None = None
+) -> None:
+    """Print a line for each metric, followed by the values that belong to it, and the value of the data.
+
+    raw: the metrics of G itself, if `metrics` are those of G_ema.
+    """
     owners = {key: keys[key].about for key in metrics if key in keys}
     true_keys = {keys[key].true for key in metrics if key in keys}
     for key, value in metrics.items():
@@ -78,6 +88,8 @@ def print_metrics(metrics: Mapping[str, float], keys: Mapping[str, MetricKey]) -
         related = {other.removeprefix(f"{key}_"): metrics[other] for other, owner in owners.items() if owner == key}
         if known.true in metrics:
             related["true"] = metrics[known.true]
+        if raw and key in raw and key not in true_keys:
+            related["without EMA"] = raw[key]
         text = ", ".join(f"{name}: {formatted(number)}" for name, number in related.items())
         belongs = known.about in metrics or key in true_keys
         if related or not belongs:
@@ -91,6 +103,20 @@ def formatted(value: float) -> str:
     ('10,000', '2057', '0.1668')
     """
     return f"{value:,.0f}" if value >= 10000 and value == round(value) else f"{value:.4g}"
+
+
+def print_unsettled(options: TrainOptions | None, steps: int) -> None:
+    """Print a warning if G_ema averages over so many steps that it cannot have settled."""
+    if options is None or not options.ema:
+        return
+    start = share_of_start(steps, options.ema, options.ema_rampup)
+    if start < UNSETTLED:
+        return
+    if options.ema_debias:
+        what = f"G_ema averages G over most of the {steps:,} steps, and so lags behind it"
+    else:
+        what = f"after {steps:,} steps, {start:.0%} of G_ema are still the initial weights of G"
+    log.info("warning    train.ema=%g: %s; train.ema_rampup=0.05 makes the average shorter.", options.ema, what)
 
 
 def print_caveats(run: Run) -> None:

@@ -10,17 +10,19 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 VISIBLE = 2.5  # saved pictures of normalized images cover this many standard deviations on both sides of the mean
+CHUNK = 1 << 16  # examples checked at a time, which bounds the memory
 
 
 @dataclass(frozen=True)
 class DataSpec:
     """The properties of a data set that networks, figures and metrics need.
 
-    shape: shape of a sample, (d,) for vectors or (C, H, W) for images.
+    shape: shape of a sample, (d,) for vectors, (C, H, W) for images, or another one, for arch=mlp.
     value_range: bounds of the values in D's input, (-1, 1) for images; None if the data are unbounded.
     mean, std: over all values of the training split, in the same units.
     classes: class names in the order of the labels; empty for data without labels. unit: for axes, such as "inches".
     gcn: L2 norm of every image after global contrast normalization, or 0 if the images are not normalized.
+    Raises ValueError for an empty shape, and a std of 0.
     """
 
     shape: tuple[int, ...]
@@ -36,7 +38,9 @@ class DataSpec:
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
         object.__setattr__(self, "classes", tuple(str(name) for name in self.classes))
-        if not self.std > 0:
+        if not self.shape or min(self.shape) < 1:
+            raise ValueError(f"data: spec.shape is {self.shape}; it must have sizes of at least 1, as in (C, H, W).")
+        if self.std <= 0:  # NaN is reported with the row that causes it, by `check_finite`
             raise ValueError("data: all values of the training examples are the same; there is nothing to learn.")
 
     @property
@@ -111,10 +115,17 @@ def contrast_normalized(x: Tensor, norm: float) -> Tensor:
 
 @dataclass(frozen=True)
 class Split:
-    """Examples x (N, *shape), uint8 or float32, in memory or memory-mapped, and labels y (N,) or None."""
+    """Examples x (N, *shape), uint8 or float32, in memory or memory-mapped, and labels y (N,) or None.
+
+    Labels of another integer type are converted to int64.
+    """
 
     x: Tensor
     y: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.y, Tensor) and not (self.y.is_floating_point() or self.y.is_complex()):
+            object.__setattr__(self, "y", self.y.long())
 
     def __len__(self) -> int:
         return len(self.x)
@@ -131,7 +142,11 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Fixed, disjoint splits. `distribution` is the true distribution (log_prob and cdf), if it is known."""
+    """Fixed, disjoint splits. `distribution` is the true distribution (log_prob and cdf), if it is known.
+
+    Only `train` must have examples; if `spec` names classes, it must have labels, too. Raises ValueError for a split
+    that does not fit `spec`.
+    """
 
     spec: DataSpec
     train: Split
@@ -139,8 +154,68 @@ class Dataset:
     test: Split
     distribution: Distribution | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.spec, DataSpec):
+            raise ValueError(f"data: spec is a {type(self.spec).__name__}; it must be a DataSpec.")
+        for name, split in self.splits().items():
+            if not isinstance(split, Split):
+                raise ValueError(f"data: {name} is a {type(split).__name__}; it must be a Split, as in Split(x, y).")
+            _check_examples(f"data: {name}.x", split.x, self.spec)
+            if split.y is not None:
+                _check_labels(f"data: {name}.y", split.y, len(split), self.spec)
+        if not len(self.train):
+            raise ValueError("data: the training split is empty.")
+        if self.spec.classes and self.train.y is None:
+            raise ValueError("data: spec.classes names classes, but train has no labels; use Split(x, y).")
+
+    def splits(self) -> dict[str, Split]:
+        return {"train": self.train, "valid": self.valid, "test": self.test}
+
     def to(self, device: torch.device) -> "Dataset":
         return replace(self, train=self.train.to(device))
+
+
+def _check_examples(name: str, x: object, spec: DataSpec) -> None:
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name} is a {type(x).__name__}; it must be a tensor, as from torch.as_tensor.")
+    if x.dtype not in (torch.uint8, torch.float32):
+        raise ValueError(f"{name} has dtype {x.dtype}; it must be torch.uint8 or torch.float32, as from x.float().")
+    if x.ndim == 0 or (len(x) and x.shape[1:] != spec.shape):
+        allowed = ", ".join(map(str, ("N", *spec.shape)))
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; it must be ({allowed}), as in spec.shape.")
+
+
+def _check_labels(name: str, y: object, num: int, spec: DataSpec) -> None:
+    """Raise ValueError unless y is a tensor (num,) of integers, which number the classes if `spec` names any."""
+    if not isinstance(y, Tensor):
+        raise ValueError(f"{name} is a {type(y).__name__}; it must be a tensor, as from torch.as_tensor.")
+    if y.dtype != torch.int64:
+        raise ValueError(f"{name} has dtype {y.dtype}; labels must be integers, as from y.long().")
+    if y.shape != (num,):
+        raise ValueError(f"{name} has shape {tuple(y.shape)}; it must be ({num},), one label for each example.")
+    if spec.classes and len(wrong := ((y < 0) | (y >= spec.num_classes)).nonzero()):
+        raise ValueError(
+            f"{name} has the label {y[wrong[0]].item()} in row {wrong[0].item()}, but spec.classes names "
+            f"{spec.num_classes} classes, with labels from 0 to {spec.num_classes - 1}; "
+            "torch.unique(y, return_inverse=True)[1] numbers labels without gaps."
+        )
+
+
+def check_finite(dataset: Dataset) -> None:
+    """Raise ValueError for an example that is not finite, naming the first one, and for such a mean or std."""
+    for name, split in dataset.splits().items():
+        for start in range(0, len(split) if split.x.is_floating_point() else 0, CHUNK):
+            part = split.x[start : start + CHUNK]
+            if not part.isfinite().all():
+                row = int(part.flatten(1).isfinite().all(1).logical_not().nonzero()[0])
+                value = part[row][part[row].isfinite().logical_not()][0].item()
+                raise ValueError(
+                    f"data: {name}.x has the value {value} in row {start + row}; all values must be finite numbers. "
+                    "x[x.flatten(1).isfinite().all(1)] are the rows without such values."
+                )
+    for name in ("mean", "std"):
+        if not math.isfinite(value := getattr(dataset.spec, name)):
+            raise ValueError(f"data: spec.{name} is {value}; it must be finite: the {name} of all training values.")
 
 
 def image_spec(x: Tensor, classes: Sequence[str]) -> DataSpec:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ganrun.data.dataset import Dataset, Split, image_spec
-from ganrun.data.published import check_md5s
+from ganrun.data.published import check_md5s, checked, read_idx, reason_of
 
 SIDE, FOLDS = 48, 5
 EXPRESSIONS = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")
@@ -45,9 +45,8 @@ def fer2013(root: str, verify: bool = True, fold: int | None = None) -> Dataset:
     try:
         splits = read(list(files))
     except Exception as error:  # torchvision's reader may raise any type for a damaged file
-        reason = str(error) or "it is damaged"
         raise ValueError(
-            f"data.root={root}: FER2013 there cannot be read ({reason}); remove it, or use another copy."
+            f"data.root={root}: FER2013 there cannot be read ({reason_of(error)}); remove it, or use another copy."
         ) from error
     if fold is not None:
         every = Split(torch.cat([s.x for s in splits]), torch.cat([s.y for s in splits if s.y is not None]))
@@ -99,10 +98,8 @@ def _find_fer2013(root: Path) -> tuple[dict[Path, str], Callable[[list[Path]], l
 
 
 def _read_idx(paths: list[Path]) -> list[Split]:
-    from torchvision.datasets.mnist import read_image_file, read_label_file
-
     train, held_out = (
-        _split(read_image_file(str(images)), read_label_file(str(labels)))
+        read_idx(images, labels, (SIDE, SIDE), len(EXPRESSIONS))
         for images, labels in zip(paths[::2], paths[1::2], strict=True)
     )
     half = len(held_out) // 2
@@ -134,15 +131,5 @@ def _read_csv(paths: list[Path]) -> list[Split]:
 
 def _of_rows(rows: list[tuple[bytes, int]]) -> Split:
     x = torch.frombuffer(bytearray(b"".join(pixels for pixels, _ in rows)), dtype=torch.uint8)
-    return _split(x.view(-1, SIDE, SIDE), torch.tensor([label for _, label in rows]))
-
-
-def _split(x: Tensor, y: Tensor) -> Split:
-    """x (N, 48, 48) uint8 and y (N,) as a split of x (N, 1, 48, 48). Raises ValueError for other shapes and labels."""
-    if x.shape[1:] != (SIDE, SIDE):
-        raise ValueError(f"its images are {' x '.join(map(str, x.shape[1:]))}, not {SIDE} x {SIDE}")
-    if len(x) != len(y):
-        raise ValueError(f"it has {len(x)} images, but {len(y)} labels")
-    if not ((y >= 0) & (y < len(EXPRESSIONS))).all():
-        raise ValueError(f"its labels are not all in 0..{len(EXPRESSIONS) - 1}")
-    return Split(x[:, None], y.long())
+    y = torch.tensor([label for _, label in rows])
+    return checked(Split(x.view(-1, 1, SIDE, SIDE), y), (1, SIDE, SIDE), len(EXPRESSIONS))

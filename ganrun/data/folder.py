@@ -8,11 +8,13 @@ import os
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -24,11 +26,20 @@ if TYPE_CHECKING:
     import PIL.Image
 
 UNREADABLE = "0 unreadable"  # in place of a digest
+CANNOT_BE_READ = "cannot be read as an image"
 
 log = logging.getLogger("ganrun")
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-FORMAT = 2  # of the cache; increment it when the stored data change
+SUFFIXES = {
+    ".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".pbm", ".pgm", ".png",
+    ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+}  # fmt: skip
+THUMBNAILS = {"__macosx", "@eadir", "thumbnails", "thumbs"}  # folders of other programs, in lower case
+FORMAT = 3  # of the cache; increment it when the stored data change
+
+
+class UnknownRange(ValueError):
+    """The values of an image do not show which of them is white."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +62,7 @@ def folder(
 ) -> Dataset:
     """All images under `root`. If all of them are in sub-folders, the first-level sub-folders are the classes.
 
+    Run directories, hidden folders and files, and folders of thumbnails (`THUMBNAILS`) are not searched.
     A hash of its content assigns each image to the training, validation or test split. So an image keeps its split when
     others are added, and copies are in the same split. Files that cannot be read are skipped with a warning.
     Raises ValueError for a missing folder, a folder without a readable image, and settings out of range.
@@ -62,28 +74,59 @@ def folder(
     base = Path(root)
     if not base.is_dir():
         raise ValueError(f"data.root={root}: no such folder; name a folder of images, as in data.root=photos.")
+    if _is_run(base):
+        raise ValueError(f"data.root={root}: is a run directory; name a folder of images, as in data.root=photos.")
     names = _image_names(base)
     if not names:
         raise ValueError(f"data.root={root}: holds no image ({', '.join(sorted(SUFFIXES))}).")
-    entry = _cached(base, names, Decoding(size, crop, channels), _cache_folder(cache))
+    where = _cache_folder(cache)
+    try:
+        entry = _cached(base, names, Decoding(size, crop, channels), where)
+    except OSError as error:
+        raise ValueError(
+            f"data.cache={where}: cannot write {error.filename} ({error.strerror}); free some space, or name another "
+            "folder, as in data.cache=DIR."
+        ) from error
     return _dataset(entry, valid, test, base)
 
 
 def _image_names(base: Path) -> list[str]:
     """Paths of all images relative to `base`, sorted, so that the order is the same on every machine.
 
-    Links to folders are followed, but no folder is entered twice; real folders come before links.
+    Links to folders are followed, but no folder is entered twice; real folders come before links. Logs which other
+    files there are, and which folders are not searched.
     """
     names: list[str] = []
     entered: set[str] = set()
+    skipped: list[str] = []
     for folder, subfolders, files in os.walk(base, followlinks=True):
         if os.path.realpath(folder) in entered:
             subfolders.clear()
             continue
         entered.add(os.path.realpath(folder))
+        closed = {name for name in subfolders if name.lower() in THUMBNAILS or _is_run(Path(folder, name))}
+        skipped += [Path(folder, name).relative_to(base).as_posix() for name in closed]
+        subfolders[:] = [name for name in subfolders if name not in closed and not name.startswith(".")]
         subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
-        names += [Path(folder, file).relative_to(base).as_posix() for file in files]
+        names += [Path(folder, file).relative_to(base).as_posix() for file in files if not file.startswith(".")]
+    if skipped:
+        log.info("data.root=%s: not searched, as runs or thumbnails: %s", base, _listed(sorted(skipped)))
+    others = Counter(Path(name).suffix.lower() for name in names)
+    if found := [f"{suffix or 'no suffix'} ({others[suffix]})" for suffix in sorted(others.keys() - SUFFIXES)]:
+        log.info("data.root=%s: files that are not read as images: %s", base, _listed(found))
     return sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
+
+
+def _is_run(path: Path) -> bool:
+    """Whether `path` is a run directory. The pictures of a run must not become its training data."""
+    files = (".lock", "command.json", "metrics.jsonl", "result.json")
+    return (path / "config.yaml").is_file() and any((path / name).exists() for name in files)
+
+
+def _listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names, as printable text, and how many more there are."""
+    shown = ", ".join(os.fsencode(name).decode(errors="replace") for name in names[:most])
+    return f"{shown} and {len(names) - most} more" if len(names) > most else shown
 
 
 def _cache_folder(cache: str | None) -> Path:
@@ -93,7 +136,10 @@ def _cache_folder(cache: str | None) -> Path:
 
 
 def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> Path:
-    """The cache entry for this content and these settings. It is created if it is missing or incomplete."""
+    """The cache entry for this content and these settings. It is created if it is missing or incomplete.
+
+    It gets its name when it is on the disk. Raises OSError, with the file's name, if it cannot be written.
+    """
     digests = _digests(base, names, cache)
     key = hashlib.sha256(json.dumps([FORMAT, asdict(decoding), digests]).encode()).hexdigest()[:32]
     entry = cache / f"folder-{key}"
@@ -114,17 +160,32 @@ def _digests(base: Path, names: list[str], cache: Path) -> dict[str, str]:
     state = hashlib.sha256(json.dumps([str(base.resolve()), [_stat(base / n) for n in names]]).encode()).hexdigest()
     note = cache / f"digests-{state[:32]}.json"
     try:
-        return dict(json.loads(note.read_text()))
+        known = json.loads(note.read_text())
+        if isinstance(known, dict) and [*known] == names:
+            return known
     except (OSError, ValueError):
         pass
     with ThreadPoolExecutor() as pool:
         found = dict(zip(names, pool.map(lambda name: _digest(base / name), names), strict=True))
     cache.mkdir(parents=True, exist_ok=True)
     if UNREADABLE not in found.values():
-        partial = note.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps(found))
-        partial.replace(note)
+        with tempfile.TemporaryDirectory(dir=cache, prefix="partial-") as partial:
+            with _writing(Path(partial, note.name)) as file:
+                file.write(json.dumps(found).encode())
+            Path(partial, note.name).replace(note)
     return found
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[BinaryIO]:
+    """A new file, whose content is on the disk at the end. Errors of a full disk get the file's name, too."""
+    try:
+        with path.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
 
 
 def _stat(path: Path) -> tuple[str, int, int]:
@@ -150,23 +211,27 @@ def _decode_all(base: Path, digests: dict[str, str], decoding: Decoding, entry: 
     entry.mkdir()
     names = sorted(digests, key=lambda name: (digests[name], name))
     kept: list[str] = []
-    skipped: list[str] = []
+    skipped: dict[str, str] = {}  # with the reason
     sums: list[tuple[int, int]] = []  # of each image's values and their squares, for the mean and std
-    with (entry / "images.bin").open("wb") as file:
+    with _writing(entry / "images.bin") as file:
         for name, image in tqdm(
             _decoded(base, names, decoding), total=len(names), desc="decoding", unit="image", disable=None
         ):
-            if image is None or digests[name] == UNREADABLE:
-                skipped.append(name)
+            if isinstance(image, str) or digests[name] == UNREADABLE:
+                skipped[name] = image if isinstance(image, str) else CANNOT_BE_READ
             else:
                 kept.append(name)
                 sums.append((int(image.sum(dtype=np.int64)), int(np.square(image, dtype=np.int64).sum())))
                 file.write(image.tobytes())
     if not kept:
-        raise ValueError(f"data.root={base}: none of its {len(digests)} images can be read.")
+        name, reason = next(iter(skipped.items()))
+        raise ValueError(
+            f"data.root={base}: none of its {len(digests)} images can be read, as {_listed([name])}: {reason}."
+        )
     places = [int(digests[name][:8], 16) / 2**32 for name in kept]
     index = {"decoding": asdict(decoding), "names": kept, "places": places, "sums": sums, "skipped": skipped}
-    (entry / "index.json").write_text(json.dumps(index))
+    with _writing(entry / "index.json") as file:
+        file.write(json.dumps(index).encode())
 
 
 def _read_index(entry: Path) -> dict[str, Any] | None:
@@ -174,7 +239,9 @@ def _read_index(entry: Path) -> dict[str, Any] | None:
     try:
         index = json.loads((entry / "index.json").read_text())
         size = (entry / "images.bin").stat().st_size
-        return index if size == math.prod(_shape(index)) else None
+        num = len(index["names"])
+        complete = num == len(index["places"]) == len(index["sums"]) and isinstance(index["skipped"], dict)
+        return index if complete and size == math.prod(_shape(index)) else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -184,7 +251,7 @@ def _shape(index: dict[str, Any]) -> tuple[int, int, int, int]:
     return len(index["names"]), decoding.channels, decoding.size, decoding.size
 
 
-def _decoded(base: Path, names: list[str], decoding: Decoding) -> Iterator[tuple[str, np.ndarray | None]]:
+def _decoded(base: Path, names: list[str], decoding: Decoding) -> Iterator[tuple[str, np.ndarray | str]]:
     """Decode in threads, a block at a time, so that memory stays bounded."""
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(names), 512):
@@ -192,17 +259,22 @@ def _decoded(base: Path, names: list[str], decoding: Decoding) -> Iterator[tuple
             yield from zip(block, pool.map(lambda name: _decode(base / name, decoding), block), strict=True)
 
 
-def _decode(path: Path, decoding: Decoding) -> np.ndarray | None:
+def _decode(path: Path, decoding: Decoding) -> np.ndarray | str:
+    """The image (C, size, size) uint8, or the reason why there is none."""
     from PIL import Image, ImageOps
 
     if not path.is_file():
-        return None
+        return CANNOT_BE_READ
     try:
         with warnings.catch_warnings(), Image.open(path) as source:
+            if source.format == "EPS":  # under any file name; Pillow would run Ghostscript, another program
+                return CANNOT_BE_READ
             warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it can still read
-            image = _flat(_upright(source)).convert("RGB" if decoding.channels == 3 else "L")
+            image = _flat(_upright(source), source.format).convert("RGB" if decoding.channels == 3 else "L")
+    except UnknownRange as error:
+        return str(error)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all types that Pillow's readers raise
-        return None
+        return CANNOT_BE_READ
     side = (decoding.size, decoding.size)
     if decoding.crop == "center":
         image = ImageOps.fit(image, side, Image.Resampling.LANCZOS)
@@ -228,27 +300,40 @@ def _upright(image: "PIL.Image.Image") -> "PIL.Image.Image":
     return image.transpose(turns[turn]) if turn in turns else image
 
 
-def _flat(image: "PIL.Image.Image") -> "PIL.Image.Image":
-    """Convert to 8 bits without transparency: scale 16-bit gray, take floats as [0, 1], use a white background."""
+def _flat(image: "PIL.Image.Image", form: str | None) -> "PIL.Image.Image":
+    """Convert to 8 bits without transparency: scale 16-bit gray and floats, use a white background."""
     from PIL import Image
 
     if image.mode.startswith("I") or image.mode == "F":
-        scale = 255 if image.mode == "F" else 255 / 65535
-        return Image.fromarray((np.asarray(image).astype(np.float64) * scale).round().clip(0, 255).astype(np.uint8))
+        values = np.asarray(image).astype(np.float64)
+        white = _white(values, (1, 255)) if image.mode == "F" else 65535
+        if image.mode == "I" and form == "TIFF":  # 32 bits; other formats store 16 bits in this mode
+            white = _white(values, (255, 65535))
+        return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image
 
 
+def _white(values: np.ndarray, choices: Sequence[int]) -> int:
+    """The value of white in a format without a fixed range: the first choice that no value exceeds by over 10%."""
+    low, high = values.min(), values.max()
+    white = next((white for white in choices if high <= 1.1 * white), None)
+    if white is None or low < -0.1 * white:
+        allowed = " or ".join(f"[0, {white}]" for white in choices)
+        raise UnknownRange(f"has values from {low:g} to {high:g}, not in {allowed}")
+    return white
+
+
 def _dataset(entry: Path, valid: float, test: float, base: Path) -> Dataset:
     index = _read_index(entry)
     assert index is not None, "_cached() has just checked it"
-    for name in index["skipped"]:
-        log.warning("%s: cannot be read as an image; skipped.", os.fsencode(base / name).decode(errors="replace"))
+    for name, reason in index["skipped"].items():
+        log.warning("%s: %s; skipped.", _listed([str(base / name)]), reason)
     # Mode "c" is copy on write: torch warns of read-only arrays.
     images = np.memmap(entry / "images.bin", np.uint8, "c", shape=_shape(index))
-    y, classes = _labels(index["names"])
+    y, classes = _labels(index["names"], base)
     data = Split(torch.from_numpy(images), y)
     a, b = np.searchsorted(index["places"], [valid, valid + test]).tolist()  # places are in ascending order
     if b == len(data):
@@ -259,10 +344,18 @@ def _dataset(entry: Path, valid: float, test: float, base: Path) -> Dataset:
     return Dataset(spec, data[b:], data[:a], data[a:b])
 
 
-def _labels(names: list[str]) -> tuple[torch.Tensor | None, tuple[str, ...]]:
-    """Labels and class names: the first-level sub-folders, if every image is in one; else None and no names."""
+def _labels(names: list[str], base: Path) -> tuple[torch.Tensor | None, tuple[str, ...]]:
+    """Labels and class names: the first-level sub-folders, if every image is in one; else None and no names.
+
+    Warns of images outside of the sub-folders, if there are any.
+    """
     folders = [name.partition("/")[0] if "/" in name else None for name in names]
-    if None in folders:
+    if stray := sorted(name for name in names if "/" not in name):
+        if len(stray) < len(names):
+            log.warning(
+                "data.root=%s: its sub-folders are not used as classes, because not all images are in one: %s; move "
+                "or remove these.", base, _listed(stray),
+            )  # fmt: skip
         return None, ()
     found = sorted({str(folder) for folder in folders})
     label = {folder: i for i, folder in enumerate(found)}

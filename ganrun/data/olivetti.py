@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ganrun.data.dataset import Dataset, Split, image_spec
 from ganrun.data.faces import SIDE, by_fold, check_fold
+from ganrun.data.pickles import arrays_only
 
 log = logging.getLogger("ganrun")
 
@@ -34,8 +35,8 @@ def olivetti(
     two splits. The ten images of a person are nearly alike, so memorized ones would otherwise score well.
     held_out=images: each person has seven training, one validation and two test images, and the people are the classes.
 
-    scikit-learn reads the file from `root` or root/olivetti, and downloads it to root/olivetti. It is a pickle: use one
-    from a source that you trust. Raises ValueError if the file is missing and cannot be downloaded, if it is damaged,
+    scikit-learn reads the file from `root` or root/olivetti, and downloads it to root/olivetti. It is a pickle, of
+    which only arrays are read. Raises ValueError if the file is missing and cannot be downloaded, if it is damaged,
     or if its pixels are not the published ones and `verify` is set.
     """
     check_fold(fold)
@@ -60,7 +61,7 @@ def _read(root: str, download: bool) -> np.ndarray:
             "Run once with data.download=true, or point data.root at scikit-learn's data folder."
         )
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), arrays_only():
             warnings.simplefilter("ignore")  # one for each retry of the download
             bunch = fetch_olivetti_faces(data_home=home or Path(root, "olivetti"), download_if_missing=home is None)
     except Exception as error:  # a damaged pickle may raise any type

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ganrun.data.dataset import Dataset, Split, image_spec, split_last
+from ganrun.data.pickles import arrays_only
 
 log = logging.getLogger("ganrun")
 
@@ -32,12 +33,14 @@ def mnist(root: str, download: bool = True, verify: bool = True, num_valid: int 
     """
     from torchvision.datasets import MNIST
 
-    def read(train: bool) -> Split:
-        source = MNIST(root, train=train)
-        return Split(source.data[:, None], source.targets.long())  # (N, 1, 28, 28)
-
     files = {Path(root, "MNIST", "raw", name): md5 for name, md5 in MNIST_MD5.items()}
     _obtain("MNIST", root, files, lambda: MNIST(root, download=True), download, verify)
+    train_images, train_labels, test_images, test_labels = files
+
+    def read(train: bool) -> Split:
+        images, labels = (train_images, train_labels) if train else (test_images, test_labels)
+        return read_idx(images, labels, (28, 28), 10)
+
     return _split("MNIST", root, read, num_valid, "0123456789")
 
 
@@ -56,11 +59,10 @@ def cifar10(root: str, download: bool = True, verify: bool = True, num_valid: in
             pass
 
     def read(train: bool) -> Split:
-        source = Reader(root, train=train)
-        return Split(
-            torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous(),  # (N, 3, 32, 32)
-            torch.tensor(source.targets),
-        )
+        with arrays_only():
+            source = Reader(root, train=train)
+        x = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()  # (N, 3, 32, 32)
+        return checked(Split(x, torch.tensor(source.targets)), (3, 32, 32), 10)
 
     folder = Path(root, CIFAR10.base_folder)
     files = {folder / name: md5 for name, md5 in [*CIFAR10.train_list, *CIFAR10.test_list]}
@@ -110,12 +112,44 @@ def check_md5s(name: str, root: str, files: dict[Path, str], verify: bool) -> No
             )
 
 
+def read_idx(images: Path, labels: Path, side: tuple[int, int], num_classes: int) -> Split:
+    """The split x (N, 1, *side), y (N,) in two files of MNIST's format. Raises ValueError if they are damaged."""
+    from torchvision.datasets.mnist import read_image_file, read_label_file
+
+    found = []
+    for path, read in ((images, read_image_file), (labels, read_label_file)):
+        try:
+            found.append(read(str(path)))
+        except Exception as error:  # torchvision's readers may raise any type for a damaged file
+            raise ValueError(f"{path.name}: {reason_of(error)}") from error
+    return checked(Split(found[0][:, None], found[1]), (1, *side), num_classes)
+
+
+def reason_of(error: Exception) -> str:
+    """The first line of the error's message."""
+    return (str(error).strip() or "it is damaged").splitlines()[0]
+
+
+def checked(split: Split, shape: tuple[int, ...], num_classes: int) -> Split:
+    """`split`, if it has images of that shape, and for each a label in 0..num_classes - 1. Raises ValueError."""
+    x, y = split.x, split.y
+    assert y is not None, "published data sets have labels"
+    if x.shape[1:] != shape:
+        found, expected = (" x ".join(map(str, sizes[-2:])) for sizes in (x.shape, shape))
+        raise ValueError(f"its images are {found}, not {expected}")
+    if len(x) != len(y):
+        raise ValueError(f"it has {len(x)} images, but {len(y)} labels")
+    if not ((y >= 0) & (y < num_classes)).all():
+        raise ValueError(f"its labels are not all in 0..{num_classes - 1}")
+    return split
+
+
 def _split(name: str, root: str, read: Callable[[bool], Split], num_valid: int, classes: Sequence[str]) -> Dataset:
     try:
         train, test = read(True), read(False)
     except Exception as error:  # torchvision's readers may raise any type for a damaged file
         raise ValueError(
-            f"data.root={root}: {name} there cannot be read ({error}); remove it, or use another copy."
+            f"data.root={root}: {name} there cannot be read ({reason_of(error)}); remove it, or use another copy."
         ) from error
     train, valid = split_last(train, [num_valid])
     return Dataset(image_spec(train.x, classes), train, valid, test)

@@ -12,6 +12,8 @@ Changes = dict[str, Any]
 
 MORE_D: Changes = {"train.n_critic": 5, "train.update": "alternating"}
 
+MOST, MOST_SGD = 0.001, 0.1  # largest usual learning rates, of adaptive optimizers and of SGD
+
 
 def command(overrides: Sequence[str], changes: Changes) -> str:
     """The command line of the run with changed settings and a new run directory.
@@ -83,8 +85,13 @@ def zero_rates(config: Config) -> Changes:
 
 
 def slower(config: Config) -> Changes:
-    """A tenth of the learning rates."""
-    return {f"{key}.lr": float(f"{node['lr'] / 10:.3g}") for key, node in players(config).values() if "lr" in node}
+    """A tenth of the learning rates, and no more than the largest that is usual for the optimizer."""
+    found = {}
+    for key, node in players(config).values():
+        if "lr" in node:
+            most = MOST_SGD if node.get("_target_") == "torch.optim.SGD" else MOST
+            found[f"{key}.lr"] = float(f"{min(node['lr'] / 10, most):.3g}")
+    return found
 
 
 def smooth_d(config: Config) -> Changes:

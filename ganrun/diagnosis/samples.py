@@ -9,6 +9,7 @@ close, and for images, where even the nearest neighbor is far.
 import torch
 from torch import Tensor
 
+from ganrun.metric.ranks import share_above
 from ganrun.metric.vectors import COPY, closeness, distances, nearest, share
 
 FAR = 0.25  # gap above which a real example is lost, or a sample is astray
@@ -123,7 +124,7 @@ def two_sample(among_real: Tensor, among: Tensor, between: Tensor) -> float:
         return radius(to_samples, NEIGHBORS).clamp(min=1e-300).log() - radius(to_real, NEIGHBORS).clamp(1e-300).log()
 
     of_real, of_samples = realness(among_real, between), realness(between.T, among)
-    return ((torch.sign(of_real[:, None] - of_samples).mean() + 1) / 2).item()
+    return share_above(of_real, of_samples).item()
 
 
 def radius(to: Tensor, k: int) -> Tensor:

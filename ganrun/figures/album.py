@@ -1,5 +1,6 @@
 """All figures of one run: the stills, and the images of its animation."""
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from ganrun.figures.density import critic_limits, density_figure, to_array, top_
 from ganrun.figures.panels import MOST_SHARED, density_panels, plane_panels
 from ganrun.figures.plane import critic_levels, plane_figure
 from ganrun.protocols import MetricKey
+from ganrun.records.checkpoint import write_atomically
 from ganrun.records.frames import Frame
 
 DURING = (0.05, 0.25)  # of the run: where the middle panels are taken, since most changes happen early
@@ -131,7 +133,7 @@ def thinned(items: Sequence[Any]) -> list[Any]:
 def opened(path: Path) -> np.ndarray | None:
     """The image (H, W, 3), or None if the file is damaged."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             return np.asarray(image.convert("RGB"))
     except OSError:
         return None
@@ -143,5 +145,7 @@ def same_size(images: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def save_still(figure: Figure, path: Path) -> None:
-    """The file name determines the format."""
-    figure.savefig(path, dpi=RESOLUTION)
+    """Write a figure atomically. The file name determines the format."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=RESOLUTION, format=path.suffix[1:])
+    write_atomically(path, lambda unfinished: unfinished.write_bytes(buffer.getbuffer()))

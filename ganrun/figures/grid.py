@@ -1,5 +1,6 @@
 """Grids of images, and PNG files."""
 
+import io
 import math
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
+
+from ganrun.records.checkpoint import write_atomically
 
 WHITE = 255
 
@@ -29,8 +32,16 @@ def grid(images: Tensor, columns: int | None = None, apart: int = 0, padding: in
 
 
 def save_png(image: np.ndarray, path: Path) -> None:
-    """image: (H, W, 3) or (H, W) of uint8."""
+    """Write an image, (H, W, 3) or (H, W) of uint8, atomically."""
+    data = encoded_png(image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, lambda unfinished: unfinished.write_bytes(data))
+
+
+def encoded_png(image: np.ndarray) -> bytes:
+    """The content of a PNG file. image: (H, W, 3) or (H, W) of uint8."""
     from PIL import Image
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path)
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "png")
+    return buffer.getvalue()

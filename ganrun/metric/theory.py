@@ -20,7 +20,8 @@ class Theory(Metric):
     - value_of_optimal_d: V(D*, G) = -log 4 + 2 JSD, the maximum of value, up to the error of this estimate;
     - value_true: -log 4, the value of both if G has the density of the data;
     - js_distance: sqrt(JSD), from 0 to .8326.
-    The samples are those of G_ema, if there is one, although D is trained against G.
+    The samples are those of G_ema, if there is one, although D is trained against G. The expectation over the data is a
+    mean over training examples instead if D mixes samples, since its logits then depend on the batch.
     With any other loss, in one dimension: w1, the true Wasserstein-1 distance in the data's units, and critic_w1, the
     critic's estimate E_data[f] - E_g[f], which is at most K * w1 for a critic with Lipschitz constant K.
     `check` raises ValueError for data without a known density in one or two dimensions.
@@ -54,11 +55,15 @@ class Theory(Metric):
         x, n = samples[: self.num], count(min(self.num, len(samples)))
         cells = Cells.around(truth, BINS[dataset.spec.shape[0]])
         mass = cells.mass(truth)
-        real_logits, fake_logits = D.logits(cells.centers().reshape(-1, cells.dim).float()), D.logits(x)
+        if D.mixes_samples:
+            real_logits, real_mass = D.logits(dataset.spec.decode(dataset.train[: self.num].x)), None
+        else:
+            real_logits, real_mass = D.logits(cells.centers().reshape(-1, cells.dim).float()), mass
+        fake_logits = D.logits(x)
         if D.logistic:
             share = cells.share(x)
             return {
-                f"value_{n}": value(real_logits, fake_logits, real_mass=mass),
+                f"value_{n}": value(real_logits, fake_logits, real_mass),
                 f"value_of_optimal_d_{n}": optimal_value(mass, share),
                 "value_true": -LOG4,
                 "value_of_optimal_d_true": -LOG4,
@@ -66,5 +71,6 @@ class Theory(Metric):
             }
         if cells.dim > 1:
             return {}
-        estimate = (mass * real_logits.double()).sum() / mass.sum() - fake_logits.double().mean()
+        of_data = real_logits.double().mean() if real_mass is None else (mass * real_logits.double()).sum() / mass.sum()
+        estimate = of_data - fake_logits.double().mean()
         return {f"w1_{n}": wasserstein(x, truth), f"critic_w1_{n}": estimate.item()}

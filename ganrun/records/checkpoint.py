@@ -1,19 +1,23 @@
 """Checkpoints: written atomically, verified when read, and loadable with weights_only=True."""
 
+import glob
 import io
 import logging
 import os
 import pickle
 import re
+import secrets
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ganrun.files import create
 from ganrun.records.legacy import upgraded_state
 
 log = logging.getLogger("ganrun")
@@ -76,15 +80,35 @@ def _save(state: dict[str, Any], path: Path) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` write a temporary file next to `path`, and rename it to `path` once it is on the disk."""
-    unfinished = path.with_name(path.name + ".partial")
+    """Let `write` write a temporary file next to `path`, and rename it to `path` once it is on the disk.
+
+    The file is new and has a random name, so that no link is followed. A link at `path` is replaced. An OSError, as
+    of a full disk, names `path`.
+    """
+    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):  # by a process that was killed
+        left.unlink(missing_ok=True)
+    unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
+    with errors_name(path):
+        create(unfinished)
     try:
-        write(unfinished)
-        sync(unfinished)
-        unfinished.replace(path)
-        sync(path.parent)
+        with errors_name(path):
+            write(unfinished)
+            sync(unfinished)
+            unfinished.replace(path)
+            sync(path.parent)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def errors_name(path: Path) -> Iterator[None]:
+    """Let an error of the system name `path`: that of a failed write names no file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # of a library, with its own message
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def sync(path: Path) -> None:

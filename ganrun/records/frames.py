@@ -8,11 +8,13 @@ import logging
 import zipfile
 import zlib
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ganrun.records.checkpoint import write_atomically
 from ganrun.records.legacy import FRAMES
 
 log = logging.getLogger("ganrun")
@@ -76,9 +78,7 @@ def save(frame: Frame, run_dir: Path, pretrain_d: int = 0) -> None:
     path.parent.mkdir(exist_ok=True)
     buffer = io.BytesIO()  # np.savez itself makes some thirty small writes
     np.savez(buffer, **vars(frame))
-    unfinished = path.with_name(path.name + ".partial")
-    unfinished.write_bytes(buffer.getbuffer())
-    unfinished.replace(path)
+    write_atomically(path, partial(Path.write_bytes, data=buffer.getbuffer()))
 
 
 def load(path: Path) -> Frame:

@@ -40,7 +40,7 @@ def upgraded_config(config: Config) -> Config:
 
 def _moved(node: Any) -> Any:
     if isinstance(node, dict):
-        return {k: TARGETS.get(v, v) if k == "_target_" else _moved(v) for k, v in node.items()}
+        return {k: TARGETS.get(v, v) if k == "_target_" and isinstance(v, str) else _moved(v) for k, v in node.items()}
     return [_moved(item) for item in node] if isinstance(node, list) else node
 
 
@@ -48,6 +48,8 @@ def _with_defaults(config: Config) -> Config:
     defaults = yaml.safe_load((CONF / "train.yaml").read_text())
     sections = [key for key in ("train", "data") if isinstance(config.get(key), dict)]
     whole = {key: defaults[key] for key in ("init_from", "init")}
+    if config["train"].get("ema"):
+        defaults["train"]["ema_debias"] = False
     return (
         config
         | {key: {**defaults[key], **config[key]} for key in sections}

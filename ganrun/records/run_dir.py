@@ -4,9 +4,10 @@ import bisect
 import contextlib
 import json
 import logging
+import os
 import shlex
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
@@ -16,17 +17,20 @@ from typing import IO, Any
 import yaml
 
 from ganrun.config import Config, flat, resumable
+from ganrun.files import link_out_of, opened_to_append
 from ganrun.protocols import MetricKey
-from ganrun.records import checkpoint
-from ganrun.records.checkpoint import write_atomically
+from ganrun.records import checkpoint, shapes
+from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_row
+from ganrun.records.shapes import read_json
 
 log = logging.getLogger("ganrun")
 
-NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")
-LEFTOVERS = {".lock", "command.json", "command.json.partial", "config.yaml.partial"}  # of a run killed at its start
+LEFTOVERS = {".lock", "command.json"}  # of a run that was killed before it started
+OUTPUTS = {".log", ".out", ".err"}  # suffixes of files with the output of a program, as schedulers name them
 MAY_DIFFER = {  # settings that may change when a run is resumed
     "run_dir",
+    "trust",
     "data.root",
     "data.download",
     "data.cache",
@@ -64,17 +68,27 @@ class RunDir:
         return self.config_file.exists()
 
     def __enter__(self) -> "RunDir":
-        """Lock the run. Raises ValueError if the path is a file, and RunIsLocked if another process has locked it."""
+        """Lock the run, and remove temporary files of a killed process.
+
+        Raises ValueError if the path is a file or not UTF-8, or a link leads out of the run directory, and RunIsLocked
+        if another process has locked it.
+        """
+        try:
+            str(self.path).encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"run_dir={self.path}: is not UTF-8, as TensorBoard needs; choose another name.") from None
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"run_dir={self.path}: is a file; choose a new directory.")
         self._made += [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         self.path.mkdir(parents=True, exist_ok=True)
-        self._lock = self._lock_file.open("w")
+        self.check_links()
+        self._lock = opened_to_append(self._lock_file)
         try:
             lock(self._lock)
         except OSError:
             self._lock.close()
             raise RunIsLocked(f"run_dir={self.path}: another process is writing to it.") from None
+        self._remove_unfinished()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,6 +102,20 @@ class RunDir:
                 for folder in self._made:
                     folder.rmdir()
 
+    def check_links(self) -> None:
+        """Raise ValueError if a link leads out of the run directory: what is written there must be in it."""
+        if link := link_out_of(self.path):
+            raise ValueError(
+                f"{link}: is a link to {link.resolve()}, outside the run directory; replace it by what it links to."
+            )
+
+    def _remove_unfinished(self) -> None:
+        """Remove the temporary files of `write_atomically` that a killed process has left."""
+        everywhere = [*self.path.glob("*.partial"), *self.path.glob("*/*.partial")]
+        first = [*self.path.glob("config.yaml*.partial"), *self.path.glob("command.json*.partial")]
+        for path in everywhere if self.is_run else first:
+            path.unlink()
+
     @property
     def _lock_file(self) -> Path:
         return self.path / ".lock"
@@ -99,15 +127,12 @@ class RunDir:
         damaged.
         """
         try:
-            config = yaml.safe_load(self.config_file.read_text())
+            config = shapes.config(yaml.safe_load(self.config_file.read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"run_dir={self.path}: no run there (it has no config.yaml).") from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.config_file}: is damaged ({str(error).splitlines()[0]}).") from error
-        if not isinstance(config, dict):
-            raise ValueError(f"{self.config_file}: is damaged (it contains no settings).")
-        if missing := [key for key in NEEDED if key not in config]:
-            raise ValueError(f"{self.config_file}: is not a config of ganrun (it has no {missing[0]}).")
+        except (yaml.YAMLError, ValueError, RecursionError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise ValueError(f"{self.config_file}: is damaged, or not a config of ganrun ({reason}).") from error
         config = upgraded_config(config)
         return config if data_root is None else config | {"data": config["data"] | {"root": data_root}}
 
@@ -133,10 +158,7 @@ class RunDir:
 
     def overrides(self) -> list[str]:
         """The settings typed to start the run; an empty list if they are unknown."""
-        try:
-            return upgraded_overrides(json.loads(self.command_file.read_text()))
-        except (FileNotFoundError, ValueError):
-            return []
+        return upgraded_overrides(read_json(self.command_file, shapes.overrides) or [])
 
     def write_overrides(self, overrides: Sequence[str]) -> None:
         text = json.dumps(list(overrides)) + "\n"
@@ -144,19 +166,11 @@ class RunDir:
 
     def result(self) -> dict[str, Any] | None:
         """The content of result.json; None while the run is running, or if it was killed."""
-        try:
-            result: dict[str, Any] = json.loads(self.result_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return None
-        return result
+        return read_json(self.result_file, shapes.result)
 
     def metric_keys(self) -> dict[str, MetricKey]:
         """The recorded properties of the metrics' keys; empty for a run of an earlier version, which has none."""
-        try:
-            found: dict[str, Any] = json.loads(self.metric_keys_file.read_text())
-        except (FileNotFoundError, ValueError):
-            return {}
-        return {name: MetricKey(**key) for name, key in found.items()}
+        return read_json(self.metric_keys_file, shapes.metric_keys) or {}
 
     def describe_metrics(self, keys: Mapping[str, MetricKey]) -> None:
         """Record the properties of metrics' keys, in addition to those already recorded."""
@@ -172,29 +186,32 @@ class RunDir:
 
     def log_row(self, row: dict[str, Any]) -> None:
         if self._metrics is None:
-            self._metrics = self.metrics_file.open("a")
-        self._metrics.write(json.dumps(row) + "\n")
-        self._metrics.flush()
+            self._metrics = opened_to_append(self.metrics_file)
+        try:
+            with errors_name(self.metrics_file):
+                self._metrics.write(json.dumps(row) + "\n")
+                self._metrics.flush()
+        except OSError:
+            with contextlib.suppress(OSError):  # since it tries again to write the row
+                self._metrics.close()
+            raise
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl. Damaged rows are skipped with a warning; an incomplete last one without."""
         lines = self.metrics_file.read_bytes().split(b"\n") if self.metrics_file.exists() else []
         for number, line in enumerate(lines, 1):
             try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict) and isinstance(row.get("step"), int):
-                yield upgraded_row(row)
-            elif number < len(lines):  # a killed run may leave an incomplete last line
-                log.warning("%s: line %d is damaged; it is skipped.", self.metrics_file, number)
+                yield upgraded_row(shapes.row(json.loads(line)))
+            except (ValueError, RecursionError):
+                if number < len(lines):  # a killed run may leave an incomplete last line
+                    log.warning("%s: line %d is damaged; it is skipped.", self.metrics_file, number)
 
     def insert_metrics(self, row: dict[str, Any]) -> None:
         """Insert `row` after the rows of the same step, and remove their values with the same keys."""
         rows: list[dict[str, Any]] = []
         for old in self.rows():
             if old["step"] == row["step"]:
-                old = _without(old, {key for key in row if "/" in key})
+                old = _without(old, {key for key in row if "/" in key}.__contains__)
             rows += [old] if old else []
         rows.insert(bisect.bisect_right(rows, row["step"], key=lambda old: old["step"]), row)
         self._write_metrics(rows)
@@ -218,10 +235,10 @@ class RunDir:
             list(pool.map(checkpoint.sync, folders))
         self._synced = files
 
-    def rewind(self, step: int, again: Collection[str] = ()) -> None:
+    def rewind(self, step: int, again: Callable[[str], bool] = lambda tag: False) -> None:
         """Remove result.json and the rows after `step`, for a resumed run.
 
-        again: tags whose values at `step` are removed, too, because they will be logged again.
+        again: whether values with a tag at `step` are removed, too, because they will be logged again.
         """
         self.result_file.unlink(missing_ok=True)
         if self.metrics_file.exists():
@@ -229,9 +246,9 @@ class RunDir:
             self._write_metrics([row for row in kept if row])
 
 
-def _without(row: dict[str, Any], tags: Collection[str]) -> dict[str, Any]:
+def _without(row: dict[str, Any], dropped: Callable[[str], bool]) -> dict[str, Any]:
     """The row without these values; empty if it had no others."""
-    kept = {key: value for key, value in row.items() if key not in tags}
+    kept = {key: value for key, value in row.items() if not dropped(key)}
     return kept if len(kept) == len(row) or any("/" in key for key in kept) else {}
 
 
@@ -278,7 +295,7 @@ def check_compatible(run_dir: RunDir, config: Config, changes: Collection[str] =
     """
     path = run_dir.path
     if not run_dir.is_run:
-        if any(entry.name not in LEFTOVERS for entry in path.iterdir()):
+        if not all(entry.name in LEFTOVERS or _is_output(entry) for entry in path.iterdir()):
             raise ValueError(f"run_dir={path}: contains files, but no run; choose a new directory.")
         return
     before, now = flat(run_dir.config()), flat(config)
@@ -292,6 +309,17 @@ def check_compatible(run_dir: RunDir, config: Config, changes: Collection[str] =
             f"run_dir={path}: contains a run with another config, which differs in {', '.join(named)}. "
             f"Choose a new run_dir, or continue that run with `ganrun resume {' '.join(again)}`."
         )
+
+
+def _is_output(path: Path) -> bool:
+    """Whether the file has the output of this process, or of an earlier attempt: `ganrun run_dir=DIR > DIR/log.txt`."""
+    if not path.is_file():
+        return False
+    streams = []
+    for number in (1, 2):
+        with contextlib.suppress(OSError):
+            streams.append(os.fstat(number))
+    return path.suffix in OUTPUTS or any(os.path.samestat(path.stat(), stream) for stream in streams)
 
 
 def lock(file: IO[str]) -> None:

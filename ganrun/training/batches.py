@@ -30,10 +30,12 @@ class Batches:
     def _indices(self, start: int) -> Tensor:
         epoch, offset = divmod(start, len(self.split))
         index = self._order(epoch)[offset : offset + self.batch_size]
-        while len(index) < self.batch_size:
+        parts, missing = [index], self.batch_size - len(index)
+        while missing:
             epoch += 1
-            index = torch.cat([index, self._order(epoch)[: self.batch_size - len(index)]])
-        return index
+            parts.append(self._order(epoch)[:missing])
+            missing -= len(parts[-1])
+        return torch.cat(parts) if parts[1:] else index
 
     def _order(self, epoch: int) -> Tensor:
         if epoch not in self._orders:

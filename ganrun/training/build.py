@@ -46,6 +46,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     options: those of config["train"], if the caller has them already.
     """
     options = options or TrainOptions.of(config["train"])
+    config = with_norm(config)
     device, seed = choose_device(options.device), config["seed"]
     dataset = load_data(config)
     prepare_process(options.threads, dataset.spec)
@@ -56,7 +57,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     D = make_discriminator(config, dataset.spec, condition, device)
     y = torch.tensor([0, dataset.spec.num_classes - 1], device=device) if condition.uses_labels else None
     validate.check_shapes(G, D, latent, dataset.spec, device, y)
-    validate.check_batch_size(options.batch_size, G, D)
+    validate.check_batch_size(options.batch_size, dataset.spec, device, G, D)
     validate.check_features(loss, D)
     penalties, d_outputs = make_penalties(config, D, device), make_d_outputs(D, dataset.spec, y, loss.g_needs_features)
     with seeded(device, seed, "checks"), evaluating(G):
@@ -94,6 +95,8 @@ def load_data(config: Config) -> Dataset:
     node = dict(config["data"])
     value_range, gcn = node.pop("value_range", None), node.pop("gcn", 0)
     shared = {key: node.pop(key) for key in SHARED_DATA_KEYS if key in node}
+    if shared.get("root") == "" and needs("data", node, "root"):
+        raise ValueError("data.root=: is empty; name a folder, as in data.root=photos.")
     dataset = validate.check_dataset(f"data._target_={node.get('_target_')}", make("data", node, **shared))
     return replace(dataset, spec=scaled(dataset.spec, value_range, gcn))
 
@@ -172,7 +175,8 @@ def make_discriminator(config: Config, spec: DataSpec, condition: Condition, dev
 def make_net(key: str, config: Config, condition: Condition, label_dim: int, **facts: Any) -> nn.Module:
     node = config["arch"][key.rpartition(".")[2]]
     labels = {"label_dim": label_dim} if condition.uses_labels else {}
-    return validate.check_net(key, node["_target_"], make(key, node, **facts, **labels))
+    net = make(key, node, **facts, **labels)
+    return validate.check_net(key, node["_target_"], net)
 
 
 def on_device(net: nn.Module, spec: DataSpec, device: torch.device) -> nn.Module:
@@ -186,6 +190,25 @@ def make_penalties(config: Config, D: nn.Module, device: torch.device) -> dict[s
         if isinstance(penalty, nn.Module):
             penalty.to(device)
     return penalties
+
+
+def with_norm(config: Config) -> Config:
+    """The config with arch.discriminator.norm=auto replaced: none if a penalty takes gradients of D, else batch."""
+    if not has_automatic_norm(config):
+        return config
+    norm = "none" if per_sample_penalties(config) else "batch"
+    return {**config, "arch": {**config["arch"], "discriminator": {**config["arch"]["discriminator"], "norm": norm}}}
+
+
+def has_automatic_norm(config: Config) -> bool:
+    D = config["arch"].get("discriminator")
+    return isinstance(D, dict) and D.get("norm") == "auto"
+
+
+def per_sample_penalties(config: Config) -> list[str]:
+    """The names of the penalties that are not defined for a D with batch normalization."""
+    penalties = make_several("penalty", config, Penalty)
+    return [name for name, p in penalties.items() if p.bounds_gradient or p.needs_independent_samples]
 
 
 def make_augmentation(config: Config, spec: DataSpec, device: torch.device) -> Augmentation:
@@ -205,6 +228,8 @@ def make_optimizer(config: Config, key: str, net: nn.Module, every: int = 1) -> 
     """
     key, node = (key, config[key]) if config.get(key) else ("optimizer", config["optimizer"])
     if every > 1:
+        if "lr" not in node:
+            raise ValueError(f"{key}.lr: must be given, since a lazy penalty changes it.")
         lr, betas = lazy_rates(node["lr"], node.get("betas"), every)
         node = node | {"lr": lr} | ({"betas": list(betas)} if betas else {})
     optimizer: Optimizer = make(key, node, params=[p for p in net.parameters() if p.requires_grad])

@@ -62,7 +62,7 @@ def capture(run: Run, step: int, num: int = 0) -> Frame:
         kept = torch.arange(min(num, PLANE))
     lines = [torch.linspace(a, b, POINTS[dim]) for a, b in zip(low, high, strict=True)]
     grid = torch.cartesian_prod(*lines).view(-1, dim)
-    logits = d_logits(run.D, grid, run.device)
+    logits = d_logits(run.D, grid, run.device, run.options.batch_size)
     return Frame(
         step=step,
         logistic=run.loss.logistic,

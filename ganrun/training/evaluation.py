@@ -14,7 +14,7 @@ from ganrun.diagnosis.remedy import Setup
 from ganrun.figures.grid import grid
 from ganrun.protocols import DFunction, MetricKey
 from ganrun.training.run import Run
-from ganrun.training.sampling import d_logits, draw, labels_like
+from ganrun.training.sampling import check_memory, d_logits, draw, labels_like, mixes_samples
 
 
 class Evaluation:
@@ -43,13 +43,14 @@ class Evaluation:
 
     def _draw(self, num: int) -> tuple[Tensor, Tensor | None]:
         run = self.run
+        check_memory(num, run.dataset.spec.shape)
         y = labels_like(run.dataset.train, num, self.seed) if run.condition.uses_labels else None
         return draw(self.G, run.latent, num, run.device, self.seed, y), y
 
     def metrics(self) -> dict[str, float]:
         """All metrics of the run, as plain floats, which a checkpoint can hold."""
         run = self.run
-        D = DFunction(lambda x: d_logits(run.D, x, run.device), run.loss.logistic)
+        D = DFunction(self._d_logits, run.loss.logistic, mixes_samples(run.D))
         found: dict[str, float] = {}
         for metric in run.metrics.values():
             samples = self.samples[0]
@@ -75,18 +76,25 @@ class Evaluation:
             samples, run.dataset, rows, self.seed, run.options.batch_size, run.options.label_noise, diverged,
             self._slope(samples, y) if samples.isfinite().all() else None,
         )  # fmt: skip
-        setup = Setup(config, run.loss, list(run.penalties.values()), run.dataset.spec.is_image)
-        return diagnose(measurements, setup, overrides)
+        return diagnose(measurements, setup_of(run, config), overrides)
 
     def _slope(self, samples: Tensor, y: Tensor | None) -> float | None:
         """The relative slope of G's loss at D's logits for `samples`, with D's logits for as many real examples."""
         run = self.run
-        real = run.dataset.train[: min(len(samples), measure.NUM_SEARCHED)]
+        num = max(measure.NUM_SEARCHED, run.options.batch_size if mixes_samples(run.D) else 0)  # a whole batch
+        real = run.dataset.train[: min(len(samples), num)]
         num = len(real)
         x = run.dataset.spec.decode(real.x.to(run.device))
-        fake_logits = d_logits(run.D, samples[:num], run.device, None if y is None else y[:num])
-        real_logits = d_logits(run.D, x, run.device, None if y is None else real.y)
+        fake_logits = self._d_logits(samples[:num], None if y is None else y[:num])
+        real_logits = self._d_logits(x, None if y is None else real.y)
         return measure.relative_slope(run.loss, fake_logits, real_logits)
+
+    def _d_logits(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return d_logits(self.run.D, x, self.run.device, self.run.options.batch_size, y)
+
+
+def setup_of(run: Run, config: Config) -> Setup:
+    return Setup(config, run.loss, list(run.penalties.values()), run.dataset.spec.is_image)
 
 
 def metric_keys(run: Run) -> dict[str, MetricKey]:

@@ -14,10 +14,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.optim import Optimizer
 
-from ganrun.protocols import DOutput, HasConstraint, MixesSamples
+from ganrun.metric.ranks import share_above
+from ganrun.protocols import DOutput, HasConstraint
 from ganrun.training.eager import Grads, gradients, optimizer_step
 from ganrun.training.ema import EMA
 from ganrun.training.run import Run
+from ganrun.training.sampling import mixes_samples
 
 
 class DUpdate(NamedTuple):
@@ -45,7 +47,7 @@ class DUpdate(NamedTuple):
         For a logistic loss also D's accuracy on real and on fake examples.
         """
         real, fake = self.real_logits, self.fake_logits
-        found = {"accuracy/pairs": (torch.sign(real[:, None] - fake).mean() + 1) / 2}
+        found = {"accuracy/pairs": share_above(real, fake)}
         if self.logistic:
             found |= {"accuracy/real": (real > 0).float().mean(), "accuracy/fake": (fake < 0).float().mean()}
         return found
@@ -79,8 +81,9 @@ class Game:
         self.lazy_terms: dict[str, Tensor] = {}  # the last values of lazy penalties, to log between their updates
         y = run.dataset.train.y if run.condition.uses_labels else None
         self.labels = None if y is None else y.to(run.device)  # (N,)
-        ema, rampup = run.options.ema, run.options.ema_rampup
-        self.ema = None if run.G_ema is None else EMA(run.G_ema, run.G, ema, rampup)
+        options = run.options
+        average = (options.ema, options.ema_rampup, options.ema_debias)
+        self.ema = None if run.G_ema is None else EMA(run.G_ema, run.G, *average)
 
     def step(self, step: int) -> tuple[DUpdate, GUpdate]:
         """Step number `step`, from 0: n_critic updates of D, then n_gen of G. Returns each player's last update."""
@@ -288,8 +291,7 @@ def constrained_layers(net: nn.Module) -> list[HasConstraint]:
 
 def treats_samples_independently(net: nn.Module) -> bool:
     """Whether the output for a sample depends only on that sample, so that real and fake can share a pass."""
-    mixing = (isinstance(x, _BatchNorm) or (isinstance(x, MixesSamples) and x.mixes_samples) for x in net.modules())
-    return not any(mixing)
+    return not (mixes_samples(net) or any(isinstance(layer, _BatchNorm) for layer in net.modules()))
 
 
 @contextmanager

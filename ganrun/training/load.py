@@ -16,7 +16,8 @@ from ganrun.records.run_dir import RunDir
 from ganrun.training.build import build, make_condition, make_discriminator, make_generator, make_latent
 from ganrun.training.run import Run, check_same_data, load_part
 from ganrun.training.runtime import choose_device
-from ganrun.training.sampling import draw
+from ganrun.training.sampling import check_memory, draw
+from ganrun.trusted import add_run
 
 Labels = Sequence[int | str] | int | str | None
 
@@ -35,6 +36,7 @@ class LoadedRun:
         data_root: str | None = None,
     ) -> None:
         self.run_dir, self.device = run_dir, device or torch.device("cpu")
+        add_run(run_dir.path)
         self.config: Config = run_dir.config(data_root)
         self.state: dict[str, Any] = run_dir.load(checkpoint)
         self.step: int = self.state["step"]
@@ -83,6 +85,7 @@ class LoadedRun:
         """
         if num < 1:
             raise ValueError(f"num={num}: must be at least 1.")
+        check_memory(num, self.spec.shape)
         G = self.G_ema if ema and self.G_ema is not None else self.G
         return draw(G, self.latent, num, self.device, seed, self.classes(num, labels))
 

@@ -36,13 +36,15 @@ class Status:
     """The progress of a run, updated during training.
 
     step: completed steps, negative while D is pre-trained. seconds: the time they took. best: for train.keep_best.
-    metrics, diagnosis: at the end of the run. extended: whether the run had its last step here before it was resumed.
+    metrics, diagnosis: at the end of the run. metrics_raw: those of G itself, if `metrics` are of G_ema.
+    extended: whether the run had its last step here before it was resumed.
     """
 
     step: int = 0
     seconds: float = 0.0
     best: Best | None = None
     metrics: dict[str, float] = field(default_factory=dict)
+    metrics_raw: dict[str, float] = field(default_factory=dict)
     diagnosis: Diagnosis | None = None
     extended: bool = False
 
@@ -93,7 +95,8 @@ def restore(run: Run, run_dir: RunDir, state: dict[str, Any] | None, status: Sta
         status.extended = not status.is_last(run) and was_last(state)
         log.info("resuming at step %s of %s", f"{status.step:,}", f"{run.options.steps:,}")
     last = status.step if state else status.step - 1
-    again = evaluation_tags(run, run_dir, last) if status.is_last(run) or status.extended else set()
+    at_end = status.is_last(run) or status.extended
+    again = own_evaluation(run, run_dir, last) if at_end else lambda tag: False
     dashboard.rewind(run_dir.path, last, again)
     frames.rewind(run_dir.path, last)
     run_dir.rewind(last, again)  # last, since `again` is found in its rows
@@ -105,11 +108,15 @@ def was_last(state: dict[str, Any]) -> bool:
     return state["step"] == state["config"]["train"]["steps"] or bool(best and Best(**best).exhausted)
 
 
-def evaluation_tags(run: Run, run_dir: RunDir, step: int) -> set[str]:
-    """The tags of what the run itself, not `ganrun evaluate`, logs at `step` when it evaluates its samples."""
-    own = {key for row in run_dir.rows() if row["step"] == step and "evaluated" not in row for key in row}
-    declared = {f"metric/{key}" for key in metric_keys(run)} | {f"samples/{name}" for name in run.metrics}
-    return {key for key in own if key.startswith("metric/")} | declared | {"diagnosis/text_summary"}
+def own_evaluation(run: Run, run_dir: RunDir, step: int) -> Callable[[str], bool]:
+    """Whether the run itself, not `ganrun evaluate`, logged a tag at `step`, when it evaluated its samples."""
+    groups = ("metric/",) if run.G_ema is None else ("metric/", "metric_raw/")
+    rows = [row for row in run_dir.rows() if row["step"] == step]
+    own = {f"{group}{key}" for group in groups for key in metric_keys(run)}
+    own |= {key for row in rows if "evaluated" not in row for key in row}
+    others = {key for row in rows if "evaluated" in row for key in row} - own
+    rest = {f"samples/{name}" for name in run.metrics} | {"diagnosis/text_summary"}
+    return lambda tag: tag in rest or (tag.startswith(groups) and tag not in others)
 
 
 class Loop:
@@ -211,15 +218,20 @@ class Loop:
             self.last_evaluation = Evaluation(self.run)
             self.status.metrics = self.last_evaluation.metrics()
             self.keep_best(self.status.metrics)
-        self.log_metrics(self.last_evaluation, self.status.metrics)
+        if self.run.G_ema is not None:
+            self.status.metrics_raw = Evaluation(self.run, ema=False).metrics()
+        self.log_metrics(self.last_evaluation, self.status.metrics, self.status.metrics_raw)
         self.board.hparams(self.config, self.status.metrics)
         self.diagnose()
 
-    def log_metrics(self, evaluation: Evaluation, metrics: dict[str, float]) -> None:
+    def log_metrics(
+        self, evaluation: Evaluation, metrics: dict[str, float], raw: dict[str, float] | None = None
+    ) -> None:
         if metrics:
             tagged = {f"metric/{key}": value for key, value in metrics.items()}
             for name, image in evaluation.galleries().items():
                 self.add_picture(image, f"{name}_step_{self.status.step:08d}", f"samples/{name}")
+            tagged |= {f"metric_raw/{key}": value for key, value in (raw or {}).items()}
             self.run_dir.log_row({"step": self.status.step, **tagged})
             self.board.scalars(tagged, self.status.step)
 

@@ -22,6 +22,7 @@ MINIMUM = {
     "keep_checkpoints": 1,
     "keep_every": 0,
 }
+MAXIMUM = {"batch_size": 10_000_000, "threads": 1024}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class TrainOptions:
     instance_noise_until: int
     ema: float
     ema_rampup: float
+    ema_debias: bool
     device: str
     precision: Literal["fp32", "bf16"]
     threads: int
@@ -57,8 +59,9 @@ class TrainOptions:
         for name, least in MINIMUM.items():
             if vars(self)[name] < least:
                 raise ValueError(f"train.{name}={vars(self)[name]}: must be at least {least}.")
-        if self.threads > 1024:
-            raise ValueError(f"train.threads={self.threads}: must be at most 1024; 0 is automatic.")
+        for name, most in MAXIMUM.items():
+            if vars(self)[name] > most:
+                raise ValueError(f"train.{name}={vars(self)[name]}: must be at most {most}.")
         if not 0 <= self.ema < 1:
             raise ValueError(f"train.ema={self.ema}: must lie in [0, 1), as in train.ema=0.999; 0 is off.")
         if not 0 <= self.ema_rampup <= 1:

@@ -55,8 +55,9 @@ class Pictures:
         real = run.dataset.train[:num]
         y = labels_like(run.dataset.train, num, run.seed) if run.condition.uses_labels else None
         fake = generate(run.G, fixed_latents(run.latent, num, run.device, run.seed), y)
-        real_logits = d_logits(run.D, run.dataset.spec.decode(real.x), run.device, None if y is None else real.y)
-        fake_logits = d_logits(run.D, fake, run.device, y)
+        size, x = run.options.batch_size, run.dataset.spec.decode(real.x)
+        real_logits = d_logits(run.D, x, run.device, size, None if y is None else real.y)
+        fake_logits = d_logits(run.D, fake, run.device, size, y)
 
         from ganrun.figures.density import to_array
         from ganrun.figures.logits import logits_figure

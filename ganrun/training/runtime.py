@@ -1,5 +1,6 @@
 """Settings of the process: device, threads, and deterministic results."""
 
+import math
 import os
 
 import torch
@@ -34,6 +35,16 @@ def prepare_process(threads: int, spec: DataSpec) -> None:
 def set_threads(threads: int, spec: DataSpec) -> None:
     """Use `threads`; 0: one for vectors, whose operations are too small to parallelize, and all cores for images."""
     torch.set_num_threads(threads or (available_cores() if spec.is_image else 1))
+
+
+def memory_of(device: torch.device) -> float:
+    """The memory of the device in bytes; of the machine for the CPU, or infinity if it is unknown."""
+    if device.type == "cuda":
+        return float(torch.cuda.mem_get_info(device)[1])
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError):  # not available on every system
+        return math.inf
 
 
 def available_cores() -> int:

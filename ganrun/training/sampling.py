@@ -1,6 +1,8 @@
 """Samples of a generator and logits of a discriminator, without changes to their state."""
 
-from collections.abc import Iterator
+import math
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor, nn
 
 from ganrun.data.dataset import Split
 from ganrun.data.seeds import generator
-from ganrun.protocols import Latent
+from ganrun.protocols import Latent, MixesSamples
 from ganrun.training.randomness import seeded
 
 CHUNK = 250  # samples per forward pass, to bound memory
@@ -54,11 +56,49 @@ def draw(G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int
         return generate(G, latent(num, device), y)
 
 
-def d_logits(D: nn.Module, x: Tensor, device: torch.device, y: Tensor | None = None) -> Tensor:
-    """D's logits (B,) for x (B, *shape), and classes y (B,) if D is conditional: float32, on the CPU, in eval mode."""
+def check_memory(num: int, shape: Sequence[int]) -> None:
+    """Raise ValueError if `num` samples of this shape are larger than the memory of the machine."""
+    if "SC_PHYS_PAGES" not in os.sysconf_names:
+        return
+    needed, memory = 4 * num * math.prod(shape), os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if needed > memory:
+        raise ValueError(
+            f"num={num}: these samples take {needed / 1e9:,.0f} GB, but the machine has {memory / 1e9:,.0f} GB; "
+            "draw fewer at a time, with different seeds."
+        )
+
+
+def d_logits(D: nn.Module, x: Tensor, device: torch.device, batch_size: int, y: Tensor | None = None) -> Tensor:
+    """D's logits (n,) for x (n, *shape), and classes y (n,) if D is conditional: float32, on the CPU, in eval mode.
+
+    A D that mixes samples gets batches of `batch_size`, the size it is trained with (`spread_batches`), since its
+    logit for a sample depends on the others; any other D gets all at once.
+    """
+    batches: Sequence[Tensor | slice] = spread_batches(len(x), batch_size) if mixes_samples(D) else [slice(None)]
+    found = torch.empty(len(x))
     with evaluating(D):
-        logits: Tensor = D(x.to(device), None if y is None else y.to(device))
-        return logits.float().cpu()
+        for batch in reversed(batches):  # the last one may be filled up with samples of the first
+            found[batch] = D(x[batch].to(device), None if y is None else y[batch].to(device)).float().cpu()
+    return found
+
+
+def mixes_samples(net: nn.Module) -> bool:
+    """Whether a layer declares that its output for a sample depends on the other samples, even in eval mode."""
+    return any(isinstance(layer, MixesSamples) and layer.mixes_samples for layer in net.modules())
+
+
+def spread_batches(num: int, size: int) -> list[Tensor]:
+    """Batches of `size` of the indices 0 to num - 1, each spread over the whole range, so that they are alike.
+
+    The last batch is filled up with indices of the first one. If num < size, there is one batch of `num`.
+
+    >>> [batch.tolist() for batch in spread_batches(5, 2)]
+    [[0, 3], [1, 4], [2, 0]]
+    """
+    count = -(-num // size)
+    order = (torch.arange(num) % count).argsort(stable=True)
+    size = min(size, num)
+    return list(order[torch.arange(count * size) % num].split(size))
 
 
 def labels_like(split: Split, num: int, seed: int) -> Tensor:

@@ -16,10 +16,11 @@ from ganrun import __version__
 from ganrun.config import Config, slug
 from ganrun.console import logging_to_file
 from ganrun.diagnosis.diagnosis import Diagnosis
+from ganrun.process import exit_as_error
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
 from ganrun.training.best import choose_best
-from ganrun.training.build import build
+from ganrun.training.build import build, has_automatic_norm, per_sample_penalties, with_norm
 from ganrun.training.changes import check_last_step, has_finished, warn_of_changes
 from ganrun.training.init_from import init_from
 from ganrun.training.interrupts import Interrupts
@@ -62,9 +63,12 @@ def train(
     the caller has them already. changes: settings in which an existing run may differ. Raises ValueError, before
     anything is written, for a config that cannot work.
     """
-    given = config["run_dir"]
-    with RunDir(Path(given)) if given else new_run_dir(Path("outputs"), slug(name)) as run_dir:
-        config = {**config, "run_dir": str(run_dir.path)}
+    path = config["run_dir"]
+    with RunDir(Path(path)) if path else new_run_dir(Path("outputs"), slug(name)) as run_dir:
+        if run_dir.is_run and not run_dir.config()["train"]["ema_debias"]:  # the default of earlier versions
+            config, options = {**config, "train": {**config["train"], "ema_debias": False}}, None
+        automatic = has_automatic_norm(config)
+        config = with_norm({**config, "run_dir": str(run_dir.path)})
         check_compatible(run_dir, config, changes)
         result = run_dir.result()
         if result and has_finished(result, config, changes):
@@ -73,6 +77,9 @@ def train(
         if state:
             check_last_step(config, state, changes)
         run = build(config, options)
+        if automatic and (penalties := per_sample_penalties(config)):
+            names = ",".join(penalties)
+            log.info("norm       none in D (arch.discriminator.norm), since penalty=%s excludes batch norm", names)
         status.best = choose_best(run)
         if state:
             check_same_data(run, run_dir.path, state)
@@ -120,8 +127,8 @@ def _train(
         interrupts.signal = signal.SIGINT
     except Diverged as found:
         ending, error = "diverged", found
-    except Exception as found:
-        ending, error = "failed", found
+    except BaseException as found:
+        ending, error = "failed", exit_as_error(found) if isinstance(found, SystemExit) else found
         log.debug("traceback", exc_info=True)
     result = make_result(run, status, ending, error)
     try:
@@ -142,6 +149,7 @@ def make_result(run: Run, status: Status, ending: Ending, error: BaseException |
         "nimg": run.num_images(status.step),
         "wall_time": round(status.seconds, 3),
         "metrics": status.metrics if ending == "finished" else {},
+        **({"metrics_raw": status.metrics_raw} if ending == "finished" and status.metrics_raw else {}),
         "best": {"key": best.key, "value": best.value, "step": best.step} if best else None,
         "stopped_early": ending == "finished" and status.step < run.options.steps,
         "diagnosis": status.diagnosis.as_json() if status.diagnosis else None,

@@ -1,6 +1,7 @@
 """Checks before training. They raise ValueError for components that do not work together."""
 
 import copy
+import logging
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganrun.checks import as_typed, fits
-from ganrun.data.dataset import Dataset, DataSpec
+from ganrun.data.dataset import Dataset, DataSpec, check_finite
 from ganrun.protocols import (
     Condition,
     DOutput,
@@ -20,14 +21,21 @@ from ganrun.protocols import (
     MetricKey,
     Penalty,
 )
+from ganrun.training.runtime import memory_of
 from ganrun.training.sampling import evaluating
+
+log = logging.getLogger("ganrun")
 
 
 def check_dataset(key: str, dataset: object) -> Dataset:
+    """`dataset`, if it is one with finite values. Warns of classes without a training example."""
     if not isinstance(dataset, Dataset):
         raise ValueError(f"{key}: does not return a ganrun.data.dataset.Dataset.")
-    if dataset.train.x.dtype not in (torch.uint8, torch.float32):
-        raise ValueError(f"data: has dtype {dataset.train.x.dtype}; it must be torch.uint8 or torch.float32.")
+    check_finite(dataset)
+    if dataset.train.y is not None and dataset.spec.classes:
+        present = set(dataset.train.y.unique().tolist())
+        if absent := [name for label, name in enumerate(dataset.spec.classes) if label not in present]:
+            log.warning("data: the training examples have none of class %s.", ", ".join(absent))
     return dataset
 
 
@@ -165,7 +173,13 @@ def _call(player: str, net: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
     return found
 
 
-def check_batch_size(batch_size: int, *nets: nn.Module) -> None:
+def check_batch_size(batch_size: int, spec: DataSpec, device: torch.device, *nets: nn.Module) -> None:
+    needed, memory = 2 * 4 * spec.numel * batch_size / 1e9, memory_of(device) / 1e9
+    if needed > memory:
+        raise ValueError(
+            f"train.batch_size={batch_size}: is too large, as its real and generated examples take {needed:,.0f} GB, "
+            f"and this machine has {memory:,.0f} GB; most GANs use 64 to 2048."
+        )
     if batch_size == 1 and any(isinstance(layer, nn.BatchNorm1d) for net in nets for layer in net.modules()):
         raise ValueError("train.batch_size=1: is too small for this arch's batch normalization; use 2 or more.")
 

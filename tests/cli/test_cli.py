@@ -102,6 +102,32 @@ SLIPS = [
     ("-m loss=wgan,wgam", "loss=wgam: no such option; did you mean wgan?"),
     ("-m train.steps=3,-1", "train.steps=-1: must be at least 1."),
     ("-m +trian.steps=3,4", "trian.steps=3: no such setting"),
+    ("-m loss=wgan_gp,wgan optimizer.betas=[0,0.9]", "optimizer.betas=[0,0.9]: no such setting"),
+    ("-m loss=wgan_gp,wgan optimizer.betas=[0,0.9]", "This is the job loss=wgan."),
+    (
+        "-m train.ema=0 train.ema_rampup=0,0.1 seed=1,2",
+        "0.1: has no effect without train.ema; add train.ema=0.999. This is the job",
+    ),
+    ("-m optimizer.lr=interval(0,1)", "optimizer.lr=interval(0,1): Hydra's own sweeper needs a list of values"),
+    ("-m seed=1,2 hydra.sweep.subdir=x", "hydra.sweep.subdir=x: has no effect; the directory of each job is named"),
+    ("-m seed=1,2 hydra/launcher=joblib", "hydra/launcher=joblib: no such option; it is a plugin: `pip install"),
+    (
+        "-m seed=1,2 hydra/launcher=submitit_slurm",
+        "`pip install hydra-submitit-launcher`. hydra/launcher is one of basic",
+    ),
+    ("-m seed=1,2 hydra/launcher=basik", "hydra/launcher=basik: no such option; did you mean basic?"),
+    ("-m seed=1,2 hydra/sweeper=optuna", "`pip install hydra-optuna-sweeper`. hydra/sweeper is one of basic."),
+    ("--loss wgan", "--loss: no such flag; settings are key=value; did you mean loss=wgan?"),
+    ("-m --train.steps=3", "--train.steps=3: no such flag; settings are key=value; did you mean train.steps=3?"),
+    ("--lr", "did you mean optimizer.lr=VALUE?"),
+    ("--zzz 3", "--zzz: no such flag. `ganrun --hydra-help` lists them."),
+    ("seed=1 --cfg", "--cfg/-c: expected one argument; `ganrun --hydra-help` lists the flags."),
+    ("--cfg jobs", "--cfg/-c: invalid choice: 'jobs'"),
+    ("-cn nosuch", "--config-name=nosuch: no such config."),
+    ("seed=1 sample", "sample: a command comes before its settings, as in `ganrun sample seed=1`."),
+    ("sample hydra.run.dir=x run_dir=r", "hydra.run.dir=x: has no effect; this command writes into run_dir or out."),
+    ("train.steps=1e3", "train.steps=1000.0: must be a whole number; write 1000."),
+    ("seed=1.0", "seed=1.0: must be a whole number; write 1."),
 ]
 
 
@@ -276,6 +302,106 @@ def test_compose_in_python_equals_the_command_line(here: Here, tmp_path: Path) -
         assert "\n" not in str(error.value)
 
 
+FILES = [
+    ("override loss: hinge", "groups in a defaults list begin with a slash, as in `override /loss: OPTION`."),
+    ("override /los: hinge", "`override /los` in its defaults list: no such group; did you mean loss?"),
+    (
+        "override /loss: 3",
+        "`{'override /loss': 3}` in its defaults list: must be a list of `- override /GROUP: OPTION`",
+    ),
+    ("{override /loss: hinge, override /data: ring}", "one choice per line."),
+    ("3", "`3` in its defaults list"),
+    ("/loss", "`loss` in its defaults list is no config; choose an option, as in `override /loss: hinge`."),
+    ("nosuch", "experiment=nosuch: no such option."),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("entry", "message"), FILES)
+def test_wrong_defaults_list_is_reported_with_its_file(entry: str, message: str, here: Here, tmp_path: Path) -> None:
+    write_conf(tmp_path, "experiment/mine", f"# @package _global_\n# Mine.\ndefaults:\n  - {entry}\n")
+    write_conf(tmp_path, "experiment/another", "# @package _global_\n# Another.\ndefaults: hinge\n")
+    code, _, err = here("experiment=mine")
+    assert code == 2
+    assert err.startswith("conf/experiment/mine.yaml: ")
+    assert message in err
+    assert len(err.splitlines()) == 1
+
+
+def test_file_without_its_first_line_and_a_second_choice_are_reported(here: Here, tmp_path: Path) -> None:
+    write_conf(tmp_path, "experiment/mine", "# Mine.\ndefaults:\n  - override /loss: hinge\n")
+    assert "mine.yaml: has `override` in its defaults list, and must begin with `# @pack" in here("experiment=mine")[2]
+    write_conf(tmp_path, "experiment/mine", "# @package _global_\n# Mine.\ndefaults:\n  - /loss: hinge\n")
+    assert here("experiment=mine")[2].startswith(
+        "loss: is chosen twice; a file that changes the choice needs `override"
+    )
+
+
+def test_option_with_letters_outside_ascii(here: Here, tmp_path: Path) -> None:
+    write_conf(tmp_path, "loss/größe", "_target_: ganrun.loss.Hinge\n")
+    assert config_from(here, "loss=größe")["loss"] == {"_target_": "ganrun.loss.Hinge"}
+
+
+def write_conf(folder: Path, name: str, text: str) -> None:
+    path = folder / "conf" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+# ---- Hydra's flags
+
+
+def test_info(command: Command) -> None:
+    done = command("--info", "defaults", "data=ring")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "data/ring" in done.stdout
+
+
+def test_primary_config_of_the_user(here: Here, tmp_path: Path) -> None:
+    write_conf(tmp_path, "mine", "defaults: [train, _self_]\ntrain: {steps: 7}\n")
+    assert config_from(here, "-cn", "mine")["train"]["steps"] == 7
+    write_conf(tmp_path, "bare", "train: {steps: 7}\n")
+    code, _, err = here("-cn", "bare")
+    assert code == 2
+    assert "--config-name=bare: has no arch; begin it with `defaults: [train, _self_]`." in err
+
+
+@pytest.mark.slow
+def test_saved_config_in_a_relative_path_runs_again_and_in_a_sweep(here: Here, tmp_path: Path) -> None:
+    short = ["train.steps=2", "train.sample_every=0", "train.diagnose=false", "metric=none"]
+    assert here(*short, "run_dir=a")[0] == 0
+    saved = ["--config-path", "a", "--config-name", "config"]
+    assert here(*saved, "run_dir=b", "seed=3")[0] == 0
+    assert result_of(tmp_path / "b")["seed"] == 3
+    assert here(*saved, "-m", "seed=1,2", "run_dir=c")[0] == 0
+    assert result_of(tmp_path / "c" / "seed=2")["steps"] == 2
+    assert here(*saved, "-m", "seed=4,5", "train.steps=1")[0] == 0
+    assert len(list((tmp_path / "outputs" / "sweeps").glob("*/seed=4"))) == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "b", "c", "outputs"}
+    assert not (tmp_path / "b" / ".hydra").exists()
+
+
+def test_hydras_name_for_the_run_directory(here: Here, tmp_path: Path) -> None:
+    assert config_from(here, "hydra.run.dir=x")["run_dir"] == "x"
+
+
+def test_composed_config_has_the_comments_of_its_settings(here: Here) -> None:
+    line = ["data=digits", "penalty=[r1,lecam]", "optimizer@d_optimizer=adam", "--cfg", "job"]
+    text = here(*line)[1]
+    assert "  steps: 3000  # each has n_critic updates of D, then n_gen of G\n" in text
+    assert "    gamma: 10  # the weight is gamma/2; 0: off\n" in text
+    assert "  num_valid: 250  # images held out for validation\n" in text
+    assert text.count("  lr: 0.0002  # learning rate\n") == 2
+    assert "  - 0.999\n" in text
+    assert yaml.safe_load(text)["penalty"]["r1"]["gamma"] == 10
+    assert "#" not in here(*line, "-p", "penalty")[1].partition("\n")[2]
+
+
+def test_evaluate_help_lists_metrics(here: Here) -> None:
+    assert re.search(r"^  metric +distribution, divergence, ", here("evaluate", "--help")[1], re.MULTILINE)
+    assert here("--help", "evaluate") == here("evaluate", "--help")
+
+
 def test_config_dir(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine" / "optimizer").mkdir(parents=True)
     (tmp_path / "mine" / "optimizer" / "slow.yaml").write_text("_target_: torch.optim.SGD\nlr: 0.25\n")
@@ -292,7 +418,23 @@ def test_completion_suggests_verbs_groups_and_options(command: Command) -> None:
     assert "loss=wgan" in complete("ganrun loss=w")
     assert "train.n_critic=" in complete("ganrun train.n_cr")
     assert {"run_dir=", "num="} <= complete("ganrun sample ")
+    assert "loss=wgan" in complete("ganrun seed=1 -m loss=w")
     assert "bash_completion" in command("-sc", "install=bash").stdout
+
+
+def test_completion_of_paths(here: Here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "outputs" / "ring").mkdir(parents=True)
+    (tmp_path / "out.txt").touch()
+    (tmp_path / "out of reach").touch()
+
+    def complete(line: str, shell: str = "bash") -> str:
+        monkeypatch.setenv("COMP_LINE", line)
+        return here("-sc", f"query={shell}")[1]
+
+    assert complete("ganrun run_dir=out") == "run_dir=out.txt run_dir=outputs/\n"
+    assert complete("ganrun sample num=3 run_dir=outputs/") == "run_dir=outputs/ring/\n"
+    assert complete("ganrun run_dir=out", "fish") == "run_dir=out.txt\nrun_dir=outputs/\n"
+    assert complete("ganrun run_dir=nowhere/") == "\n"
 
 
 # ---- sweeps
@@ -354,6 +496,7 @@ PATHS = [
 def test_path_settings_are_taken_literally(line: str, here: Here) -> None:
     *before, key = line.split()
     assert value_of(key, config_from(here, *before, f"{key}={ODD}")) == ODD
+    assert value_of(key, config_from(here, *before, f"{key}=it\\")) == "it\\"
     assert value_of(key, config_from(here, *before, f"{key}=~/{ODD}")) == os.path.expanduser(f"~/{ODD}")
 
 
@@ -410,3 +553,25 @@ def test_run_in_a_read_only_folder_with_run_dir_elsewhere(command: Command, tmp_
     done = command(f"run_dir={tmp_path / 'r'}", "train.steps=2", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert not any(folder.iterdir())
+
+
+@pytest.mark.parametrize(("group", "option"), [("loss", "mine"), ("data", "mine"), ("experiment", "deep/mine")])
+def test_config_file_that_is_not_utf8_is_named(group: str, option: str, here: Here, tmp_path: Path) -> None:
+    path = tmp_path / "conf" / group / f"{option}.yaml"
+    path.parent.mkdir(parents=True)
+    (tmp_path / "conf" / "a.yaml").write_bytes(b"# \xff")  # another file that is not UTF-8
+    path.write_bytes("# @package _global_\n# café\nseed: 1\n".encode("latin-1"))
+    assert here(f"{group}={option}") == (
+        2, "", f"{path}: is not UTF-8 (invalid continuation byte at byte 25); save it as UTF-8.\n"
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", [["data=folder"], ["data=mnist", "data.download=false"]])
+def test_empty_folder_of_data_is_not_the_current_folder(
+    arguments: list[str], here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANRUN_DATA", "")
+    assert here(*arguments)[2].startswith("data.root=data: no ")
+    monkeypatch.setenv("GANRUN_DATA", "")
+    assert ganrun.compose(*arguments)["data"]["root"] == "data"
+    assert here(*arguments, "data.root=")[2] == "data.root=: is empty; name a folder, as in data.root=photos.\n"

@@ -61,7 +61,10 @@ def test_evaluation_of_a_killed_run_is_kept_after_resume(finished: Path, here) -
     assert here("resume", "run_dir=r")[0] == 0
     (found,) = result_of(finished)["evaluations"]
     assert (found["step"], found["ema"]) == (3, False)
-    assert recorded(finished, "metric_raw/w1_1k") == [(3, found["metrics"]["w1_1k"])]
+    assert recorded(finished, "metric_raw/w1_1k") == [
+        (3, found["metrics"]["w1_1k"]),
+        (6, result_of(finished)["metrics_raw"]["w1_1k"]),
+    ]
 
 
 def test_new_metrics_are_added_to_the_final_metrics(finished: Path, here) -> None:

@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
-from helpers import recorded, result_of
+from helpers import curves, logged, recorded, result_of
 
 from ganrun.commands.train import print_metrics
 from ganrun.protocols import MetricKey
 
-SHORT = ["train.steps=4", "train.sample_every=0", "train.frame_every=0", "train.diagnose=false", "data.num=500"]
+SHORT = ["train.steps=4", "train.sample_every=0", "train.diagnose=false", "data.num=500", "train.ema=0"]
 
 
 def printed(
@@ -160,3 +160,55 @@ def test_run_stopped_early_prints_its_best_value(here, tmp_path: Path) -> None:
     assert lines(out) == {"error": "0.75"}
     code, out, _ = here(*line[:-1], "run_dir=to_the_end")
     assert "best       error 0.25 at step 1: checkpoint=best\n" in out
+
+
+# G_ema and G
+
+FEW = ["metric=distribution", "metric.distribution.num=1000"]
+
+
+def test_end_of_a_run_has_the_metrics_of_g_ema_and_of_g(here, tmp_path: Path) -> None:
+    code, out, _ = here(*SHORT, *FEW, "train.ema=0.5", "optimizer.lr=0.1", "run_dir=r")
+    assert code == 0
+    result = result_of(tmp_path / "r")
+    metrics, raw = result["metrics"], result["metrics_raw"]
+    assert metrics.keys() == raw.keys()
+    assert metrics["ks_1k"] != raw["ks_1k"]
+    assert recorded(tmp_path / "r", "metric/ks_1k") == [(4, metrics["ks_1k"])]
+    assert recorded(tmp_path / "r", "metric_raw/ks_1k") == [(4, raw["ks_1k"])]
+    assert curves(tmp_path / "r")["metric_raw/ks_1k"] == [(4, pytest.approx(raw["ks_1k"]))]
+    assert lines(out)["ks_1k"] == f"{metrics['ks_1k']:.4g} (without EMA: {raw['ks_1k']:.4g})"
+    assert lines(out)["mean_1k"] == f"{metrics['mean_1k']:.4g} (true: 69, without EMA: {raw['mean_1k']:.4g})"
+    assert here("evaluate", "run_dir=r", "ema=false")[0] == 0
+    assert result_of(tmp_path / "r")["evaluations"][0]["metrics"] == raw
+
+
+def test_run_without_ema_has_its_metrics_once(here, tmp_path: Path) -> None:
+    assert here(*SHORT, *FEW, "run_dir=r")[0] == 0
+    assert "metrics_raw" not in result_of(tmp_path / "r")
+    assert recorded(tmp_path / "r", "metric_raw/ks_1k") == []
+
+
+def test_run_resumed_at_its_last_step_has_the_metrics_of_both_once(here, tmp_path: Path) -> None:
+    assert here(*SHORT, *FEW, "train.ema=0.5", "run_dir=r")[0] == 0
+    before = logged(tmp_path / "r"), curves(tmp_path / "r"), result_of(tmp_path / "r")["metrics_raw"]
+    (tmp_path / "r" / "result.json").unlink()
+    assert here("resume", "run_dir=r")[0] == 0
+    assert (logged(tmp_path / "r"), curves(tmp_path / "r"), result_of(tmp_path / "r")["metrics_raw"]) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "warning"),
+    [
+        (["train.ema=0.999"], "train.ema=0.999: G_ema averages G over most of the 20 steps, and so lags behind it"),
+        (["train.ema=0.999", "train.ema_debias=false"], "after 20 steps, 98% of G_ema are still the initial weights"),
+        (["train.ema=0.999", "train.ema_rampup=0.05"], ""),
+        (["train.ema=0.5"], ""),
+        (["train.ema=0"], ""),
+    ],
+)
+def test_average_that_cannot_settle_gets_a_warning(settings: list[str], warning: str, here) -> None:
+    code, out, err = here(*SHORT, "metric=none", "train.steps=20", *settings)
+    assert (code, err) == (0, "")
+    assert warning in out
+    assert out.count("\nwarning ") == bool(warning)

@@ -1,9 +1,11 @@
 """Data sets: fixed disjoint splits, their statistics, and a batch order that depends only on seed and position."""
 
 import logging
+import math
 import os
 import pickle
 import struct
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -149,6 +151,53 @@ def test_errors_in_files_are_explained(load, write, tmp_path: Path, caplog: pyte
             path.write_bytes(path.read_bytes()[:50])
     with pytest.raises(ValueError, match="cannot be read"):
         load(str(tmp_path), verify=False)
+
+
+def raw(root: Path, name: str) -> Path:
+    return root / "MNIST" / "raw" / f"{name}-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: shorten_labels(d, 55), "it has 60 images, but 55 labels"),
+        (lambda d: write_sizes(raw(d, "train-images-idx3"), 60, 27, 28), "its images are 27 x 28, not 28 x 28"),
+        (lambda d: write_bytes_at(raw(d, "t10k-labels-idx1"), 8, bytes([250])), r"its labels are not all in 0\.\.9"),
+        (lambda d: write_bytes_at(raw(d, "train-images-idx3"), 0, bytes(4)), r"train-images-idx3-ubyte: it is damaged"),
+        (lambda d: write_bytes_at(raw(d, "train-labels-idx1"), 2, b"\x0b"), r"train-labels-idx1-ubyte: \S+"),
+        (lambda d: write_bytes_at(raw(d, "train-images-idx3"), 4, b"\xff"), r"train-images-idx3-ubyte: \S+"),
+        (lambda d: raw(d, "t10k-images-idx3").write_bytes(b""), r"t10k-images-idx3-ubyte: \S+"),
+    ],
+)  # fmt: skip
+def test_each_kind_of_damage_to_mnist_is_named(change: Callable, message: str, tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    change(tmp_path)
+    with pytest.raises(ValueError, match=rf"^data.root=.*: MNIST there cannot be read \(.*{message}.*\); remove it"):
+        mnist(str(tmp_path), download=False, verify=False, num_valid=10)
+
+
+def shorten_labels(root: Path, num: int) -> None:
+    path = raw(root, "train-labels-idx1")
+    path.write_bytes(path.read_bytes()[:4] + num.to_bytes(4, "big") + bytes(num))
+
+
+def write_sizes(path: Path, *sizes: int) -> None:
+    head = b"".join(size.to_bytes(4, "big") for size in sizes)
+    path.write_bytes(path.read_bytes()[:4] + head + bytes(math.prod(sizes)))
+
+
+def write_bytes_at(path: Path, at: int, data: bytes) -> None:
+    whole = path.read_bytes()
+    path.write_bytes(whole[:at] + data + whole[at + len(data) :])
+
+
+@pytest.mark.parametrize("labels", [[0] * 19, [0] * 19 + [10], [0] * 19 + [-1]])
+def test_wrong_labels_of_cifar10_are_named(labels: list[int], tmp_path: Path) -> None:
+    write_cifar10(tmp_path)
+    path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
+    path.write_bytes(pickle.dumps({**pickle.loads(path.read_bytes()), "labels": labels}))
+    with pytest.raises(ValueError, match=r"CIFAR-10 there cannot be read \((it has 100 images|its labels are not)"):
+        cifar10(str(tmp_path), download=False, verify=False, num_valid=10)
 
 
 def test_real_mnist(shared_data: Path) -> None:
@@ -339,6 +388,27 @@ def test_errors_in_a_folder_are_explained(files: dict, settings: dict, message: 
     with pytest.raises(ValueError, match=message):
         folder(str(tmp_path / "d"), **settings)
     assert not list(tmp_path.rglob("partial-*"))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "data", "message"),
+    [
+        (2_000_000_000, "heights", "must be at most 10000000"),
+        (10_000_000, "digits", "is too large, as its real and generated examples take 5 GB, and this machine has 4 GB"),
+    ],
+)
+def test_huge_batches_are_refused_before_training(
+    batch_size: int, data: str, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ganrun.training.validate.memory_of", lambda _: 4e9)
+    with pytest.raises(ValueError, match=rf"^train.batch_size={batch_size}: {message}"):
+        run_of(f"data={data}", f"train.batch_size={batch_size}")
+
+
+def test_batch_of_many_epochs_has_each_example_equally_often() -> None:
+    batches = Batches(Split(torch.arange(3.0)[:, None]), DataSpec((1,)), 3_000, seed=0, device=CPU)
+    assert batches[0][0].unique(return_counts=True)[1].diff().abs().max() <= 1
+    assert len(batches[1][0]) == 3_000
 
 
 def test_data_on_the_device_is_one_tensor() -> None:

@@ -158,8 +158,30 @@ def test_diverged_run_is_diagnosed(here: Here, tmp_path: Path) -> None:
     assert here(*line, "train.log_every=2", "train.sample_every=0", "run_dir=r")[0] == 3
     result = result_of(tmp_path / "r")
     assert (result["status"], result["diagnosis"]["name"]) == ("diverged", "divergence")
-    assert "optimizer.lr=100000.0" in result["diagnosis"]["findings"][0]["remedy"]
+    assert result["diagnosis"]["findings"][0]["remedy"].endswith("optimizer.lr=0.1")
     json.dumps(result, allow_nan=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "hint"),
+    [
+        (["optimizer.lr=1e38"], "optimizer.lr=0.001"),
+        (["optimizer.lr=1e38", "train.diagnose=false"], "optimizer.lr=0.001"),
+        (["optimizer=sgd", "optimizer.lr=1e30"], "optimizer.lr=0.1"),
+        (["optimizer@d_optimizer=sgd", "d_optimizer.lr=1e38"], "optimizer.lr=0.0002 d_optimizer.lr=0.1"),
+        (["loss=wgan", "penalty=none", "optimizer.lr=1e38", "train.diagnose=false"], "penalty=r1"),
+    ],
+)
+def test_diverged_run_gives_one_hint_with_a_usual_rate(settings: list[str], hint: str, here: Here) -> None:
+    """Common bugs: two hints that disagree, and a tenth of 1e38 as the next rate to try."""
+    line = ["data.num=100", "train.log_every=1", "train.sample_every=0", "metric=none", *settings]
+    code, out, err = here(*line)
+    assert code == 3
+    assert ".lr=" not in err
+    hints = [line for line in out.splitlines() if line.startswith("try ")]
+    assert len(hints) == 1
+    assert hints[0].endswith(hint)
 
 
 def test_runs_with_labels_or_very_few_data_are_diagnosed(here: Here) -> None:

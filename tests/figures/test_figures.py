@@ -359,6 +359,7 @@ def test_mp4_is_made_by_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     still = [images[-1]] * 10  # the last frame is shown for two seconds
     assert Path("a.mp4").read_bytes() == b"".join(image.tobytes() for image in [*images, *still])
 
+    Path("a.mp4").unlink()
     program.write_text("#!/bin/sh\ncat > /dev/null\necho no such encoder >&2\nexit 3\n")
     with pytest.raises(OSError, match=r"a.mp4: ffmpeg failed \(no such encoder\)"):
         save_mp4(images, Path("a.mp4"), 5, str(program))

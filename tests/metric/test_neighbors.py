@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import PeakBytes, run_of
+from helpers import PeakBytes, run_of, without_test
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -110,7 +110,7 @@ def test_without_validation_data_training_examples_are_compared_with_the_others(
 
 
 def test_test_data_are_not_used() -> None:
-    data = replace(IMAGES, test=None)  # type: ignore[arg-type]
+    data = without_test(IMAGES)
     assert Neighbors(**SMALL)(noise(40, 1, 8, 8), data)
 
 
@@ -188,7 +188,7 @@ def test_rewind_removes_pictures_of_the_last_step_with_its_metrics(tmp_path: Pat
     for tag in ("samples/fixed_z", "samples/neighbors"):
         board.image(tag, np.zeros((4, 4, 3), np.uint8), 2)
     board.close()
-    rewind(tmp_path, 2, ["samples/neighbors"])
+    rewind(tmp_path, 2, "samples/neighbors".__eq__)
     assert EventAccumulator(str(tmp_path)).Reload().Tags()["images"] == ["samples/fixed_z"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import PeakBytes, run_of
+from helpers import PeakBytes, run_of, without_test
 from torch import Tensor
 from torch.distributions import Normal
 from torch.nn.functional import conv2d
@@ -141,7 +141,7 @@ def test_keys_declared_from_test_data_are_those_that_depend_on_them() -> None:
 
 def test_split_valid_does_not_use_test_data() -> None:
     metric = Parzen(split="valid", **SMALL)
-    without = replace(IMAGES, test=None)  # type: ignore[arg-type]
+    without = without_test(IMAGES)
     metric.check(without)
     samples = IMAGES.spec.decode(IMAGES.train.x[:200])
     found = metric(samples, without)

@@ -103,6 +103,28 @@ def test_same_command_continues_a_run_of_an_earlier_version(here, tmp_path: Path
     assert code == 0, err
 
 
+@pytest.mark.slow
+def test_same_command_continues_an_average_of_an_earlier_version_bit_for_bit(here, tmp_path: Path) -> None:
+    """The average of an earlier version includes the initial weights of G, which is no longer the default."""
+    states = []
+    for how in ("resume", "repeat"):
+        run_dir = interrupted_copy_of("penalties_and_noise", tmp_path / how)
+        line = json.loads((run_dir / "command.json").read_text())
+        line = [override for override in line if not override.startswith("run_dir=")] if how == "repeat" else ["resume"]
+        code, _, err = here(*line, f"run_dir={run_dir}")
+        assert code == 0, err
+        assert RunDir(run_dir).config()["train"]["ema_debias"] is False
+        states.append(checkpoint.load(checkpoint.path_of(run_dir / "checkpoints", 8)))
+    assert same(states[0]["G_ema"], states[1]["G_ema"])
+    assert not same(states[0]["G_ema"], states[0]["G"])
+
+
+@pytest.mark.parametrize("name", RESUMED)
+def test_average_of_an_earlier_version_keeps_its_start(name: str) -> None:
+    train = RunDir(STORED / name).config()["train"]
+    assert train["ema_debias"] is (train["ema"] == 0)
+
+
 def test_grow_from_setting_of_the_arch_becomes_init_from() -> None:
     run_dir = RunDir(STORED / "grown")
     config = run_dir.config()

@@ -204,7 +204,7 @@ def test_damaged_row_is_reported_and_the_others_are_kept(tmp_path: Path, caplog:
 def test_killed_run_has_no_result_and_damaged_config_is_reported(tmp_path: Path) -> None:
     run_dir = RunDir(tmp_path)
     assert run_dir.result() is None
-    for text, message in (("a: [", "is damaged"), ("seed: 3", "is not a config of ganrun \\(it has no data\\)")):
+    for text, message in (("a: [", "is damaged"), ("seed: 3", "not a config of ganrun \\(it has no data\\)")):
         (tmp_path / "config.yaml").write_text(text)
         with pytest.raises(ValueError, match=message):
             run_dir.config()

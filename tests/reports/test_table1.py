@@ -156,7 +156,7 @@ def test_last_row_with_a_test_score_is_used(here: Here) -> None:
     valid_alone = {key: value for key, value in tagged(parzen(999)).items() if key.endswith(("_valid", "_sigma"))}
     rows = [
         {"step": 400, **tagged(parzen(210))},
-        {"step": 600, **tagged(parzen(220)), "evaluated": {"checkpoint": 600}},
+        {"step": 600, **tagged(parzen(220)), "evaluated": {"checkpoint": 600, "seed": 0, "ema": True}},
         {"step": 800, **valid_alone},
         {"step": 900, **tagged(parzen(888), "metric_seed_5")},
         {"step": 900, **tagged(parzen(777), "metric_raw")},

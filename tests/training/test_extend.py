@@ -157,3 +157,14 @@ def test_command_with_more_steps_is_answered_with_the_command_that_extends(short
     assert code == 2
     assert "continue that run with `ganrun resume run_dir=r train.steps=16`." in err
     assert "`ganrun resume run_dir=r train.steps=N` extends it" in here("resume", "run_dir=r")[1]
+
+
+@pytest.mark.slow
+def test_events_of_lost_rows_are_not_logged_twice(folder: Path, short: Path, here) -> None:
+    """Of the last evaluation a power failure may leave the events, but not the row."""
+    (short / "result.json").unlink()
+    rows = (short / "metrics.jsonl").read_text().splitlines(keepends=True)
+    assert "metric/mean_1k" in rows[-1]
+    (short / "metrics.jsonl").write_text("".join(rows[:-1]))
+    assert here("resume", "run_dir=r")[0] == 0
+    assert curves(short) == curves(folder / "8")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ganrun.data.dataset import DataSpec
 from ganrun.training.d_outputs import make_d_outputs
-from ganrun.training.ema import EMA
+from ganrun.training.ema import EMA, decay_after
 from ganrun.training.game import Game, scalars, treats_samples_independently
 from ganrun.training.randomness import reseed
 from ganrun.training.run import Run
@@ -385,10 +385,10 @@ def test_ema_rampup_limits_the_half_life() -> None:
     """After step t the half-life is rampup * t, until it reaches that of the decay."""
     G = nn.Linear(1, 1)
     ema = EMA(copy.deepcopy(G), G, decay=0.99, rampup=0.1)
-    assert ema.decay_at(0) == pytest.approx(0.5**10)
-    assert ema.decay_at(99) == pytest.approx(0.5**0.1)
-    assert ema.decay_at(10_000) == 0.99
-    run = run_of("train.ema=0.99", "train.ema_rampup=1", "train.batch_size=8")
+    assert 1 - ema.weight_of_g(0) == pytest.approx(0.5**10)
+    assert 1 - ema.weight_of_g(99) == pytest.approx(0.5**0.1)
+    assert ema.weight_of_g(10_000) == 1 - 0.99
+    run = run_of("train.ema=0.99", "train.ema_rampup=1", "train.ema_debias=false", "train.batch_size=8")
     game = Game(run)
     assert run.G_ema is not None
     for step in range(3):
@@ -397,6 +397,49 @@ def test_ema_rampup_limits_the_half_life() -> None:
         share = 0.5 ** (1 / (step + 1))
         for old, now, new in zip(before, run.G.parameters(), run.G_ema.parameters(), strict=True):
             assert torch.allclose(new, share * old + (1 - share) * now, atol=1e-6)
+
+
+@pytest.mark.parametrize(("decay", "rampup"), [(0.75, 0.0), (0.999, 0.0), (0.999, 0.5)])
+def test_debiased_ema_is_a_weighted_mean_of_g_after_each_step(decay: float, rampup: float) -> None:
+    """Common bug: after 500 steps with decay .999, 61% of the average are the initial weights."""
+    G = nn.Linear(1, 1, dtype=torch.float64)
+    G_ema = copy.deepcopy(G).requires_grad_(False)
+    G_ema.weight.fill_(1e9)
+    ema = EMA(G_ema, G, decay, rampup, debias=True)
+    weights = torch.zeros(0, dtype=torch.float64)
+    for step in range(20):
+        torch.nn.init.constant_(G.weight, step**2)
+        ema.update(step)
+        now = decay_after(step, decay, rampup)
+        weights = torch.cat([weights * now, torch.tensor([1 - now], dtype=torch.float64)])
+        expected = (weights * torch.arange(step + 1) ** 2).sum() / weights.sum()
+        assert G_ema.weight.item() == pytest.approx(expected.item())
+
+
+def test_debiased_ema_of_a_resumed_run_has_the_same_weights() -> None:
+    G = nn.Linear(1, 1)
+    for rampup in (0.0, 0.3):
+        whole = EMA(copy.deepcopy(G), G, 0.9, rampup, debias=True)
+        expected = [whole.weight_of_g(step) for step in range(600)]
+        for start in (1, 7, 550):
+            resumed = EMA(copy.deepcopy(G), G, 0.9, rampup, debias=True)
+            assert [resumed.weight_of_g(step) for step in range(start, 600)] == expected[start:]
+
+
+@pytest.mark.parametrize("line", [[], ["data=ring"], ["data=mixture1d"], ["train.ema=0.99999", "train.ema_rampup=0.8"]])
+def test_average_of_a_run_is_free_of_its_start(line: list[str]) -> None:
+    averages = []
+    for start in (0.0, 1e9):
+        run = run_of(*line, "train.batch_size=8", "data.num=100")
+        assert run.G_ema is not None
+        for weight in run.G_ema.parameters():
+            weight.fill_(start)
+        game = Game(run)
+        for step in range(3):
+            reseed(run.device, run.seed, "step", step)
+            game.step(step)
+        averages.append(state_of(run.G_ema))
+    assert same(*averages)
 
 
 @pytest.mark.parametrize("minibatch", ["stddev", "discrimination"])

@@ -7,12 +7,25 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import Here
 from helpers import run_of, write_folder
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganrun.penalty.gradient import R1
 from ganrun.protocols import DOutput
+from ganrun.records.run_dir import RunDir
 from ganrun.training.game import Game, scalars
+from ganrun.training.instantiate import make
 from ganrun.training.randomness import reseed
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> list[str]:
+    write_folder(tmp_path / "images")
+    return [
+        "data=folder", "data.root=images", "data.cache=cache", "data.size=16", "train.batch_size=4",
+        "arch.generator.width=2", "arch.discriminator.width=2",
+    ]  # fmt: skip
 
 
 @pytest.mark.slow
@@ -22,10 +35,47 @@ def test_batch_norm_in_d_is_refused_and_the_remedy_works(name: str, tmp_path: Pa
     small = ["data=folder", f"data.root={tmp_path}", "data.size=16", "arch.discriminator.width=4", "train.batch_size=4"]
     write_folder(tmp_path)
     with pytest.raises(ValueError, match=rf"penalty={name}: D has batch normalization.*arch.discriminator.norm=none"):
-        run_of(*small, f"penalty={name}")
-    for norm in ("none", "layer"):
+        run_of(*small, f"penalty={name}", "arch.discriminator.norm=batch")
+    for norm in ("none", "layer", "auto"):
         run = run_of(*small, f"penalty={name}", f"arch.discriminator.norm={norm}")
         assert math.isfinite(scalars(*Game(run).step(0))[f"penalty/{name}"])
+
+
+@pytest.mark.parametrize("penalty", ["none", "lecam", "weight_clip"])
+def test_d_has_batch_norm_without_a_gradient_penalty(penalty: str, images: list[str]) -> None:
+    run = run_of(*images, f"penalty={penalty}")
+    assert any(isinstance(layer, _BatchNorm) for layer in run.D.modules())
+
+
+@pytest.mark.parametrize("line", [["loss=wgan_gp"], ["loss=rpgan"], ["penalty=[lecam,r1]", "penalty.r1.gamma=0"]])
+def test_gradient_penalty_chooses_a_d_without_batch_norm(line: list[str], images: list[str]) -> None:
+    """Common bug: two documented options, loss=wgan_gp data=mnist, do not work together."""
+    run = run_of(*images, *line)
+    assert not any(isinstance(layer, _BatchNorm) for layer in run.D.modules())
+    assert any(isinstance(layer, _BatchNorm) for layer in run.G.modules())
+
+
+def test_penalty_of_the_user_chooses_a_d_without_batch_norm(images: list[str], tmp_path: Path) -> None:
+    (tmp_path / "my_r1.py").write_text("from ganrun.penalty.gradient import R1\nclass Mine(R1): name = 'mine'\n")
+    sys.path.append(str(tmp_path))
+    run = run_of(*images, "+penalty.mine={_target_: my_r1.Mine}")
+    assert not any(isinstance(layer, _BatchNorm) for layer in run.D.modules())
+
+
+@pytest.mark.slow
+def test_choice_of_norm_is_printed_in_a_line_and_stored(images: list[str], here: Here, tmp_path: Path) -> None:
+    line = [*images, "train.steps=2", "train.sample_every=0", "train.diagnose=false"]
+    for loss, norm, said in (("wgan_gp", "none", 1), ("nonsaturating", "batch", 0)):
+        for again in ("", "train.keep_every=7"):  # the same command finds its run
+            code, out, err = here(*line, f"loss={loss}", f"run_dir={loss}", *again.split())
+            assert code == 0, err
+            sentence = "none in D (arch.discriminator.norm), since penalty=gradient_penalty excludes batch norm"
+            assert out.count(sentence) == (0 if again else said)
+        assert RunDir(tmp_path / loss).config()["arch"]["discriminator"]["norm"] == norm
+    code, out, err = here(*line, "loss=wgan_gp", "arch.discriminator.norm=batch", "run_dir=refused")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "penalty=gradient_penalty: D has batch normalization" in err
+    assert not (tmp_path / "refused").exists()
 
 
 def test_lazy_penalties_are_added_every_k_updates_times_k_with_rescaled_rates() -> None:
@@ -152,8 +202,14 @@ def test_the_check_of_penalties_changes_no_state_and_no_draw(name: str) -> None:
 @pytest.mark.parametrize("group", ["penalty", "metric"])
 def test_a_component_without_a_name_is_refused(group: str) -> None:
     """As from an option file whose first line is `_target_`."""
-    with pytest.raises(ValueError, match=rf"^{group}\._target_: must be below a name of the {group}, as in 'NAME: "):
+    with pytest.raises(ValueError, match=rf"^{group}\._target_=.* write conf/{group}/NAME.yaml as `NAME: "):
         run_of(f"{group}=none", f"+{group}._target_=ganrun.penalty.gradient.R1")
+
+
+def test_an_error_in_a_nested_component_is_given() -> None:
+    layer = {"_target_": "torch.nn.Linear", "in_features": -1, "out_features": 2}
+    with pytest.raises(ValueError, match=r"^arch: Trying to create tensor with negative dimension -1"):
+        make("arch", {"_target_": "torch.nn.TransformerEncoder", "encoder_layer": layer, "num_layers": 1})
 
 
 def test_a_misspelled_class_is_named_with_its_module() -> None:

@@ -1,6 +1,6 @@
 """An interrupted run resumes bit for bit, however it was interrupted."""
 
-import resource
+import os
 import signal
 import sys
 from functools import partial
@@ -10,18 +10,23 @@ import pytest
 import torch
 from helpers import (
     assert_same_run,
+    at_step,
     end_of,
     kill_at,
     kill_before_renaming,
+    limit_file_size,
     logged,
     recorded,
     result_of,
+    send,
     send_at,
     train_in,
     waiting_at,
 )
 
+import ganrun
 from ganrun.records import checkpoint
+from ganrun.records.run_dir import RunDir, check_compatible
 
 HEIGHTS = ["train.steps=60", "train.pretrain_d=3", "penalty=r1", "penalty.r1.every=7", "train.checkpoint_every=20",
            "train.log_every=1", "train.sample_every=0", "train.metric_every=15", "train.frame_every=0", "data.num=2000",
@@ -119,7 +124,17 @@ def test_resume_killed_while_removing_later_logs_loses_nothing(name: str, whole:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGTERM, 143),
+        (signal.SIGINT, 130),
+        (signal.SIGHUP, 129),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1),
+        (signal.SIGUSR2, 128 + signal.SIGUSR2),
+        (signal.SIGXCPU, 128 + signal.SIGXCPU),
+    ],
+)
 def test_signal_stops_the_run_after_its_step_with_a_checkpoint(
     number: signal.Signals, code: int, whole: Path, here, tmp_path: Path
 ) -> None:
@@ -132,6 +147,52 @@ def test_signal_stops_the_run_after_its_step_with_a_checkpoint(
     assert logged(stopped)[-1]["step"] == 33
     assert "interrupted after 33 steps; the last checkpoint is step 33; continue with `ganrun resume" in ended.out
     assert_resumes_as(whole, stopped, 33, here, *line)  # the same command also continues the run
+
+
+@pytest.mark.slow
+def test_closed_terminal_stops_the_run_with_a_checkpoint(whole: Path, here, tmp_path: Path) -> None:
+    """The terminal is gone when the progress bar and the last messages are written to it."""
+    line = [*HEIGHTS, "train.checkpoint_every=0", "run_dir=stopped"]
+    ended = end_of(line, tmp_path, partial(close_terminal_at, 33))
+    assert ended.code == 129, ended
+    assert result_of(tmp_path / "stopped")["status"] == "interrupted"
+    assert_resumes_as(whole, tmp_path / "stopped", 33, here)
+
+
+def close_terminal_at(step: int) -> None:
+    """Write to a terminal, which is closed after a row of that step has been logged."""
+    terminal, program = os.openpty()
+    for number in (1, 2):
+        os.dup2(program, number)
+    os.close(program)
+    assert sys.stderr.isatty()
+
+    def close() -> None:
+        os.close(terminal)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    at_step(step, close)
+
+
+@pytest.mark.slow
+def test_signal_that_is_ignored_at_the_start_stays_ignored_as_by_nohup(tmp_path: Path) -> None:
+    ended = end_of(["train.steps=20", "train.log_every=1", "train.sample_every=0", "metric=none", "run_dir=r"],
+                   tmp_path, hang_up_with_nohup)  # fmt: skip
+    assert ended.code == 0, ended
+    assert result_of(tmp_path / "r")["steps"] == 20
+
+
+def hang_up_with_nohup() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    at_step(5, partial(send, [signal.SIGHUP]))
+
+
+@pytest.mark.slow
+def test_signal_also_stops_the_sweep(tmp_path: Path) -> None:
+    line = ["-m", "seed=1,2", "train.steps=20", "train.log_every=1", "train.sample_every=0", "metric=none"]
+    ended = send_at(5, [signal.SIGUSR1], [*line, "run_dir=s"], tmp_path)
+    assert ended.code == 128 + signal.SIGUSR1, ended
+    assert [path.name for path in (tmp_path / "s").iterdir() if path.is_dir()] == ["seed=1"]
 
 
 @pytest.mark.slow
@@ -182,6 +243,22 @@ def test_folder_that_is_not_a_run_is_refused_and_unchanged(here, tmp_path: Path)
     assert code == 2
     assert "contains files, but no run" in err
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("name", ["slurm-7.out", "slurm-7.err", "tee.log"])
+def test_output_of_the_job_in_its_directory_is_not_a_file_of_another_program(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("x")
+    check_compatible(RunDir(tmp_path), {})
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="contains files, but no run"):
+        check_compatible(RunDir(tmp_path), {})
+
+
+def test_name_that_is_not_utf8_is_refused_before_training(here, tmp_path: Path) -> None:
+    code, _, err = here("run_dir=caf\udce9")
+    assert code == 2
+    assert "is not UTF-8" in err
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
@@ -236,11 +313,48 @@ def test_error_during_training_is_recorded(here, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("status", [0, 3, None])
+def test_exit_of_a_component_is_a_failure_and_does_not_end_the_sweep(
+    status: int | None, here, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = f"leaving_{status}"
+    (tmp_path / f"{module}.py").write_text(
+        "import sys\n"
+        "from ganrun.loss import NonSaturating\n"
+        "class Loss(NonSaturating):\n"
+        "    calls = 0\n"
+        "    def d_loss(self, real, fake):\n"
+        "        self.calls += 1\n"
+        f"        return super().d_loss(real, fake) if self.calls < 9 else sys.exit({status})\n"
+    )
+    sys.path.append(str(tmp_path))
+    line = [f"loss._target_={module}.Loss", "train.steps=20", "train.checkpoint_every=5", "train.sample_every=0"]
+    code, out, err = here("-m", "seed=1,2", *line, "run_dir=s")
+    assert code == 1
+    assert "sweep: 0 of 2 jobs succeeded" in out
+    assert f"RuntimeError: sys.exit({status}) was called in {tmp_path / module}.py, line 7" in err
+    for seed in (1, 2):
+        result = result_of(tmp_path / "s" / f"seed={seed}")
+        assert (result["status"], result["steps"]) == ("failed", 7)
+    with pytest.raises(RuntimeError, match=r"sys\.exit"):
+        ganrun.train(ganrun.compose(*line, "run_dir=api"))
+
+
+@pytest.mark.slow
+def test_exit_while_a_component_is_built_is_a_failure(here, tmp_path: Path) -> None:
+    (tmp_path / "gone.py").write_text("import sys\nsys.exit(0)\n")
+    sys.path.append(str(tmp_path))
+    code, _, err = here("-m", "seed=1,2", "loss._target_=gone.Loss", "run_dir=s")
+    assert code == 1
+    assert err.count("failed: sys.exit(0) was called in") == 4  # at the job, and in the summary
+
+
+@pytest.mark.slow
 def test_full_disk_is_reported_in_one_sentence_and_loses_nothing(here, tmp_path: Path) -> None:
     line = ["train.steps=30", "train.log_every=5", "train.checkpoint_every=10", "train.sample_every=0"]
     assert here(*line, "run_dir=whole")[0] == 0
     limit = (tmp_path / "whole" / "checkpoints" / "step_00000030.pt").stat().st_size // 2
-    ended = end_of([*line, "run_dir=r"], tmp_path, partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit)))
+    ended = end_of([*line, "run_dir=r"], tmp_path, partial(limit_file_size, limit))
     assert ended.code == 1
     assert "File too large" in ended.err
     assert len(ended.err.strip().splitlines()) == 1

@@ -1,23 +1,28 @@
 """Sampling and metrics: samples do not depend on how they are drawn, and sampling does not change a run."""
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from helpers import logged, run_of, same, state_of
+from helpers import config_of, logged, run_of, same, state_of
 from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganrun.arch.mlp import AlwaysDropout
 from ganrun.config import CONF
 from ganrun.data.dataset import Dataset
 from ganrun.protocols import DFunction, Metric
+from ganrun.training.capture import capture
 from ganrun.training.evaluation import Evaluation
 from ganrun.training.game import Game
 from ganrun.training.pictures import Pictures
 from ganrun.training.randomness import seeded
-from ganrun.training.sampling import CHUNK, draw, evaluating, fixed_latents, generate
+from ganrun.training.run import Run
+from ganrun.training.sampling import CHUNK, d_logits, draw, evaluating, fixed_latents, generate, spread_batches
 
 CPU = torch.device("cpu")
 EVERY_ARCH = sorted(path.stem for path in (CONF / "arch").glob("*.yaml"))
@@ -158,3 +163,94 @@ def test_batch_norm_has_the_intended_eps_and_momentum(net: list[str]) -> None:
         assert layer.eps <= 1e-3
         assert layer.momentum is not None
         assert 0 < layer.momentum <= 0.5
+
+
+def batches_of_d(run: Run) -> list[Tensor]:
+    """A list of the batches that D gets from now on."""
+    found: list[Tensor] = []
+    run.D.register_forward_pre_hook(lambda net, inputs: found.append(inputs[0].detach()))
+    return found
+
+
+EVALUATIONS = {
+    "metrics": lambda run: Evaluation(run).metrics(),
+    "frame": lambda run: capture(run, 0),
+    "picture": lambda run: Pictures(run).draw_discriminator("D"),
+    "diagnosis": lambda run: Evaluation(run).diagnosis([], config_of(), []),
+}
+each_evaluation = pytest.mark.parametrize("evaluate", EVALUATIONS.values(), ids=EVALUATIONS.keys())
+FEW = ["metric=theory", "metric.theory.num=500", "train.batch_size=40"]
+ON_IMAGES = [
+    "data=digits",
+    "arch.discriminator.width=2",
+    "arch.generator.width=2",
+    "metric=none",
+    "train.batch_size=40",
+]
+
+
+@pytest.mark.slow
+@each_evaluation
+@pytest.mark.parametrize("minibatch", ["stddev", "discrimination"])
+def test_d_that_mixes_samples_is_asked_in_batches_of_the_training_size(
+    minibatch: str, evaluate: Callable[[Run], object]
+) -> None:
+    """Common bug: D gets all samples of a metric at once, which needs 200 GB, and changes what it answers."""
+    run = run_of(*FEW, f"arch.discriminator.minibatch={minibatch}")
+    seen = batches_of_d(run)
+    evaluate(run)
+    assert {len(x) for x in seen} == {40}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("condition", ["none", "concat"])
+def test_d_of_images_that_mixes_samples_is_asked_in_batches_of_the_training_size(condition: str) -> None:
+    run = run_of(*ON_IMAGES, "arch.discriminator.minibatch=stddev", f"condition={condition}")
+    seen = batches_of_d(run)
+    EVALUATIONS["picture"](run)
+    EVALUATIONS["diagnosis"](run)
+    assert {len(x) for x in seen} == {40}
+
+
+@pytest.mark.slow
+@each_evaluation
+def test_other_d_gets_all_samples_at_once(evaluate: Callable[[Run], object]) -> None:
+    run = run_of(*FEW)
+    seen = batches_of_d(run)
+    evaluate(run)
+    assert 1 <= len(seen) <= 2
+    assert all(len(x) >= 200 for x in seen)
+
+
+@pytest.mark.parametrize(("num", "size"), [(10, 4), (12, 4), (9, 4), (401, 64), (5, 5), (3, 5), (1, 1)])
+def test_batches_cover_all_samples_without_repeating_one_within_a_batch(num: int, size: int) -> None:
+    batches = spread_batches(num, size)
+    assert {len(batch) for batch in batches} == {min(num, size)}
+    assert len(batches) == math.ceil(num / size)
+    assert torch.cat(batches).unique().tolist() == list(range(num))
+    assert all(len(batch.unique()) == len(batch) for batch in batches)
+
+
+def test_logits_are_in_the_order_of_the_samples() -> None:
+    """Whatever the batches are: here the mean of each batch is subtracted."""
+    found = d_logits(Minus(), torch.arange(10.0)[:, None], CPU, batch_size=5)
+    expected = torch.arange(10.0) - torch.tensor([4.0, 5.0] * 5)  # 0, 2, ... 8 and 1, 3, ... 9
+    assert torch.equal(found, expected)
+
+
+class Minus(nn.Module):
+    mixes_samples = True
+
+    def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return x.flatten() - x.mean()
+
+
+def test_value_of_a_d_that_mixes_samples_is_a_mean_over_real_batches() -> None:
+    """Its logits on a grid of points are no answers about the data."""
+    run = run_of(*FEW, "arch.discriminator.minibatch=stddev")
+    seen = batches_of_d(run)
+    found = Evaluation(run).metrics()["value_500"]
+    assert all(any(torch.equal(row, x) for x in run.dataset.train.x[:500]) for row in seen[0])
+    real = d_logits(run.D, run.dataset.train.x[:500], CPU, 40).double()
+    fake = d_logits(run.D, Evaluation(run).samples[0][:500], CPU, 40).double()
+    assert found == pytest.approx((logsigmoid(real).mean() + logsigmoid(-fake).mean()).item())

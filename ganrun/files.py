@@ -1,0 +1,29 @@
+"""Files that are written without following links, since a run directory may come from someone else."""
+
+import os
+from pathlib import Path
+from typing import TextIO
+
+
+def create(path: Path) -> None:
+    """Create an empty file. Raises OSError if there is one, or a link."""
+    os.close(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+
+
+def opened_to_append(path: Path) -> TextIO:
+    """A text file to append to. Raises OSError if the path is a symbolic link."""
+    return open(path, "a", encoding="utf-8", errors="backslashreplace", opener=_opened)
+
+
+def _opened(path: str | Path, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def link_out_of(folder: Path) -> Path | None:
+    """A symbolic link in the folder, or in a folder below it, that leads out of it, or None. No link is followed."""
+    inside = folder.resolve()
+    for parent, folders, files in os.walk(folder):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+                return path
+    return None

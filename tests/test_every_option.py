@@ -1,0 +1,133 @@
+"""Every option of every group runs to its end on the command line, with each kind of data that it accepts.
+
+The runs have a few steps, with metrics, pictures and the diagnosis. To save time, a run tries an option of each of
+several groups; an option that these data refuse is left out, and the rest tried again.
+"""
+
+import re
+from pathlib import Path
+
+import pytest
+from conftest import Here
+from helpers import config_of, in_miniature, result_of, write_folder
+
+from ganrun.cli.compose import groups_and_options
+from ganrun.config import CONF, flat
+from ganrun.diagnosis import measure
+
+OPTIONS = groups_and_options([CONF])
+KINDS = {
+    "one dimension": ["data=heights", "data.num=500"],
+    "two dimensions": ["data=ring", "data.num=500"],
+    "gray images": ["data=digits"],
+    "color images": ["data=folder", "data.root=images", "data.cache=cache", "data.size=16", "data.test=0.3"],
+}
+MINIBATCH = "arch.discriminator.minibatch"
+# Groups whose options are tried in the same runs. A loss chooses an optimizer, a schedule and a penalty, which are
+# tried with it, so options of these groups are tried in other runs.
+TOGETHER = [
+    ["loss", "latent", "metric", "condition", "augment"],
+    ["arch", "penalty", "optimizer", "schedule"],
+]
+REFUSALS = [  # why data can refuse an option
+    "condition: these data have no labels",
+    "condition.generator=batch_norm: .* has no batch normalization",
+    "metric=(distribution|modes|divergence|theory): needs .*data",
+    "metric=(neighbors|parzen): .*images",
+    r"augment=\w+: transforms images",
+    "arch.generator: DCGAN makes square images",
+    "arch.generator.output=sigmoid: is bounded, but the data are not",
+    "arch.generator.deconvolution=.* images",
+]
+NEEDS = {  # settings without which no images are accepted
+    "arch=goodfellow2014/cifar_fc": ["data.gcn=55"],
+    "arch=goodfellow2014/mnist": ["data.value_range=[0,1]"],
+    "arch=goodfellow2014/tfd": ["data.value_range=[0,1]"],
+    "arch=goodfellow2014/tfd_grown": ["data.value_range=[0,1]"],
+}
+SHORT = [
+    "train.steps=2", "train.batch_size=4", "train.threads=1", "train.device=cpu", "train.log_every=1",
+    "train.sample_every=2", "train.frame_every=2",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _few_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "NUM", 100)
+    write_folder(tmp_path / "images")
+
+
+def small(line: list[str], root: Path) -> list[str]:
+    """The line with miniature data, narrow networks, and few samples of each metric."""
+    before = config_of(*line)
+    after = in_miniature(config_of(*line), root)
+    for name, net in after["arch"].items():
+        if "width" in (net if isinstance(net, dict) else {}):
+            after["arch"][name]["width"] = 2
+    for metric in after["metric"].values():
+        metric["num"] = 200
+    old, new = flat(before), flat(after)
+    changes = [f"{key}={value}".replace(" ", "") for key, value in new.items() if value != old[key]]
+    return [*line, *changes]
+
+
+def ends_well(here: Here, line: list[str], tmp_path: Path) -> str:
+    """Run the line. Returns the sentence that refuses it, or an empty string for a run that finished."""
+    number = len(list(tmp_path.glob("run_*")))
+    run_dir = tmp_path / f"run_{number}"
+    code, _, err = here(*SHORT, *small(line, tmp_path), f"run_dir={run_dir.name}")
+    if code == 2:
+        assert err.count("\n") == 1, err
+        return err
+    assert code in (0, 3), f"{' '.join(line)}\n{err}"
+    result = result_of(run_dir)
+    assert result["steps"] == 2
+    assert result["diagnosis"] is not None, f"{' '.join(line)}\n{err}"
+    assert "failed" not in err
+    drawn = list((run_dir / "samples").glob("*.png"))
+    assert drawn or "condition" in " ".join(line) or "train.sample_every=0" in line, line
+    return ""
+
+
+def lines_of(together: list[str]) -> list[list[str]]:
+    """Choices of an option of each group, such that each option is chosen at least once."""
+    options = [OPTIONS[group] for group in together]
+    return [
+        [f"{group}={some[i % len(some)]}" for group, some in zip(together, options, strict=True)]
+        for i in range(max(map(len, options)))
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("together", TOGETHER, ids=lambda groups: groups[0])
+def test_every_option_runs_to_its_end_or_is_refused_for_these_data(
+    kind: str, together: list[str], here: Here, tmp_path: Path
+) -> None:
+    refused: set[str] = set()
+    pictures = [] if "loss" in together else ["train.sample_every=0"]  # drawing takes as long as all the rest
+    for line in lines_of(together):
+        while chosen := [choice for choice in line if choice not in refused]:
+            needs = [need for choice in chosen for need in NEEDS.get(choice, []) if "images" in kind]
+            refusal = ends_well(here, [*KINDS[kind], *chosen, *needs, *pictures], tmp_path)
+            if not refusal:
+                break
+            assert any(re.match(reason, refusal) for reason in REFUSALS), f"{' '.join(chosen)}\n{refusal}"
+            group = re.split("[.=:]", refusal)[0]
+            refused |= {choice for choice in chosen if choice.startswith(f"{group}=")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_that_mix_samples_run_to_their_end(kind: str, here: Here, tmp_path: Path) -> None:
+    for minibatch in ("stddev", "discrimination"):
+        assert ends_well(here, [*KINDS[kind], f"{MINIBATCH}={minibatch}"], tmp_path) == ""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["data", "experiment"])
+def test_every_data_set_and_experiment_runs_to_its_end(group: str, here: Here, tmp_path: Path) -> None:
+    for option in OPTIONS[group]:
+        first_stage = f"init_from=run_{len(list(tmp_path.glob('run_*'))) - 1}"  # the option before this one
+        line = [f"{group}={option}", *([first_stage] if option.endswith("tfd_grown") else [])]
+        assert ends_well(here, line, tmp_path) == "", line
