@@ -340,6 +340,7 @@ class Campaign:
     scratch: Path
     again: Callable[[Path], Sequence[str]] | None = None
     crashes: list[tuple[str, str, str, str]] = field(default_factory=list)  # moment, label, kind, digest
+    others: list[tuple[str, str, str, str]] = field(default_factory=list)  # of killed processes, in new states
     killed: int = 0
     lost: dict[str, list[str]] = field(default_factory=dict)  # the differences, by the digest of the state
 
@@ -393,22 +394,23 @@ class Campaign:
         assert ended.code in (-signal.SIGKILL, 0), ended
         self.killed += ended.code != 0
         key = digest(tree_of(folder))
-        if key in self.different:
+        if key in self.different or any(key == known for *_, known in self.others):
             shutil.rmtree(folder)
             return []
         (self.states / key).mkdir(exist_ok=True)
         shutil.move(folder, self.states / key / "tree")
-        self.crashes.append((moment, label, "killed", key))
+        self.others.append((moment, label, "killed", key))
         return self.recover(key)
 
     def describe(self, key: str) -> list[str]:
-        return [f"{kind}, {moment} {label}" for moment, label, kind, found in self.crashes if found == key]
+        crashes = [*self.crashes, *self.others]
+        return [f"{kind}, {moment} {label}" for moment, label, kind, found in crashes if found == key]
 
     def counts(self) -> dict[str, Any]:
         return {
             "operations": self.operations,
             "crash points": dict(Counter("torn" if moment == "torn" else kind for moment, _, kind, _ in self.crashes)),
-            "different states": len(self.different),
+            "different states": len({*self.different, *(key for *_, key in self.others)}),
             "processes killed": self.killed,
             "states with an incomplete picture or sample": len(self.torn),
             "lost": len(self.lost),
