@@ -116,7 +116,7 @@ def tree_of(root: Path) -> Tree:
 def digest(tree: Tree) -> str:
     """Of the names and contents that matter. Names of event files have the number of the process."""
     plain = {re.sub(r"(tfevents\.\d+).*?(\.\d+)?((\.\w+)?\.partial)?$", r"\1\3", name): tree[name] for name in tree}
-    plain = {re.sub(r"\.[0-9a-f]{16}\.partial$", ".partial", name): data for name, data in plain.items()}
+    plain = {re.sub(r"\.[0-9a-f]{16}\.partial\b", ".partial", name): data for name, data in plain.items()}
     found = hashlib.sha256()
     for name, data in sorted(plain.items()):
         if os.path.basename(name) not in UNCOMPARED:
@@ -165,7 +165,7 @@ class Operations:
     def operation(self, kind: str, name: str, action: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
         with self.disk.lock:
             plain = re.sub(r"events\.out\.[^/]*?(\.partial)?$", r"events\1", name)
-            plain = re.sub(r"\.[0-9a-f]{16}\.partial$", ".partial", plain)
+            plain = re.sub(r"\.[0-9a-f]{16}\.partial\b", ".partial", plain)
             self.counts[f"{kind} {plain}"] += 1
             label = f"{kind} {plain} {self.counts[f'{kind} {plain}']}"
             self.around("before", label)
@@ -364,6 +364,8 @@ class Campaign:
         for key in {key: None for _, _, kind, key in self.crashes if kind == "killed"}:
             tree = self.states / key / "tree"
             for path in (path for path in tree.rglob("*") if path.suffix in (".png", ".gif", ".npz")):
+                if any(part.endswith(".partial") for part in path.parts):
+                    continue
                 others = [root / path.relative_to(tree) for root in (self.before, self.whole)]
                 if path.read_bytes() not in [other.read_bytes() for other in others if other.exists()]:
                     found.append(key)
