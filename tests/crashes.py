@@ -46,6 +46,7 @@ DCGAN = ["data=digits", "train.steps=3", "train.batch_size=8", "arch.generator.w
          "arch.discriminator.norm=none", "penalty=[r1,lecam]", "train.ema=0.9", "train.checkpoint_every=1",
          "train.log_every=1", "train.sample_every=2", "train.metric_every=2", "metric=parzen", "metric.parzen.num=50",
          "train.keep_best=parzen_50_valid", "train.threads=1", "run_dir=r"]  # fmt: skip
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.(partial|unfinished)\b")  # the end of a temporary name
 WRITING = os.O_WRONLY | os.O_RDWR
 Tree = dict[str, bytes | None]  # by the path in the folder; None: a folder
 
@@ -116,7 +117,7 @@ def tree_of(root: Path) -> Tree:
 def digest(tree: Tree) -> str:
     """Of the names and contents that matter. Names of event files have the number of the process."""
     plain = {re.sub(r"(tfevents\.\d+).*?(\.\d+)?((\.\w+)?\.partial)?$", r"\1\3", name): tree[name] for name in tree}
-    plain = {re.sub(r"\.[0-9a-f]{16}\.partial\b", ".partial", name): data for name, data in plain.items()}
+    plain = {TEMPORARY.sub(r".\1", name): data for name, data in plain.items()}
     found = hashlib.sha256()
     for name, data in sorted(plain.items()):
         if os.path.basename(name) not in UNCOMPARED:
@@ -165,7 +166,7 @@ class Operations:
     def operation(self, kind: str, name: str, action: Callable[[], Any], half: Callable[[], Any] | None = None) -> Any:
         with self.disk.lock:
             plain = re.sub(r"events\.out\.[^/]*?(\.partial)?$", r"events\1", name)
-            plain = re.sub(r"\.[0-9a-f]{16}\.partial\b", ".partial", plain)
+            plain = TEMPORARY.sub(r".\1", plain)
             self.counts[f"{kind} {plain}"] += 1
             label = f"{kind} {plain} {self.counts[f'{kind} {plain}']}"
             self.around("before", label)
@@ -364,7 +365,7 @@ class Campaign:
         for key in {key: None for _, _, kind, key in self.crashes if kind == "killed"}:
             tree = self.states / key / "tree"
             for path in (path for path in tree.rglob("*") if path.suffix in (".png", ".gif", ".npz")):
-                if any(part.endswith(".partial") for part in path.parts):
+                if TEMPORARY.search(str(path)):
                     continue
                 others = [root / path.relative_to(tree) for root in (self.before, self.whole)]
                 if path.read_bytes() not in [other.read_bytes() for other in others if other.exists()]:
