@@ -88,7 +88,8 @@ class Disk:
             node.durable = b""
 
     def renamed(self, old: str, new: str) -> None:
-        self.names[new] = self.names.pop(old)
+        inside = [name for name in self.names if name == old or name.startswith(f"{old}{os.sep}")]
+        self.names |= {new + name.removeprefix(old): self.names.pop(name) for name in inside}
 
     def synced(self, name: str) -> None:
         if (node := self.names.get(name)) is not None:
