@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ganrun.diagnosis.remedy import Setup, command, remedy
-from ganrun.diagnosis.rules import RULES, Finding, Numbers, not_converged
+from ganrun.diagnosis.rules import Finding, Numbers, findings
 
 HEALTHY = "healthy"
 
@@ -55,8 +55,6 @@ class Diagnosis:
 
 def diagnose(measurements: Numbers, setup: Setup, overrides: Sequence[str] = ()) -> Diagnosis:
     """Apply all rules. overrides: of the run's command line, from which remedies are made."""
-    findings = tuple(finding for rule in RULES if (finding := rule(measurements)) is not None)
-    if not findings and (last := not_converged(measurements)) is not None:
-        findings = (last,)
-    remedies = tuple(command(overrides, remedy(f.name, setup)) for f in findings)
-    return Diagnosis(findings[0].name if findings else HEALTHY, findings, remedies, measurements)
+    found = findings(measurements)
+    remedies = tuple(command(overrides, remedy(f.name, setup)) for f in found)
+    return Diagnosis(found[0].name if found else HEALTHY, found, remedies, measurements)

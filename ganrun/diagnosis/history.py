@@ -13,10 +13,13 @@ def summarize(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     """Statistics of the rows of metrics.jsonl. Those that cannot be computed from the rows are missing.
 
     - recorded: the number of logged steps;
+    - steps: the last logged step; shown: the number of real examples that D has seen by then;
     - pairs: the share of pairs in which D's logit is greater for the real example than for the sample, the median over
       the last quarter (.5: chance level, 1: perfect);
     - pairs_swing: its standard deviation over the last quarter;
     - pairs_wrong: the share of the last quarter in which it is below .4, so that D is worse than chance;
+    - lead: the difference of D's mean logits for real examples and samples, the median over the last quarter divided by
+      the greatest logged value;
     - right_real, right_fake: D's accuracy on real examples and on samples, the median over the last quarter;
     - g_gradient: the norm of G's gradient, the median over the last quarter divided by the greatest logged value;
     - largest: the largest absolute value of a logit or a loss in the last quarter.
@@ -24,6 +27,8 @@ def summarize(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     game = [row for row in rows if row["step"] > 0 and "loss/d" in row]
     last = game[-max(FEWEST, math.ceil(LAST * len(game))) :]
     found: dict[str, float] = {"recorded": float(len(game))}
+    if game:
+        found |= {"steps": float(game[-1]["step"]), "shown": float(game[-1]["nimg"])}
     if pairs := values(last, "accuracy/pairs"):
         found["pairs"] = statistics.median(pairs)
         found["pairs_swing"] = statistics.pstdev(pairs)
@@ -31,6 +36,8 @@ def summarize(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     for key in ("real", "fake"):
         if right := values(last, f"accuracy/{key}"):
             found[f"right_{key}"] = statistics.median(right)
+    if leads := [row["logits/real"] - row["logits/fake"] for row in game if "logits/real" in row]:
+        found["lead"] = statistics.median(leads[-len(last) :]) / max(*leads, 1e-9)
     if gradient := values(game, "grad_norm/g"):
         found["g_gradient"] = statistics.median(values(last, "grad_norm/g")) / (max(gradient) or 1.0)
     if last:

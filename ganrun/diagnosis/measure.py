@@ -36,6 +36,8 @@ def measure(
     """
     found = summarize(rows) | {"diverged": float(diverged), "label_noise": label_noise}
     found["chance"] = chance(batch_size)
+    if "shown" in found:
+        found["epochs"] = found.pop("shown") / len(dataset.train)
     found["finite"] = float(samples.isfinite().all())
     if not found["finite"]:
         return found
@@ -72,8 +74,9 @@ def against_data(samples: Tensor, dataset: Dataset, seed: int) -> dict[str, floa
 
 
 def examples(dataset: Dataset, split: Split, index: Tensor) -> Tensor:
-    """The examples of a split at `index` (n,), in ascending order: (n, d), in the data's value range, on the CPU."""
-    x = split.x[index.sort().values.to(split.x.device)]
+    """The examples of a split at `index` (n,), in this order: (n, d), in the data's value range, on the CPU."""
+    ascending = index.sort()  # a memory map is read from front to back
+    x = split.x[ascending.values.to(split.x.device)][ascending.indices.argsort().to(split.x.device)]
     return dataset.spec.decode(x).float().cpu().flatten(1)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ganrun.config import Config
+from ganrun.diagnosis.rules import ENOUGH
 from ganrun.protocols import Loss, Penalty
 
 Changes = dict[str, Any]
@@ -64,7 +65,9 @@ def remedy(finding: str, setup: Setup) -> Changes:
         return stronger_d(config)
     if finding == "mode_collapse":
         return diverse(setup)
-    return weaker_d(setup) if finding == "d_too_strong" else {"train.steps": 2 * train["steps"]}
+    if finding == "d_too_strong":
+        return weaker_d(setup)
+    return {"train.steps": max(2 * train["steps"], ENOUGH if finding == "too_early" else 0)}
 
 
 def players(config: Config) -> dict[str, tuple[str, Config]]:

@@ -1,7 +1,8 @@
 """The rules of the diagnosis. Each takes the measurements and returns a finding, or None.
 
-Samples count most: a run whose samples are as good as real examples is healthy, whatever its losses look like. Only if
-the samples are bad, the logged curves are used to find the cause.
+Samples count most: a run whose samples are as good as real examples is healthy, whatever its losses look like. If they
+are bad, the first findings say what happened to them, and the next ones what the logged curves show of the cause.
+Before D has had enough examples, bad samples are what one expects, and nothing but divergence and copies is found.
 """
 
 from collections.abc import Callable, Mapping
@@ -11,9 +12,12 @@ Numbers = Mapping[str, float]
 
 CALIBRATED = "chosen on seeds 0 and 1 of benchmarks/diagnosis.py and checked on seed 2"
 
+# Minimum of evidence: so many steps, and each training example shown to D once, or ENOUGH steps if these are fewer.
+FEWEST, ENOUGH = 100, 1000
 # Thresholds for samples. R: the value for real examples in place of samples. H: the worst value of 40 healthy runs.
 ENERGY = 0.02  # R .00, H .007; .022 for a Gaussian that is shifted by .3 standard deviations
 LOST, ASTRAY = 0.07, 0.5  # R .00, H .012
+CONCENTRATED = 0.3  # share of the lost among the uncovered: .6 to 1 if modes are lost, .16 if all samples are poor
 DIVERSITY = 0.5  # R 1.0, H .89
 DUPLICATES = 0.3  # above R; H .03
 COVERAGE = 0.3  # relative to R, which is .97; H .61
@@ -21,6 +25,7 @@ COPIES, NEARER, ORIGINALS = 0.3, 0.5, 0.1  # R and H: 0 to .06, 1.0 and .9, 1.0
 AWAY = 30.0  # R 1.0, H 1.1
 # Thresholds for logged curves and settings. They only explain bad samples, so values of healthy runs do not matter.
 PERFECT = 0.95
+LEAD = 0.6  # .71 to .98 if G does not learn; up to .57 while a GAN of images learns
 SEPARABLE, BLIND, FLIPPED = 0.75, 0.2, 0.4
 SWING, WRONG = 0.2, 0.1
 FLAT, FADED = 0.05, 0.01
@@ -37,21 +42,33 @@ class Finding:
     origin: str
 
 
+def evidence(m: Numbers) -> bool:
+    """Whether the run was long enough to be judged. Without logged steps it counts as long enough."""
+    steps = m.get("steps", ENOUGH)
+    return steps >= FEWEST and (steps >= ENOUGH or m.get("epochs", 1) >= 1)
+
+
 def bad(m: Numbers) -> bool:
     """Whether the samples are bad in any way. Without measurements of samples they count as good."""
     return not m.get("finite", 1) or lacking(m) or repeating(m) or unlike(m)
 
 
 def lacking(m: Numbers) -> bool:
-    """Whether real examples have no sample near them, or samples lie too close together."""
+    """Whether samples lie too close together, or real examples have no sample near them.
+
+    The second counts only if these are a good part of all examples that are not covered, so that poor samples of all
+    kinds of examples are not taken for good samples of a few kinds.
+    """
     if "lost" not in m:
         return False
-    return m["lost"] - m["lost_real"] > LOST or m["diversity"] < DIVERSITY * m["diversity_real"]
+    lost = m["lost"] - m["lost_real"]
+    missing = lost > LOST and lost > CONCENTRATED * (1 - m["coverage"])
+    return missing or m["diversity"] < DIVERSITY * m["diversity_real"]
 
 
 def repeating(m: Numbers) -> bool:
-    """Whether too many samples nearly repeat another one."""
-    return "duplicates" in m and m["duplicates"] - m["duplicates_real"] > DUPLICATES
+    """Whether too many samples nearly repeat another one. Copies of few training examples do so anyway."""
+    return "duplicates" in m and m["duplicates"] - m["duplicates_real"] > DUPLICATES and not memorization(m)
 
 
 def astray(m: Numbers) -> bool:
@@ -86,7 +103,8 @@ def divergence(m: Numbers) -> Finding | None:
 def memorization(m: Numbers) -> Finding | None:
     if "copies" not in m or m["originals"] <= ORIGINALS:
         return None
-    if m["copies"] - m["copies_real"] <= COPIES and m["copy_ratio"] >= NEARER:
+    nearer = m["copy_ratio"] < NEARER and evidence(m)  # blurred samples of the first steps are near all examples
+    if m["copies"] - m["copies_real"] <= COPIES and not nearer:
         return None
     return Finding(
         "memorization",
@@ -143,23 +161,22 @@ def flipped_labels(m: Numbers) -> Finding | None:
 
 
 def mode_collapse(m: Numbers) -> Finding | None:
-    """Mode collapse of samples that are similar to only a part of the data."""
-    return _collapse(m) if lacking(m) and not astray(m) else None
+    """Samples are similar to only a part of the data, or to each other.
 
-
-def repetition(m: Numbers) -> Finding | None:
-    """Mode collapse of samples that repeat each other and are far from the data."""
-    return _collapse(m) if repeating(m) and (astray(m) or not lacking(m)) else None
-
-
-def _collapse(m: Numbers) -> Finding:
+    Samples that are far from the data, and that D always recognizes, are those of a G that has not learned anything,
+    unless they repeat each other.
+    """
+    untrained = "astray" in m and astray(m) and m.get("pairs", 0) >= PERFECT
+    if not ((lacking(m) and not untrained) or repeating(m)):
+        return None
     return Finding(
         "mode_collapse",
         f"{m['lost']:.0%} of the real examples have no sample near them; samples are {m['diversity']:.2f} times as far "
         f"apart as real examples; {m['duplicates']:.0%} of the samples nearly repeat another one (of real ones "
         f"{m['duplicates_real']:.0%})",
-        f"{LOST:.0%} lost, or {DIVERSITY} times as far apart, if most samples are not far from the data; or "
-        f"{DUPLICATES:.0%} more repeated than among real examples",
+        f"{LOST:.0%} lost, and at least {CONCENTRATED:.0%} of those that are not covered, or {DIVERSITY} times as far "
+        f"apart, unless D recognizes samples far from the data; or {DUPLICATES:.0%} more repeated than among real "
+        "examples",
         f"cells as in Richardson and Weiss 2018, repeats as in Arora and Zhang 2017; the numbers {CALIBRATED}",
     )
 
@@ -179,12 +196,13 @@ def d_blind(m: Numbers) -> Finding | None:
 
 
 def d_too_strong(m: Numbers) -> Finding | None:
-    if not bad(m) or m.get("pairs", 0) < PERFECT or vanishing_gradients(m):
+    if not bad(m) or m.get("pairs", 0) < PERFECT or m.get("lead", 1) < LEAD or vanishing_gradients(m):
         return None
     return Finding(
         "d_too_strong",
-        f"D ranks {m['pairs']:.1%} of the pairs of a real and a generated example correctly: G does not keep up",
-        f"{PERFECT:.0%}; the equilibrium is 50%",
+        f"D ranks {m['pairs']:.1%} of the pairs of a real and a generated example correctly, and the difference of its "
+        f"mean logits for the two is still {m.get('lead', 1):.2f} times the greatest one: G does not keep up",
+        f"{PERFECT:.0%} (the equilibrium is 50%), and {LEAD} times the greatest difference",
         CALIBRATED,
     )
 
@@ -202,16 +220,35 @@ def not_converged(m: Numbers) -> Finding | None:
     )
 
 
+def too_early(m: Numbers) -> Finding:
+    return Finding(
+        "too_early",
+        f"after {m['steps']:,.0f} steps, in which D was shown {m.get('epochs', 1):.2g} times as many real examples as "
+        "there are, it is too early to say whether samples will improve",
+        f"{FEWEST} steps, and each training example shown once or {ENOUGH:,} steps",
+        "bad samples are normal before D has seen the data",
+    )
+
+
 Rule = Callable[[Numbers], Finding | None]
 
-RULES: tuple[Rule, ...] = (  # causes come before effects, since the first finding gives the diagnosis its name
-    divergence,
-    memorization,
+ALWAYS: tuple[Rule, ...] = (divergence, memorization)  # found in runs of any length
+LATER: tuple[Rule, ...] = (  # what happened to the samples, and then why
+    mode_collapse,
     vanishing_gradients,
     flipped_labels,
     oscillation,
-    mode_collapse,
     d_blind,
     d_too_strong,
-    repetition,
 )
+
+
+def findings(m: Numbers) -> tuple[Finding, ...]:
+    """All findings, the most important first."""
+    long_enough = evidence(m)
+    found = [finding for rule in (*ALWAYS, *(LATER if long_enough else ())) if (finding := rule(m)) is not None]
+    if not found and (bad(m) or "energy" not in m) and not long_enough:
+        return (too_early(m),)
+    if not found and (last := not_converged(m)) is not None:
+        return (last,)
+    return tuple(found)

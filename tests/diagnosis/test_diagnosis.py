@@ -46,6 +46,7 @@ CASES: list[tuple[dict[str, float], str]] = [
     ({"coverage": 0.5, "astray": 0.5, "two_sample": 0.9, "pairs": 0.9}, "healthy"),  # images: real enough
     (POOR, "not_converged"),
     ({**POOR, "pairs": 0.97}, "d_too_strong"),
+    ({**POOR, "pairs": 0.97, "lead": 0.3}, "not_converged"),  # D is always right, but less and less clearly
     ({**POOR, "pairs": 0.97, "slope": 0.01}, "vanishing_gradients"),
     ({**POOR, "pairs": 0.97, "g_gradient": 0.001}, "vanishing_gradients"),
     ({**POOR, "pairs": 0.8, "slope": 0.01}, "not_converged"),  # D is not confident
@@ -58,13 +59,18 @@ CASES: list[tuple[dict[str, float], str]] = [
     ({**POOR, "pairs": 0.55, "pairs_swing": 0.3, "pairs_wrong": 0.3}, "oscillation"),
     ({**POOR, "pairs_swing": 0.3, "pairs_wrong": 0.3, "label_noise": 0.45}, "d_blind"),
     ({**POOR, "pairs_swing": 0.3, "pairs_wrong": 0.3, "label_noise": 0.1}, "oscillation"),
+    ({**POOR, "pairs_swing": 0.3, "pairs_wrong": 0.3, "duplicates": 0.9}, "mode_collapse"),  # the samples come first
     ({**POOR, "duplicates": 0.9}, "mode_collapse"),
+    ({**POOR, "lost": 0.88, "diversity": 0.1, "pairs": 0.55}, "mode_collapse"),  # far from the data, and D is blind
+    ({**POOR, "lost": 0.88, "diversity": 0.1, "pairs": 1.0}, "d_too_strong"),  # G has not learned anything
     ({**POOR, "duplicates": 0.9, "duplicates_real": 0.9}, "not_converged"),  # the same as for real examples
-    ({"lost": 0.125, "energy": 0.01}, "mode_collapse"),
+    ({"lost": 0.125, "coverage": 0.85, "energy": 0.01}, "mode_collapse"),
+    ({"lost": 0.125, "coverage": 0.3, "energy": 0.01}, "healthy"),  # rough samples of all kinds of examples
     ({"lost": 0.05, "energy": 0.01}, "healthy"),
     ({"diversity": 0.4, "energy": 0.1}, "mode_collapse"),
     ({"diversity": 0.4, "diversity_real": 0.5}, "healthy"),
     ({"copies": 0.5}, "memorization"),
+    ({"copies": 0.5, "duplicates": 0.9}, "memorization"),
     ({"copies": 0.5, "copies_real": 0.4}, "healthy"),
     ({"copy_ratio": 0.3}, "memorization"),
     ({"copy_ratio": 0.3, "originals": 0.01, "lost": 0.9}, "mode_collapse"),  # copies of one example
@@ -85,6 +91,42 @@ def test_each_finding_and_a_healthy_run(changes: dict[str, float], name: str) ->
         assert finding.measurement in text
         assert advice in text
     json.dumps(found.as_json(), allow_nan=False)
+
+
+EARLY = {"steps": 20.0, "epochs": 0.03}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({**POOR}, "too_early"),
+        ({**POOR, "pairs": 1.0, "lost": 0.9, "diversity": 0.1, "duplicates": 1.0, "slope": 0.0}, "too_early"),
+        ({**POOR, "steps": 99.0, "epochs": 50.0}, "too_early"),
+        ({**POOR, "steps": 999.0, "epochs": 0.9}, "too_early"),
+        ({**POOR, "steps": 100.0, "epochs": 1.0}, "not_converged"),
+        ({**POOR, "steps": 1000.0, "epochs": 0.1}, "not_converged"),
+        ({"copy_ratio": 0.3}, "healthy"),  # blurred samples of the first steps
+        ({"copies": 0.9}, "memorization"),
+        ({"diverged": 1.0}, "divergence"),
+        ({}, "healthy"),
+    ],
+)
+def test_few_steps_show_only_divergence_copies_or_good_samples(changes: dict[str, float], name: str) -> None:
+    found = diagnose({**GOOD, **EARLY, **changes}, setup_of("train.steps=20"))
+    assert found.name == name
+    if name == "too_early":
+        assert len(found.findings) == 1
+        assert found.remedies == ("ganrun train.steps=1000",)
+
+
+def test_few_steps_without_measured_samples_are_not_called_healthy() -> None:
+    assert diagnose({"finite": 1.0, "recorded": 1.0, **EARLY}, setup_of()).name == "too_early"
+
+
+def test_causes_follow_what_happened_to_the_samples() -> None:
+    ring = {"lost": 0.88, "diversity": 0.1, "pairs": 0.55, "pairs_swing": 0.3, "pairs_wrong": 0.3}
+    found = diagnose({**GOOD, **POOR, **ring}, setup_of())
+    assert [f.name for f in found.findings] == ["mode_collapse", "oscillation", "d_blind"]
 
 
 def test_rules_use_only_available_measurements() -> None:
@@ -111,7 +153,7 @@ RUNS = [
     ["optimizer@d_optimizer=sgd", "d_optimizer.lr=0.00001"],
     ["data=digits", "augment=ada", "penalty=lecam", "train.update=simultaneous"],
 ]
-FINDINGS = sorted({name for _, name in CASES} - {"healthy"})
+FINDINGS = sorted({name for _, name in CASES} - {"healthy"} | {"too_early"})
 
 
 @pytest.mark.slow
@@ -134,7 +176,7 @@ def test_run_ends_with_its_diagnosis(here: Here, tmp_path: Path) -> None:
     code, out, _ = here(*line, "run_dir=r")
     assert code == 0
     stored = result_of(tmp_path / "r")["diagnosis"]
-    assert stored["name"] in ("mode_collapse", "not_converged", "d_blind")
+    assert stored["name"] == "too_early"
     assert f"diagnosis  {stored['name']}: {stored['findings'][0]['measurement']}" in out
     assert f"try        {stored['findings'][0]['remedy']}" in out
     assert "run_dir" not in stored["findings"][0]["remedy"]
@@ -217,7 +259,7 @@ def test_selected_runs_of_the_diagnosis_benchmark(name: str, tmp_path: Path, mon
     monkeypatch.setattr(collection, "RUNS", tmp_path)
     line, right = next((line, right) for known, line, right in collection.collection() if known == name)
     found = collection.one(name, line, right, seed=0)
-    assert found["diagnosed as"] in right, found
+    assert found["as expected"], found
 
 
 def test_summary_of_a_healthy_run() -> None:

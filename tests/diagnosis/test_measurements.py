@@ -93,7 +93,7 @@ def test_copies_differ_from_new_examples() -> None:
 
 def row(step: int, **changes: float) -> dict[str, Any]:
     usual = {"loss/d": 1.4, "loss/g": 0.7, "logits/real": 0.1, "logits/fake": -0.1}
-    return {"step": step, **usual, "accuracy/pairs": 0.55, "grad_norm/g": 1.0} | changes
+    return {"step": step, "nimg": 64 * step, **usual, "accuracy/pairs": 0.55, "grad_norm/g": 1.0} | changes
 
 
 def test_curves_are_measured_over_the_last_quarter_of_a_run() -> None:
@@ -102,6 +102,8 @@ def test_curves_are_measured_over_the_last_quarter_of_a_run() -> None:
     m = summarize([*rows, {"step": 400, "metric/fid_10k": 3.0}])
     assert (m["pairs"], m["pairs_swing"], m["pairs_wrong"]) == (0.5, 0.5, 0.5)
     assert (m["g_gradient"], m["largest"], m["recorded"]) == (0.01, 1e6, 400)
+    assert (m["steps"], m["shown"]) == (400, 25600)
+    assert summarize(row(k, **{"logits/real": 8.0 - k / 10}) for k in range(1, 21))["lead"] == pytest.approx(6.45 / 8)
     assert summarize([]) == {"recorded": 0.0}
 
 
