@@ -26,6 +26,7 @@ from ganrun.records.shapes import read_json
 
 log = logging.getLogger("ganrun")
 
+LOCK_TRIES = 10
 LEFTOVERS = {".lock", "command.json"}  # of a run that was killed before it started
 OUTPUTS = {".log", ".out", ".err"}  # suffixes of files with the output of a program, as schedulers name them
 MAY_DIFFER = {  # settings that may change when a run is resumed
@@ -323,9 +324,19 @@ def _is_output(path: Path) -> bool:
 
 
 def lock(file: IO[str]) -> None:
-    """Lock `file`. Raises OSError if another process has locked it. Does nothing on a system without flock."""
+    """Lock `file`. Raises OSError if another process has locked it. Does nothing on a system without flock.
+
+    It tries again for a moment, in which `is_locked` may share the lock.
+    """
     try:
         import fcntl
     except ImportError:
         return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    for left in reversed(range(LOCK_TRIES)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(0.01)

@@ -1,0 +1,51 @@
+"""How far a run has come, read from its directory, also while it is running. Does not import torch."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+State = Literal["missing", "running", "finished", "diverged", "failed", "interrupted", "killed"]
+ENDINGS: tuple[State, ...] = ("finished", "diverged", "failed", "interrupted")
+
+
+def state_of(path: Path) -> State:
+    """The state of the run in a directory.
+
+    missing: there is no run. running: a process has locked it. killed: it left no result, as after SIGKILL or a crash.
+    The others are the status in result.json.
+    """
+    if is_locked(path):
+        return "running"
+    if not (path / "config.yaml").exists():
+        return "missing"
+    status = ending_of(path).get("status")
+    return next((state for state in ENDINGS if state == status), "killed")
+
+
+def ending_of(path: Path) -> dict[str, Any]:
+    """The content of result.json, which is not checked; empty if there is none, or none that can be read."""
+    try:
+        found = json.loads((path / "result.json").read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process has locked the run directory. Always False on a system without flock."""
+    try:
+        import fcntl
+    except ImportError:
+        return False
+    try:
+        file = os.open(path / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
