@@ -81,7 +81,10 @@ FAILING: dict[str, tuple[str, set[str]]] = {
     # D does not learn, or cannot tell real from fake.
     "heights, frozen D": (f"{HEIGHTS} train.steps=1000 {FROZEN_D}", {"d_blind", "mode_collapse"}),
     "digits, frozen D": (f"{MLP} train.steps=500 {FROZEN_D}", {"d_blind", "mode_collapse"}),
-    "ring, D of one unit": (f"{RING} train.steps=1500 {SMOOTH} arch.discriminator.hidden=[1]", {"d_blind"}),
+    "ring, D of one unit": (
+        f"{RING} train.steps=1500 {SMOOTH} arch.discriminator.hidden=[1]",
+        {"d_blind", "oscillation"},
+    ),
     "digits, labels exchanged": (
         f"{MLP} train.steps=500 train.label_noise=0.49 train.batch_size=16",
         {"d_blind", "mode_collapse"},
@@ -110,10 +113,14 @@ FAILING: dict[str, tuple[str, set[str]]] = {
         {"oscillation", "mode_collapse"},
     ),
     # G has more updates than D: the "Helvetica scenario" of Goodfellow et al. 2014, section 6. G's samples collapse to
-    # one point until D rejects them, and then to the next, so the game also oscillates.
+    # one point until D rejects them, and then to the next, so the game also oscillates. Of images, it is also correct
+    # to say that D cannot follow.
     "ring, 5 G steps": (f"{RING} train.steps=1000 train.n_gen=5 optimizer.lr=0.001", {"mode_collapse", "oscillation"}),
     "grid, 5 G steps": (f"{GRID} train.steps=1500 train.n_gen=5 optimizer.lr=0.001", {"mode_collapse", "oscillation"}),
-    "digits, 5 G steps": (f"{MLP} train.steps=400 train.n_gen=5 optimizer.lr=0.0005", {"mode_collapse", "oscillation"}),
+    "digits, 5 G steps": (
+        f"{MLP} train.steps=400 train.n_gen=5 optimizer.lr=0.0005",
+        {"mode_collapse", "oscillation", "d_blind"},
+    ),
     "ring, lsgan, 5 G steps": (
         f"{RING} train.steps=1000 loss=lsgan train.n_gen=5 optimizer.lr=0.001",
         {"mode_collapse", "oscillation"},
@@ -140,10 +147,7 @@ FAILING: dict[str, tuple[str, set[str]]] = {
     "ring_minimax": ("experiment=ring_minimax train.metric_every=0", {"mode_collapse"}),
     # Training ends before G has learned the data.
     "digits, 120 steps": (f"{DIGITS} train.steps=120 train.log_every=10 {GOOD}", {"not_converged"}),
-    "digits, hinge, 120 steps": (
-        f"{DIGITS} train.steps=120 train.log_every=10 loss=hinge train.n_critic=1 {GOOD}",
-        {"not_converged"},
-    ),
+    "digits, low rate": (f"{DIGITS} train.steps=300 {GOOD} optimizer.lr=0.0002", {"not_converged"}),
     # Training has hardly begun.
     "heights, 20 steps": (f"{HEIGHTS} train.steps=20 train.log_every=1", {"too_early"}),
     "ring, 50 steps": (f"{RING} train.steps=50 train.log_every=2 {SMOOTH}", {"too_early"}),
@@ -186,7 +190,7 @@ MNIST_FAILING: dict[str, tuple[str, set[str]]] = {
     "mnist, huge rate": (f"{MNIST} train.steps=300 optimizer.lr=1", {"divergence"}),
     "mnist, 5 G steps": (
         f"{MNIST} train.steps=800 train.n_gen=5 optimizer.lr=0.0005",
-        {"mode_collapse", "oscillation"},
+        {"mode_collapse", "oscillation", "d_blind"},
     ),
     "mnist, copies": (
         f"{MNIST} train.steps=200 {COPY}diagnosis.mnist_copier {G_SGD} g_optimizer.lr=0.001",
