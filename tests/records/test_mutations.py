@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mutations import READERS, faults, make_run
+from mutations import READERS, Mutations, Reader, make_run
 
 from ganrun.records.run_dir import RunDir
 from ganrun.training.load import load
@@ -22,7 +22,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.filterwarnings("ignore")  # of NumPy and matplotlib, about values that are not finite
 @pytest.mark.parametrize("name", READERS)
 def test_randomly_changed_file_is_read_or_answered_with_one_sentence(name: str, run: Path, tmp_path: Path) -> None:
-    assert [fault for seed in range(4) for fault in faults(run, name, seed, tmp_path)] == []
+    mutations = Mutations(run, name, tmp_path)
+    assert [fault for seed in range(8) for fault in mutations.faults(seed)] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reader", {reader for readers in READERS.values() for reader in readers})
+def test_every_reader_accepts_the_files_of_a_run(reader: Reader, run: Path, tmp_path: Path) -> None:
+    reader(shutil.copytree(run, tmp_path / "r"))
 
 
 RESULTS: list[Any] = [
