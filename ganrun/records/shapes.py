@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from ganrun.checks import check_arguments, fits
-from ganrun.config import Config
+from ganrun.config import Config, defaults
 from ganrun.protocols import MetricKey
 
 log = logging.getLogger("ganrun")
 
-NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")  # in every config
+NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "schedule", "train")  # in every config
 # All other keys of a config are sections. `trust` has no effect in a stored config.
 SCALARS = {"seed": int, "run_dir": str | None, "init_from": str | None, "trust": list[str]}
 RESULT = {
@@ -99,6 +99,11 @@ def config(found: Any) -> Config:
         sections[f"arch.{key}"] = found["arch"].get(key) if isinstance(found["arch"], dict) else None
     for key, section in sections.items():
         require(isinstance(section, dict), f"{key} is not a group of settings")
+    require(isinstance(found["data"].get("_target_"), str), "data has no _target_")
+    for key, default in defaults()["train"].items():
+        kind = float if fits(default, float) else type(default)
+        known = key not in found["train"] or default is None or fits(found["train"][key], kind)
+        require(known, f"train.{key} has the wrong type")
     return dict(found)
 
 

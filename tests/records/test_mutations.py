@@ -111,6 +111,10 @@ CONFIGS = {
     "{FULL, data: [1]}": "data has the wrong type",
     "{FULL, data: null}": "data is not a group of settings",
     "{FULL, arch: {generator: 3, discriminator: {}}}": "arch.generator is not a group of settings",
+    "{FULL, data: {}}": "data has no _target_",
+    "{FULL, schedule: null}": "schedule is not a group of settings",
+    "{FULL, train: {ema: x}}": "train.ema has the wrong type",
+    "{FULL, train: {steps: null}}": "train.steps has the wrong type",
     "{FULL, penalty: 3}": "penalty has the wrong type",
     "{FULL, loss: {a: 2001-01-01}}": "date is no setting",
     "{FULL, loss: {1: 2}}": "a key is not a text",
@@ -118,7 +122,10 @@ CONFIGS = {
     "{FULL, loss: {a: 2001-99-99}}": "month must be in 1..12",
     "[" * 5000: "recursion",
 }
-FULL = "data: {}, latent: {}, optimizer: {}, train: {}, seed: 0, loss: {}, arch: {generator: {}, discriminator: {}}"
+FULL = (
+    "data: {_target_: x}, latent: {}, optimizer: {}, schedule: {}, train: {}, seed: 0, loss: {}, "
+    "arch: {generator: {}, discriminator: {}}"
+)
 
 
 @pytest.mark.parametrize(("text", "reason"), CONFIGS.items(), ids=range(len(CONFIGS)))
