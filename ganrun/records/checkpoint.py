@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from ganrun.files import create
+from ganrun.records import shapes
 from ganrun.records.legacy import upgraded_state
 
 log = logging.getLogger("ganrun")
@@ -145,7 +146,10 @@ def load(path: Path) -> dict[str, Any]:
     number = state.pop("format", None) if isinstance(state, dict) else None
     if number not in (1, FORMAT):
         raise ValueError(f"{path}: is not a checkpoint of this version of ganrun.")
-    return upgraded_state(state) if number == 1 else state
+    try:
+        return shapes.state(upgraded_state(state) if number == 1 else state)
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({str(error).rstrip('.')}).") from error
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:
