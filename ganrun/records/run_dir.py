@@ -17,7 +17,7 @@ from typing import IO, Any
 import yaml
 
 from ganrun.config import Config, flat, resumable
-from ganrun.files import link_out_of, opened_to_append
+from ganrun.files import link_out_of, lock, opened_to_append
 from ganrun.protocols import MetricKey
 from ganrun.records import checkpoint, shapes
 from ganrun.records.checkpoint import errors_name, write_atomically
@@ -320,12 +320,3 @@ def _is_output(path: Path) -> bool:
         with contextlib.suppress(OSError):
             streams.append(os.fstat(number))
     return path.suffix in OUTPUTS or any(os.path.samestat(path.stat(), stream) for stream in streams)
-
-
-def lock(file: IO[str]) -> None:
-    """Lock `file`. Raises OSError if another process has locked it. Does nothing on a system without flock."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
