@@ -273,7 +273,10 @@ def changed_array(array: Any, rng: random.Random) -> Any:
         others = [array.double(), array.long(), array.bool(), array.to(torch.complex64), array.half()]
     else:
         others = [array.astype(kind) for kind in ("f8", "i8", "?", "c8", "S3", "M8[s]")]
-    return rng.choice([*others, array[None], flat, flat[:0], flat[:1], array * float("nan"), array * 1e300, array * -1])
+    others += [array[None], flat, flat[:0], flat[:1]]
+    if isinstance(array, torch.Tensor) or array.dtype.kind in "fiubc":
+        others += [array * float("nan"), array * 1e300, array * -1]
+    return rng.choice(others)
 
 
 def places_in(node: Any, keys: Any = None) -> Any:

@@ -136,7 +136,7 @@ def opened(path: Path) -> np.ndarray | None:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return np.asarray(image.convert("RGB"))
-    except OSError:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all types that Pillow's reader raises
         return None
 
 

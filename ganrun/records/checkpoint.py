@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ganrun.checks import fits
 from ganrun.files import create
 from ganrun.records import shapes
 from ganrun.records.legacy import upgraded_state
@@ -144,7 +145,7 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else error!r})."
         ) from error
     number = state.pop("format", None) if isinstance(state, dict) else None
-    if number not in (1, FORMAT):
+    if not fits(number, int) or number not in (1, FORMAT):
         raise ValueError(f"{path}: is not a checkpoint of this version of ganrun.")
     try:
         return shapes.state(upgraded_state(state) if number == 1 else state)

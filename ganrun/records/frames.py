@@ -22,6 +22,9 @@ from ganrun.records.shapes import require
 log = logging.getLogger("ganrun")
 
 FOLDER = "frames"
+UNREADABLE = (  # errors of np.load for damaged files; RuntimeError: an encrypted archive, or one of another version
+    OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 KINDS = {"step": "iu", "logistic": "b", "num": "iu", "z_dim": "iu"}  # NumPy's, of those that are not any numbers
 
 
@@ -91,7 +94,7 @@ def load(path: Path) -> Frame:
             names = {field.name: FRAMES.get(field.name, "") for field in fields(Frame)}
             found = {name: stored[old if old in stored else name] for name, old in names.items()}
         check(found)
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: is not a readable frame ({reason}).") from error
     scalars = {name: found[name].item() for name in ("step", "logistic", "num", "z_dim")}

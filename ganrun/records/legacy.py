@@ -70,9 +70,9 @@ def upgraded_row(row: dict[str, Any]) -> dict[str, Any]:
 def upgraded_state(state: dict[str, Any]) -> dict[str, Any]:
     """The state of a checkpoint of format 1, with the names of format 2."""
     state = _renamed(state, STATES)
-    if state.get("best"):
+    if isinstance(state.get("best"), dict):
         state["best"] = _renamed(state["best"], BEST)
-    if "augment" in state:
+    if isinstance(state.get("augment"), dict):
         state["augment"] = _renamed(state["augment"], AUGMENT)
     return state
 

@@ -130,6 +130,8 @@ def state(found: dict[str, Any]) -> dict[str, Any]:
     with reasons_of("config"):
         config(found["config"])
         require("steps" in found["config"]["train"], "it has no train.steps")
+    with reasons_of("data"):
+        check_plain(found["data"])
     with reasons_of("spec"):
         check_arguments("", DataSpec, found["spec"])
         DataSpec(**found["spec"])
@@ -151,7 +153,7 @@ def check_plain(node: Any, depth: int = 0) -> None:
         require(all(isinstance(key, str) for key in node), "a key is not a text")
         for value in node.values():
             check_plain(value, depth + 1)
-    elif isinstance(node, list):
+    elif isinstance(node, list | tuple):
         for value in node:
             check_plain(value, depth + 1)
     else:

@@ -13,6 +13,8 @@ import torch
 from helpers import small_state
 from mutations import READERS, Mutations, Reader, make_run
 
+from ganrun.figures.album import opened
+from ganrun.figures.grid import save_png
 from ganrun.records import checkpoint, frames
 from ganrun.records.run_dir import RunDir
 from ganrun.training.load import load
@@ -148,6 +150,7 @@ STATES: list[tuple[dict[str, Any], str]] = [
     ({"step": 2.5}, "step has the wrong type"),
     ({"seconds": None}, "seconds has the wrong type"),
     ({"G": [1]}, "G has the wrong type"),
+    ({"data": {"mean": torch.zeros(2)}}, "data: Tensor is no setting"),
     ({"config": {}}, "config: it has no seed"),
     ({"spec": {"mean": 0.0}}, "spec: DataSpec.__init__() missing 1 required"),
     ({"spec": {"shape": (1,), "color": "red"}}, "spec: color=red: no such setting"),
@@ -166,7 +169,14 @@ def test_checkpoint_of_another_shape_is_one_sentence(changes: dict[str, Any], re
     assert "\n" not in str(found.value)
 
 
-@pytest.mark.parametrize("key", [key for key in small_state(3) if key != "format"])
+@pytest.mark.parametrize("number", [None, 3, "2", torch.zeros(2)])
+def test_checkpoint_of_another_format_is_one_sentence(number: Any, tmp_path: Path) -> None:
+    torch.save({**small_state(3), "format": number}, tmp_path / "best.pt")
+    with pytest.raises(ValueError, match=r"best.pt: is not a checkpoint of this version of ganrun\."):
+        checkpoint.load(tmp_path / "best.pt")
+
+
+@pytest.mark.parametrize("key", small_state(3))
 def test_checkpoint_without_a_key_is_one_sentence(key: str, tmp_path: Path) -> None:
     state = small_state(3)
     del state[key]
@@ -227,6 +237,22 @@ def test_frame_of_another_shape_is_one_sentence(
     np.savez(tmp_path / "a.npz", **found | changes)
     with pytest.raises(ValueError, match=rf"a\.npz: is not a readable frame \({reason}\)\."):
         frames.load(tmp_path / "a.npz")
+
+
+def test_frame_of_another_version_of_zip_is_one_sentence(run: Path, tmp_path: Path) -> None:
+    data = (run / "frames" / "step_00000004.npz").read_bytes()
+    start = data.index(b"PK\x01\x02") + 6  # the version that the first entry needs
+    (tmp_path / "a.npz").write_bytes(data[:start] + b"\xff" + data[start + 1 :])
+    with pytest.raises(ValueError, match=r"a\.npz: is not a readable frame \(zip file version 25\.5\)\."):
+        frames.load(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("chunk", [b"IHDR", b"IDATx\x9cc"])  # for the second one, Pillow raises SyntaxError
+def test_picture_with_an_inserted_byte_is_skipped(chunk: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    save_png(np.zeros((8, 8, 3), np.uint8), path)
+    path.write_bytes(path.read_bytes().replace(chunk, chunk + b":"))
+    assert opened(path) is None
 
 
 def test_more_samples_than_fit_into_memory_are_refused(run: Path, here, tmp_path: Path) -> None:
