@@ -13,6 +13,7 @@ import torch
 from helpers import small_state
 from mutations import READERS, Mutations, Reader, make_run
 
+from ganrun.commands.figures import open_album
 from ganrun.figures.album import opened
 from ganrun.figures.grid import save_png
 from ganrun.records import checkpoint, frames
@@ -237,6 +238,19 @@ def test_frame_of_another_shape_is_one_sentence(
     np.savez(tmp_path / "a.npz", **found | changes)
     with pytest.raises(ValueError, match=rf"a\.npz: is not a readable frame \({reason}\)\."):
         frames.load(tmp_path / "a.npz")
+
+
+def test_frames_of_other_data_are_reported_and_not_drawn(
+    run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = shutil.copytree(run, tmp_path / "r")
+    flat = {name: np.zeros(2) for name in ("low", "mean", "std")} | {"high": np.ones(2), "samples": np.zeros((201, 2))}
+    cells = {name: np.zeros((4, 4)) for name in ("logits", "counts", "counts_g")}
+    np.savez(
+        path / "frames" / "step_00000002.npz", **vars(frames.load(path / "frames/step_00000000.npz")) | flat | cells
+    )
+    assert not any(name.startswith(("density", "panels")) for name, _ in open_album(RunDir(path)).stills())
+    assert "because the frames are not of these data." in caplog.text
 
 
 def test_frame_of_another_version_of_zip_is_one_sentence(run: Path, tmp_path: Path) -> None:
