@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ganrun.checks import fits
 from ganrun.data.dataset import Dataset, DataSpec, Split
 from ganrun.files import MARK, lock
 
@@ -166,9 +167,9 @@ def _digests(base: Path, names: list[str], cache: Path) -> dict[str, str]:
     note = cache / f"digests-{state[:32]}.json"
     try:
         known = json.loads(note.read_text())
-        if isinstance(known, dict) and [*known] == names:
+        if isinstance(known, dict) and [*known] == names and fits([*known.values()], list[str]):
             return known
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     with ThreadPoolExecutor() as pool:
         found = dict(zip(names, pool.map(lambda name: _digest(base / name), names), strict=True))
@@ -270,9 +271,15 @@ def _read_index(entry: Path) -> dict[str, Any] | None:
         index = json.loads((entry / "index.json").read_text())
         size = (entry / "images.bin").stat().st_size
         num = len(index["names"])
-        complete = num == len(index["places"]) == len(index["sums"]) and isinstance(index["skipped"], dict)
+        sound = (
+            fits(index["names"], list[str])
+            and fits(index["places"], list[float])
+            and all(fits(sums, tuple[int, int]) for sums in index["sums"])
+            and fits([*index["skipped"].values()], list[str])
+        )
+        complete = sound and num == len(index["places"]) == len(index["sums"])
         return index if complete and size == math.prod(_shape(index)) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 
