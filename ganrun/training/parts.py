@@ -15,7 +15,7 @@ from ganrun.records.shapes import require
 def load_part(name: str, part: Any, state: Mapping[str, Any]) -> None:
     """Load one part of a checkpoint. Raises ValueError, with its step, if it does not fit."""
     try:
-        if isinstance(part, Optimizer):
+        if isinstance(part, Optimizer) and type(part).__module__.startswith("torch.optim."):
             check_optimizer(part, state[name])
         part.load_state_dict(state[name])
     except Exception as error:  # a component may raise any type for a state that it did not write
@@ -29,7 +29,8 @@ def load_part(name: str, part: Any, state: Mapping[str, Any]) -> None:
 def check_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     """Raise ValueError if the state lacks keys or has other shapes than that of a copy of `optimizer` after a step.
 
-    torch itself compares only the number of parameters, so that a wrong state is an error in the next step.
+    torch itself compares only the number of parameters, so that a wrong state is an error in the next step. Only for
+    torch's own optimizers: those of others may keep more than their state_dict, so that a copy is incomplete.
     """
     expected = state_after_a_step(optimizer)
     groups, others = expected["param_groups"], state["param_groups"]
