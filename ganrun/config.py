@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,13 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
         return {prefix: config}
     nodes = {f"{prefix}.{key}" if prefix else str(key): node for key, node in config.items()}
     return {key: value for name, node in nodes.items() for key, value in flat(node, name).items()}
+
+
+@cache
+def defaults() -> Config:
+    """The content of conf/train.yaml, which must not be changed."""
+    found: Config = yaml.safe_load((CONF / "train.yaml").read_text())
+    return found
 
 
 def resumable() -> set[str]:

@@ -1,8 +1,12 @@
-"""Files that are written without following links, since a run directory may come from someone else."""
+"""Files that are locked, or written without following links, since a run directory may come from someone else."""
 
 import os
+import time
 from pathlib import Path
 from typing import TextIO
+
+LOCK_TRIES = 10
+MARK = "drawn by ganrun"  # a comment in picture files, which are not read as training data
 
 
 def create(path: Path) -> None:
@@ -17,6 +21,25 @@ def opened_to_append(path: Path) -> TextIO:
 
 def _opened(path: str | Path, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+
+
+def lock(file: TextIO) -> None:
+    """Lock `file`. Raises OSError if another process has locked it. Does nothing on a system without flock.
+
+    It tries again for a moment, in which `ganrun.records.state.is_locked` may share the lock.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return
+    for left in reversed(range(LOCK_TRIES)):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(0.01)
 
 
 def link_out_of(folder: Path) -> Path | None:

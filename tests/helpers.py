@@ -16,6 +16,7 @@ import tempfile
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -36,7 +37,7 @@ from ganrun.__main__ import main as program
 from ganrun.cli.compose import compose, plain
 from ganrun.cli.main import main
 from ganrun.config import Config
-from ganrun.data.dataset import Dataset
+from ganrun.data.dataset import Dataset, DataSpec
 from ganrun.penalty.gradient import R1, R2, Dragan, GradientPenalty, ZeroCentered
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir
@@ -204,6 +205,13 @@ def full_disk(size: int = 300) -> Iterator[None]:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         sys.dont_write_bytecode = dont_write
+
+
+def small_state(step: int, **changes: Any) -> dict[str, Any]:
+    """The content of a checkpoint of a run without weights."""
+    parts: dict[str, Any] = {name: {} for name in ("data", "G", "D", "g_optimizer", "d_optimizer")}
+    spec = asdict(DataSpec((1,)))
+    return {"step": step, "nimg": 0, "seconds": 0.0, "config": config_of(), "spec": spec, **parts, **changes}
 
 
 def result_of(run_dir: Path) -> dict[str, Any]:

@@ -229,6 +229,13 @@ def test_files_in_the_working_directory_are_not_imported(command: Command, tmp_p
     assert not list(tmp_path.glob("marker*"))
 
 
+def test_settings_of_matplotlib_in_the_working_directory_are_not_read(tmp_path: Path) -> None:
+    (tmp_path / "matplotlibrc").write_text("figure.facecolor: red\n")
+    code = "from ganrun.figures.mpl import matplotlib\nassert matplotlib.rcParams['figure.facecolor'] == 'white'"
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_data_that_are_pickles_execute_no_code(tmp_path: Path) -> None:
     write_cifar10(tmp_path)
     write_olivetti(tmp_path)

@@ -80,10 +80,14 @@ def data_of(config: Config, recorded: list[Frame]) -> Dataset | None:
     if not recorded:
         return None
     try:
-        return load_data(config)
+        dataset = load_data(config)
     except ValueError as error:
         log.warning("densities and panels are skipped, because the data are not available: %s", error)
         return None
+    if any(frame.low.shape != dataset.spec.shape for frame in recorded):
+        log.warning("densities and panels are skipped, because the frames are not of these data.")
+        return None
+    return dataset
 
 
 def loss_of(config: Config) -> Loss | None:

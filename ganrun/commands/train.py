@@ -102,7 +102,7 @@ def formatted(value: float) -> str:
     >>> formatted(10000.0), formatted(2056.93), formatted(0.16681)
     ('10,000', '2057', '0.1668')
     """
-    return f"{value:,.0f}" if value >= 10000 and value == round(value) else f"{value:.4g}"
+    return f"{value:,.0f}" if value >= 10000 and float(value).is_integer() else f"{value:.4g}"
 
 
 def print_unsettled(options: TrainOptions | None, steps: int) -> None:

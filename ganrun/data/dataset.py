@@ -1,7 +1,7 @@
 """A data set: three splits of tensors, and a `DataSpec` with the properties that networks and metrics need."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 VISIBLE = 2.5  # saved pictures of normalized images cover this many standard deviations on both sides of the mean
+OUTSIDE = 0.05  # of the range of float images, by which values may lie outside of it
 CHUNK = 1 << 16  # examples checked at a time, which bounds the memory
 
 
@@ -203,19 +204,43 @@ def _check_labels(name: str, y: object, num: int, spec: DataSpec) -> None:
 
 def check_finite(dataset: Dataset) -> None:
     """Raise ValueError for an example that is not finite, naming the first one, and for such a mean or std."""
-    for name, split in dataset.splits().items():
-        for start in range(0, len(split) if split.x.is_floating_point() else 0, CHUNK):
-            part = split.x[start : start + CHUNK]
-            if not part.isfinite().all():
-                row = int(part.flatten(1).isfinite().all(1).logical_not().nonzero()[0])
-                value = part[row][part[row].isfinite().logical_not()][0].item()
-                raise ValueError(
-                    f"data: {name}.x has the value {value} in row {start + row}; all values must be finite numbers. "
-                    "x[x.flatten(1).isfinite().all(1)] are the rows without such values."
-                )
+    if found := _first_wrong(dataset, Tensor.isfinite):
+        raise ValueError(
+            f"data: {found}; all values must be finite numbers. "
+            "x[x.flatten(1).isfinite().all(1)] are the rows without such values."
+        )
     for name in ("mean", "std"):
         if not math.isfinite(value := getattr(dataset.spec, name)):
             raise ValueError(f"data: spec.{name} is {value}; it must be finite: the {name} of all training values.")
+
+
+def check_range(dataset: Dataset) -> None:
+    """Raise ValueError for float images with a value outside of the range of D's input, to which they are not scaled.
+
+    A little outside, as after resampling, is allowed.
+    """
+    if not dataset.spec.is_image or dataset.spec.value_range is None:
+        return
+    low, high = dataset.spec.value_range
+    most = OUTSIDE * (high - low)
+    if found := _first_wrong(dataset, lambda x: (x >= low - most) & (x <= high + most)):
+        raise ValueError(
+            f"data: {found}, outside of data.value_range=[{low:g},{high:g}]. Only uint8 images are scaled to this "
+            "range; float32 images must have values in it."
+        )
+
+
+def _first_wrong(dataset: Dataset, is_right: Callable[[Tensor], Tensor]) -> str | None:
+    """The first value of float examples that is not right, with its row, in words."""
+    for name, split in dataset.splits().items():
+        for start in range(0, len(split) if split.x.is_floating_point() else 0, CHUNK):
+            part = split.x[start : start + CHUNK]
+            right = is_right(part)
+            if not right.all():
+                row = int(right.flatten(1).all(1).logical_not().nonzero()[0])
+                value = part[row][right[row].logical_not()][0].item()
+                return f"{name}.x has the value {value:g} in row {start + row}"
+    return None
 
 
 def image_spec(x: Tensor, classes: Sequence[str]) -> DataSpec:

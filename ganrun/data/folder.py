@@ -7,11 +7,12 @@ import math
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Literal
@@ -20,12 +21,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from ganrun.checks import fits
 from ganrun.data.dataset import Dataset, DataSpec, Split
+from ganrun.files import MARK, lock
 
 if TYPE_CHECKING:
     import PIL.Image
 
 UNREADABLE = "0 unreadable"  # in place of a digest
+OWN = "ganrun "  # before the digest of a picture that ganrun has drawn
 CANNOT_BE_READ = "cannot be read as an image"
 
 log = logging.getLogger("ganrun")
@@ -35,6 +39,8 @@ SUFFIXES = {
     ".pnm", ".ppm", ".tif", ".tiff", ".webp",
 }  # fmt: skip
 THUMBNAILS = {"__macosx", "@eadir", "thumbnails", "thumbs"}  # folders of other programs, in lower case
+SCRATCH = "partial-"  # the beginning of the names of temporary folders
+OLD = 3600  # seconds after which a temporary folder that no process has locked was left by one that was killed
 FORMAT = 3  # of the cache; increment it when the stored data change
 
 
@@ -140,15 +146,15 @@ def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> Pa
 
     It gets its name when it is on the disk. Raises OSError, with the file's name, if it cannot be written.
     """
-    digests = _digests(base, names, cache)
+    digests = _without_own(base, _digests(base, names, cache))
     key = hashlib.sha256(json.dumps([FORMAT, asdict(decoding), digests]).encode()).hexdigest()[:32]
     entry = cache / f"folder-{key}"
     if _read_index(entry) is None:
         shutil.rmtree(entry, ignore_errors=True)
-        with tempfile.TemporaryDirectory(dir=cache, prefix="partial-") as partial:
-            _decode_all(base, digests, decoding, Path(partial, "entry"))
+        with _scratch(cache) as scratch:
+            _decode_all(base, digests, decoding, scratch / "entry")
             try:
-                Path(partial, "entry").rename(entry)
+                (scratch / "entry").rename(entry)
             except OSError:  # another process was faster
                 if _read_index(entry) is None:
                     raise
@@ -161,19 +167,42 @@ def _digests(base: Path, names: list[str], cache: Path) -> dict[str, str]:
     note = cache / f"digests-{state[:32]}.json"
     try:
         known = json.loads(note.read_text())
-        if isinstance(known, dict) and [*known] == names:
+        if isinstance(known, dict) and [*known] == names and fits([*known.values()], list[str]):
             return known
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         pass
     with ThreadPoolExecutor() as pool:
         found = dict(zip(names, pool.map(lambda name: _digest(base / name), names), strict=True))
     cache.mkdir(parents=True, exist_ok=True)
     if UNREADABLE not in found.values():
-        with tempfile.TemporaryDirectory(dir=cache, prefix="partial-") as partial:
-            with _writing(Path(partial, note.name)) as file:
+        with _scratch(cache) as scratch:
+            with _writing(scratch / note.name) as file:
                 file.write(json.dumps(found).encode())
-            Path(partial, note.name).replace(note)
+            (scratch / note.name).replace(note)
     return found
+
+
+@contextmanager
+def _scratch(cache: Path) -> Iterator[Path]:
+    """A new folder in the cache, removed afterwards. Old ones that no process has locked are removed first."""
+    for left in cache.glob(f"{SCRATCH}*"):
+        with suppress(OSError):  # locked, or removed by another process
+            if time.time() - left.stat().st_mtime > OLD:
+                with (left / ".lock").open("a") as file:
+                    lock(file)
+                    shutil.rmtree(left)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=SCRATCH) as folder, Path(folder, ".lock").open("a") as file:
+        lock(file)
+        yield Path(folder)
+
+
+def _without_own(base: Path, digests: dict[str, str]) -> dict[str, str]:
+    """The digests without those of pictures that ganrun has drawn, unless there are no other images."""
+    own = [name for name, digest in digests.items() if digest.startswith(OWN)]
+    if 0 < len(own) < len(digests):
+        log.info("data.root=%s: not read, as pictures drawn by ganrun: %s", base, _listed(own))
+        return {name: digest for name, digest in digests.items() if not digest.startswith(OWN)}
+    return {name: digest.removeprefix(OWN) for name, digest in digests.items()}
 
 
 @contextmanager
@@ -201,7 +230,9 @@ def _digest(path: Path) -> str:
         return UNREADABLE
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+            own = OWN if MARK.encode() in file.read(1024) else ""
+            file.seek(0)
+            return own + hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:
         return UNREADABLE
 
@@ -240,9 +271,15 @@ def _read_index(entry: Path) -> dict[str, Any] | None:
         index = json.loads((entry / "index.json").read_text())
         size = (entry / "images.bin").stat().st_size
         num = len(index["names"])
-        complete = num == len(index["places"]) == len(index["sums"]) and isinstance(index["skipped"], dict)
+        sound = (
+            fits(index["names"], list[str])
+            and fits(index["places"], list[float])
+            and all(fits(sums, tuple[int, int]) for sums in index["sums"])
+            and fits([*index["skipped"].values()], list[str])
+        )
+        complete = sound and num == len(index["places"]) == len(index["sums"])
         return index if complete and size == math.prod(_shape(index)) else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 
 

@@ -27,7 +27,7 @@ def summarize(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     game = [row for row in rows if row["step"] > 0 and "loss/d" in row]
     last = game[-max(FEWEST, math.ceil(LAST * len(game))) :]
     found: dict[str, float] = {"recorded": float(len(game))}
-    if game:
+    if game and "nimg" in game[-1]:
         found |= {"steps": float(game[-1]["step"]), "shown": float(game[-1]["nimg"])}
     if pairs := values(last, "accuracy/pairs"):
         found["pairs"] = statistics.median(pairs)
@@ -36,15 +36,16 @@ def summarize(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     for key in ("real", "fake"):
         if right := values(last, f"accuracy/{key}"):
             found[f"right_{key}"] = statistics.median(right)
-    if leads := [row["logits/real"] - row["logits/fake"] for row in game if "logits/real" in row]:
+    leads = [row["logits/real"] - row["logits/fake"] for row in game if {"logits/real", "logits/fake"} <= row.keys()]
+    if leads:
         found["lead"] = statistics.median(leads[-len(last) :]) / max(*leads, 1e-9)
-    if gradient := values(game, "grad_norm/g"):
-        found["g_gradient"] = statistics.median(values(last, "grad_norm/g")) / (max(gradient) or 1.0)
+    if gradient := values(last, "grad_norm/g"):
+        found["g_gradient"] = statistics.median(gradient) / (max(values(game, "grad_norm/g")) or 1.0)
     if last:
         found["largest"] = max(abs(row[key]) for row in last for key in row if key.startswith(("loss/", "logits/")))
     return found
 
 
 def values(rows: Sequence[dict[str, Any]], key: str) -> list[float]:
-    """The values of `key` in the rows that have it."""
-    return [row[key] for row in rows if key in row]
+    """The values of `key` in the rows that have it, without those that are not finite, in a damaged row."""
+    return [row[key] for row in rows if math.isfinite(row.get(key, math.nan))]

@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ganrun.data.dataset import Dataset
 from ganrun.figures.curves import Rows, accuracy_figure, curve, loss_figure, metric_figure, repeated_keys
 from ganrun.figures.density import critic_limits, density_figure, to_array, top_for
+from ganrun.figures.mpl import Figure
 from ganrun.figures.panels import MOST_SHARED, density_panels, plane_panels
 from ganrun.figures.plane import critic_levels, plane_figure
+from ganrun.files import MARK
 from ganrun.protocols import MetricKey
 from ganrun.records.checkpoint import write_atomically
 from ganrun.records.frames import Frame
@@ -135,7 +136,7 @@ def opened(path: Path) -> np.ndarray | None:
     try:
         with Image.open(path, formats=("PNG",)) as image:
             return np.asarray(image.convert("RGB"))
-    except OSError:
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all types that Pillow's reader raises
         return None
 
 
@@ -147,5 +148,6 @@ def same_size(images: Sequence[np.ndarray]) -> list[np.ndarray]:
 def save_still(figure: Figure, path: Path) -> None:
     """Write a figure atomically. The file name determines the format."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, dpi=RESOLUTION, format=path.suffix[1:])
+    metadata = {"Comment": MARK} if path.suffix == ".png" else None
+    figure.savefig(buffer, dpi=RESOLUTION, format=path.suffix[1:], metadata=metadata)
     write_atomically(path, lambda unfinished: unfinished.write_bytes(buffer.getbuffer()))

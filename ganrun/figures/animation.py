@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ganrun.files import MARK
 from ganrun.records.checkpoint import write_atomically
 
 LAST = 2.0  # seconds for the last image
@@ -19,7 +20,8 @@ def save_gif(images: Sequence[np.ndarray], path: Path, fps: int) -> None:
     pictures = [Image.fromarray(image).quantize(256, dither=Image.Dither.NONE) for image in images]
     durations = [round(1000 / fps)] * (len(pictures) - 1) + [round(1000 * LAST)]
     buffer = io.BytesIO()
-    pictures[0].save(buffer, "gif", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    rest = {"append_images": pictures[1:], "duration": durations, "loop": 0, "comment": MARK}
+    pictures[0].save(buffer, "gif", save_all=True, **rest)
     write_atomically(path, lambda unfinished: unfinished.write_bytes(buffer.getbuffer()))
 
 

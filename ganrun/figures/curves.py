@@ -5,11 +5,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import StrMethodFormatter
 
 from ganrun.figures.density import BLACK, BLUE, ORANGE, legend_below
+from ganrun.figures.mpl import Axes, Figure, StrMethodFormatter
 from ganrun.protocols import MetricKey
 
 Rows = Sequence[Mapping[str, Any]]  # of metrics.jsonl

@@ -4,13 +4,11 @@ import io
 from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ganrun.data.dataset import Dataset
+from ganrun.figures.mpl import Axes, Figure, matplotlib
 from ganrun.metric.densities import Cells, optimal_discriminator
 from ganrun.records.frames import Frame
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from ganrun.files import MARK
 from ganrun.records.checkpoint import write_atomically
 
 WHITE = 255
@@ -41,7 +42,9 @@ def save_png(image: np.ndarray, path: Path) -> None:
 def encoded_png(image: np.ndarray) -> bytes:
     """The content of a PNG file. image: (H, W, 3) or (H, W) of uint8."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
-    buffer = io.BytesIO()
-    Image.fromarray(image).save(buffer, "png")
+    buffer, comment = io.BytesIO(), PngInfo()
+    comment.add_text("Comment", MARK)
+    Image.fromarray(image).save(buffer, "png", pnginfo=comment)
     return buffer.getvalue()

@@ -3,12 +3,9 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
-
 from ganrun.figures.curves import DASHED, DOTTED, STEP
 from ganrun.figures.density import BLACK, BLUE, ORANGE, SHADE
+from ganrun.figures.mpl import Axes, Figure, MaxNLocator, StrMethodFormatter
 
 MARKERS = "osD^vP*Xpd"  # one for each run
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from ganrun.figures.density import BLACK, BLUE, ORANGE
+from ganrun.figures.mpl import Figure
 
 
 def logits_figure(real_logits: Tensor, fake_logits: Tensor, logistic: bool, title: str) -> Figure:

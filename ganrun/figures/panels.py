@@ -4,8 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ganrun.data.dataset import Dataset
 from ganrun.figures.density import (
@@ -21,6 +19,7 @@ from ganrun.figures.density import (
     top_for,
     unit_of,
 )
+from ganrun.figures.mpl import Axes, Figure
 from ganrun.figures.plane import (
     BEST,
     Levels,

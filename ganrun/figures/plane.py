@@ -5,15 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from ganrun.data.dataset import Dataset
 from ganrun.figures.density import BLACK, BLUE, ORANGE, SHADE, TIGHT, critic_limits, d_name, note, unit_of
+from ganrun.figures.mpl import Axes, BoundaryNorm, Figure, Line2D, LinearSegmentedColormap, MaxNLocator, Patch
 from ganrun.metric.densities import Cells, optimal_discriminator
 from ganrun.records.frames import Frame
 

@@ -17,7 +17,9 @@ from typing import Any
 
 import torch
 
+from ganrun.checks import fits
 from ganrun.files import create
+from ganrun.records import shapes
 from ganrun.records.legacy import upgraded_state
 
 log = logging.getLogger("ganrun")
@@ -143,9 +145,12 @@ def load(path: Path) -> dict[str, Any]:
             f"{path}: cannot be read ({str(error).splitlines()[0] if str(error) else error!r})."
         ) from error
     number = state.pop("format", None) if isinstance(state, dict) else None
-    if number not in (1, FORMAT):
+    if not fits(number, int) or number not in (1, FORMAT):
         raise ValueError(f"{path}: is not a checkpoint of this version of ganrun.")
-    return upgraded_state(state) if number == 1 else state
+    try:
+        return shapes.state(upgraded_state(state) if number == 1 else state)
+    except ValueError as error:
+        raise ValueError(f"{path}: is damaged ({str(error).rstrip('.')}).") from error
 
 
 def load_newest(folder: Path) -> dict[str, Any] | None:

@@ -75,31 +75,35 @@ def record(content: bytes) -> bytes:
     )
 
 
-def content_of(record: bytes) -> bytes:
-    return record[HEADER:-FOOTER]
+def content_of(sound: bytes) -> bytes:
+    """The content of a record."""
+    return sound[HEADER:-FOOTER]
 
 
 def sound_records(data: bytes) -> tuple[list[bytes], int]:
     """The records of a file whose checksums are right, and the number of bytes in damaged ones.
 
-    If a length is damaged, the search goes on with the next right checksum of a length. An incomplete last record, as a
-    killed program leaves it, does not count as damaged.
+    After a damaged record, whose length may be wrong, the search goes on with the next length that has its checksum. An
+    incomplete last record, as a killed program leaves it, does not count as damaged.
     """
     found, damaged, start = [], 0, 0
     while len(data) - start >= HEADER:
-        if masked_crc(data[start : start + 8]) != int.from_bytes(data[start + 8 : start + HEADER], "little"):
-            following = _next_start(data, start + 1)
-            damaged, start = damaged + following - start, following
-            continue
-        end = start + HEADER + int.from_bytes(data[start : start + 8], "little") + FOOTER
-        if end > len(data):
+        end = None  # of the record, if its length is right
+        if _holds(data[start : start + 8], data[start + 8 : start + HEADER]):
+            end = start + HEADER + int.from_bytes(data[start : start + 8], "little") + FOOTER
+            if end <= len(data) and _holds(data[start + HEADER : end - FOOTER], data[end - FOOTER : end]):
+                found.append(data[start:end])
+                start = end
+                continue
+        following = _next_start(data, start + 1)
+        if end is not None and following == len(data) < end:
             break
-        if masked_crc(data[start + HEADER : end - FOOTER]) == int.from_bytes(data[end - FOOTER : end], "little"):
-            found.append(data[start:end])
-        else:
-            damaged += end - start
-        start = end
+        damaged, start = damaged + following - start, following
     return found, damaged
+
+
+def _holds(content: bytes, checksum: bytes) -> bool:
+    return masked_crc(content) == int.from_bytes(checksum, "little")
 
 
 def _next_start(data: bytes, start: int, step: int = 2**20) -> int:

@@ -7,6 +7,7 @@ import io
 import logging
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
@@ -16,10 +17,15 @@ import torch
 
 from ganrun.records.checkpoint import write_atomically
 from ganrun.records.legacy import FRAMES
+from ganrun.records.shapes import require
 
 log = logging.getLogger("ganrun")
 
 FOLDER = "frames"
+UNREADABLE = (  # errors of np.load for damaged files; RuntimeError: an encrypted archive, or one of another version
+    OSError, EOFError, ValueError, KeyError, TypeError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+KINDS = {"step": "iu", "logistic": "b", "num": "iu", "z_dim": "iu"}  # NumPy's, of those that are not any numbers
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,31 @@ def load(path: Path) -> Frame:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             names = {field.name: FRAMES.get(field.name, "") for field in fields(Frame)}
             found = {name: stored[old if old in stored else name] for name, old in names.items()}
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        check(found)
+    except UNREADABLE as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{path}: is not a readable frame ({reason}).") from error
     scalars = {name: found[name].item() for name in ("step", "logistic", "num", "z_dim")}
     return Frame(**{**found, **scalars})
+
+
+def check(found: Mapping[str, np.ndarray]) -> None:
+    """Raise ValueError unless the arrays have the shapes and types of a `Frame`."""
+    dim = found["low"].size
+    require(dim in (1, 2), "low has the wrong shape")
+    cells = found["counts"].shape
+    shapes = {
+        **dict.fromkeys(("step", "logistic", "num", "z_dim"), ()),
+        **dict.fromkeys(("low", "high", "mean", "std"), (dim,)),
+        "counts_g": cells if found["counts_g"].size else (0,),
+        "samples": (len(found["z"]), dim) if found["z"].ndim else None,
+    }
+    for name, array in found.items():
+        many = array.ndim == (1 if name == "z" else dim) and min(array.shape) > 1
+        require(array.shape == shapes[name] if name in shapes else many, f"{name} has the wrong shape")
+        require(array.dtype.kind in KINDS.get(name, "fiu"), f"{name} has the wrong type")
+    require(bool(np.isfinite([found["low"], found["high"]]).all()), "the box is not finite")
+    require(bool((found["low"] < found["high"]).all()), "the box is empty")
 
 
 def load_all(run_dir: Path) -> list[Frame]:

@@ -1,11 +1,10 @@
 """Compatibility with run directories of earlier versions of ganrun: names in their files are converted when read."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
-from ganrun.config import CONF, Config
+from ganrun.config import Config, defaults
 
 TARGETS = {  # of components that were moved to other modules
     f"ganrun.penalty.{name}": f"ganrun.penalty.{module}.{name}"
@@ -45,15 +44,13 @@ def _moved(node: Any) -> Any:
 
 
 def _with_defaults(config: Config) -> Config:
-    defaults = yaml.safe_load((CONF / "train.yaml").read_text())
-    sections = [key for key in ("train", "data") if isinstance(config.get(key), dict)]
-    whole = {key: defaults[key] for key in ("init_from", "init")}
+    own = copy.deepcopy(defaults())
     if config["train"].get("ema"):
-        defaults["train"]["ema_debias"] = False
+        own["train"]["ema_debias"] = False
     return (
         config
-        | {key: {**defaults[key], **config[key]} for key in sections}
-        | {key: value for key, value in whole.items() if key not in config}
+        | {key: {**own[key], **config[key]} for key in ("train", "data")}
+        | {key: own[key] for key in ("init_from", "init") if key not in config}
     )
 
 
@@ -73,9 +70,9 @@ def upgraded_row(row: dict[str, Any]) -> dict[str, Any]:
 def upgraded_state(state: dict[str, Any]) -> dict[str, Any]:
     """The state of a checkpoint of format 1, with the names of format 2."""
     state = _renamed(state, STATES)
-    if state.get("best"):
+    if isinstance(state.get("best"), dict):
         state["best"] = _renamed(state["best"], BEST)
-    if "augment" in state:
+    if isinstance(state.get("augment"), dict):
         state["augment"] = _renamed(state["augment"], AUGMENT)
     return state
 

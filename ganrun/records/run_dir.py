@@ -17,7 +17,7 @@ from typing import IO, Any
 import yaml
 
 from ganrun.config import Config, flat, resumable
-from ganrun.files import link_out_of, opened_to_append
+from ganrun.files import link_out_of, lock, opened_to_append
 from ganrun.protocols import MetricKey
 from ganrun.records import checkpoint, shapes
 from ganrun.records.checkpoint import errors_name, write_atomically
@@ -26,7 +26,6 @@ from ganrun.records.shapes import read_json
 
 log = logging.getLogger("ganrun")
 
-LOCK_TRIES = 10
 LEFTOVERS = {".lock", "command.json"}  # of a run that was killed before it started
 OUTPUTS = {".log", ".out", ".err"}  # suffixes of files with the output of a program, as schedulers name them
 MAY_DIFFER = {  # settings that may change when a run is resumed
@@ -321,22 +320,3 @@ def _is_output(path: Path) -> bool:
         with contextlib.suppress(OSError):
             streams.append(os.fstat(number))
     return path.suffix in OUTPUTS or any(os.path.samestat(path.stat(), stream) for stream in streams)
-
-
-def lock(file: IO[str]) -> None:
-    """Lock `file`. Raises OSError if another process has locked it. Does nothing on a system without flock.
-
-    It tries again for a moment, in which `is_locked` may share the lock.
-    """
-    try:
-        import fcntl
-    except ImportError:
-        return
-    for left in reversed(range(LOCK_TRIES)):
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            break
-        except BlockingIOError:
-            if not left:
-                raise
-            time.sleep(0.01)

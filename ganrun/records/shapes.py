@@ -5,19 +5,23 @@ A file may be damaged, or of another program. The functions raise ValueError wit
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from torch import Tensor
+
 from ganrun.checks import check_arguments, fits
-from ganrun.config import Config
+from ganrun.config import Config, defaults
+from ganrun.data.dataset import DataSpec
 from ganrun.protocols import MetricKey
 
 log = logging.getLogger("ganrun")
 
-NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "train")  # in every config
+NEEDED = ("seed", "data", "arch", "latent", "loss", "optimizer", "schedule", "train")  # in every config
 # All other keys of a config are sections. `trust` has no effect in a stored config.
-SCALARS = {"seed": int, "run_dir": str | None, "init_from": str | None, "trust": list[str]}
+SCALARS: dict[str, Any] = {"seed": int, "run_dir": str | None, "init_from": str | None, "trust": list[str]}
 RESULT = {
     "status": Literal["finished", "interrupted", "diverged", "failed"],
     "steps": int,
@@ -27,6 +31,17 @@ RESULT = {
     "stopped_early": bool,
 }
 OF_RESULT = ("status", "steps", "metrics")  # those that must be there
+SECTIONS = ("config", "spec", "data", "G", "D", "g_optimizer", "d_optimizer")
+STATE: dict[str, Any] = {"step": int, "nimg": int, "seconds": float, **dict.fromkeys(SECTIONS, dict)}
+BEST: dict[str, Any] = {
+    "key": str,
+    "higher": bool,
+    "patience": int,
+    "value": float | None,
+    "step": int | None,
+    "evaluations_since": int,
+    "last_step": int | None,
+}
 LARGEST = 2**63  # of whole numbers
 T = TypeVar("T")
 
@@ -99,7 +114,36 @@ def config(found: Any) -> Config:
         sections[f"arch.{key}"] = found["arch"].get(key) if isinstance(found["arch"], dict) else None
     for key, section in sections.items():
         require(isinstance(section, dict), f"{key} is not a group of settings")
+    require(isinstance(found["data"].get("_target_"), str), "data has no _target_")
+    for key, default in defaults()["train"].items():
+        kind = float if fits(default, float) else type(default)
+        known = key not in found["train"] or default is None or fits(found["train"][key], kind)
+        require(known, f"train.{key} has the wrong type")
     return dict(found)
+
+
+def state(found: dict[str, Any]) -> dict[str, Any]:
+    """The state in a checkpoint. Whether the states of its parts fit is checked when they are loaded."""
+    for key, kind in STATE.items():
+        require(key in found, f"it has no {key}")
+        require(isinstance(found[key], dict) if kind is dict else fits(found[key], kind), f"{key} has the wrong type")
+    with reasons_of("config"):
+        config(found["config"])
+        require("steps" in found["config"]["train"], "it has no train.steps")
+    with reasons_of("data"):
+        check_plain(found["data"])
+    with reasons_of("spec"):
+        check_arguments("", DataSpec, found["spec"])
+        DataSpec(**found["spec"])
+    best = found.get("best")
+    if best is not None:
+        require(isinstance(best, dict) and BEST.keys() == best.keys(), "best is not a best value")
+        for key, kind in BEST.items():
+            require(fits(best[key], kind), f"{key} of best has the wrong type")
+    terms = found.get("lazy_terms", {})
+    are_numbers = is_section(terms) and all(isinstance(x, Tensor) and x.ndim == 0 for x in terms.values())
+    require(are_numbers, "lazy_terms are not numbers")
+    return found
 
 
 def check_plain(node: Any, depth: int = 0) -> None:
@@ -109,7 +153,7 @@ def check_plain(node: Any, depth: int = 0) -> None:
         require(all(isinstance(key, str) for key in node), "a key is not a text")
         for value in node.values():
             check_plain(value, depth + 1)
-    elif isinstance(node, list):
+    elif isinstance(node, list | tuple):
         for value in node:
             check_plain(value, depth + 1)
     else:
@@ -126,6 +170,15 @@ def is_number(value: Any) -> bool:
 
 def is_whole(value: Any) -> bool:
     return fits(value, int) and -LARGEST <= value < LARGEST
+
+
+@contextmanager
+def reasons_of(part: str) -> Iterator[None]:
+    """Let the reasons of errors begin with the name of a part."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:  # TypeError: of a missing argument
+        raise ValueError(f"{part}: {error}") from None
 
 
 def require(holds: bool, reason: str) -> None:

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from ganrun.checks import as_typed, fits
 from ganrun.config import Config
-from ganrun.data.dataset import Dataset, DataSpec, Split
+from ganrun.data.dataset import Dataset, DataSpec, Split, check_range
 from ganrun.penalty.base import lazy_rates
 from ganrun.protocols import (
     Augmentation,
@@ -98,7 +98,12 @@ def load_data(config: Config) -> Dataset:
     if shared.get("root") == "" and needs("data", node, "root"):
         raise ValueError("data.root=: is empty; name a folder, as in data.root=photos.")
     dataset = validate.check_dataset(f"data._target_={node.get('_target_')}", make("data", node, **shared))
-    return replace(dataset, spec=scaled(dataset.spec, value_range, gcn))
+    own, dataset = dataset.spec.value_range, replace(dataset, spec=scaled(dataset.spec, value_range, gcn))
+    check_range(dataset)
+    if own not in (None, dataset.spec.value_range) and dataset.train.x.is_floating_point():
+        message = "data.value_range and data.gcn do not change float32 images; data.value_range=[%g,%g] is their range."
+        log.warning(message, *own)
+    return dataset
 
 
 def scaled(spec: DataSpec, value_range: Any, gcn: Any) -> DataSpec:

@@ -14,7 +14,8 @@ from ganrun.data.dataset import DataSpec
 from ganrun.protocols import Condition, Latent
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import build, make_condition, make_discriminator, make_generator, make_latent
-from ganrun.training.run import Run, check_same_data, load_part
+from ganrun.training.parts import load_part
+from ganrun.training.run import Run, check_same_data
 from ganrun.training.runtime import choose_device
 from ganrun.training.sampling import check_memory, draw
 from ganrun.trusted import add_run

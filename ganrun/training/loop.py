@@ -82,10 +82,12 @@ def train_loop(
 
 
 def restore(run: Run, run_dir: RunDir, state: dict[str, Any] | None, status: Status) -> None:
-    """Load the state, if any, and remove what was logged after it; at the last step also what is evaluated again."""
+    """Continue after `state`, which `run` has loaded, or start if it is None.
+
+    Removes what was logged later, and at the last step also what is evaluated again.
+    """
     status.step = -run.options.pretrain_d
     if state:
-        run.load_state_dict(state)
         status.step, status.seconds = state["step"], state["seconds"]
         options = run.options
         checkpoint.remove_old(run_dir.checkpoints, status.step, options.keep_checkpoints, options.keep_every)

@@ -13,6 +13,7 @@ from ganrun.data.dataset import Dataset
 from ganrun.protocols import Augmentation, Condition, DOutput, Latent, Loss, Metric, Penalty, Schedule
 from ganrun.training.batches import Batches
 from ganrun.training.options import TrainOptions
+from ganrun.training.parts import load_part
 
 
 @dataclass(frozen=True)
@@ -84,16 +85,6 @@ class Run:
         """
         updates = step if step < 0 else step * self.options.n_critic
         return (self.options.pretrain_d + updates) * self.options.batch_size
-
-
-def load_part(name: str, part: Any, state: Mapping[str, Any]) -> None:
-    """Load one part of a checkpoint. Raises ValueError if it does not fit."""
-    try:
-        part.load_state_dict(state[name])
-    except (KeyError, RuntimeError, ValueError) as error:
-        lines = str(error).splitlines()  # torch's second line names the first mismatch
-        reason = lines[:2][-1].strip().rstrip(".") if name in state and lines else "is missing"
-        raise ValueError(f"the checkpoint does not fit the config of its run: {name}: {reason}.") from error
 
 
 def data_changes(run: Run, state: Mapping[str, Any]) -> list[str]:

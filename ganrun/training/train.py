@@ -83,6 +83,7 @@ def train(
         status.best = choose_best(run)
         if state:
             check_same_data(run, run_dir.path, state)
+            run.load_state_dict(state)
             warn_of_changes(run, config, state)
         else:
             init_from(run, config)

@@ -210,7 +210,9 @@ def test_checkpoint_with_another_config_is_refused(finished: Path, here) -> None
     for verb in ("evaluate", "diagnose"):
         code, _, err = here(verb, "run_dir=r")
         assert (code, len(err.strip().splitlines())) == (2, 1)
-        assert err.startswith("the checkpoint does not fit the config of its run: G: size mismatch for layers.0.weight")
+        assert err.startswith(
+            "the checkpoint of step 6 does not fit the config of its run: G: size mismatch for layers.0.weight"
+        )
 
 
 @pytest.mark.slow

@@ -24,9 +24,14 @@ def printed(
 
 
 def test_each_metric_is_printed_on_a_line(caplog: pytest.LogCaptureFixture) -> None:
-    metrics = {"ks_100k": 0.0123456, "num_test": 10000.0, "kl": float("nan")}
+    metrics = {"ks_100k": 0.0123456, "num_test": 10000.0, "kl": float("nan"), "js": float("inf")}
     keys = {"ks_100k": MetricKey("lower"), "num_test": MetricKey()}
-    assert printed(metrics, keys, caplog) == [["ks_100k", "0.01235"], ["num_test", "10,000"], ["kl", "nan"]]
+    assert printed(metrics, keys, caplog) == [
+        ["ks_100k", "0.01235"],
+        ["num_test", "10,000"],
+        ["kl", "nan"],
+        ["js", "inf"],
+    ]
     assert printed({}, keys, caplog) == []
     with caplog.at_level(logging.INFO, "ganrun"):
         print_metrics({"ks_100k": 1.0}, {})

@@ -1,5 +1,6 @@
 """Data sets: fixed disjoint splits, their statistics, and a batch order that depends only on seed and position."""
 
+import json
 import logging
 import math
 import os
@@ -8,6 +9,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -315,15 +317,22 @@ def test_unusual_files_in_a_folder_are_handled(tmp_path: Path) -> None:
     assert len(data.train) == 12
 
 
-@pytest.mark.parametrize("damage", ["index.json", "images.bin", "garbage"])
-def test_damaged_cache_is_rebuilt(damage: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage",
+    ["index.json", "images.bin", "{", "[" * 100_000, "[1]", {"names": [1] * 12}, {"places": ["x"] * 12},
+     {"sums": [[1]] * 12}, {"skipped": []}, {"skipped": {"a": 1}}, {"decoding": {}}],
+)  # fmt: skip
+def test_damaged_cache_is_rebuilt(damage: Any, tmp_path: Path) -> None:
     write_folder(tmp_path / "d")
     first = folder(str(tmp_path / "d"), size=8)
     entry = next((tmp_path / "cache" / "ganrun").glob("folder-*"))
-    if damage == "garbage":
-        (entry / "index.json").write_text("{")
-    else:
+    index = entry / "index.json"
+    if isinstance(damage, dict):
+        index.write_text(json.dumps(json.loads(index.read_text()) | damage))
+    elif damage in ("index.json", "images.bin"):
         (entry / damage).unlink()
+    else:
+        index.write_text(damage)
     assert rows(folder(str(tmp_path / "d"), size=8).train) == rows(first.train)
 
 

@@ -1,5 +1,6 @@
 """What is read in a folder of images: which files and sub-folders, in which formats, and how the cache is written."""
 
+import json
 import logging
 import os
 from pathlib import Path
@@ -9,8 +10,14 @@ import pytest
 from helpers import full_disk, result_of, write_folder
 from PIL import Image, TiffImagePlugin
 
+from ganrun.commands.sample import save_folder
 from ganrun.data.dataset import Dataset
 from ganrun.data.folder import folder
+from ganrun.figures.album import save_still
+from ganrun.figures.animation import save_gif
+from ganrun.figures.grid import save_png
+from ganrun.figures.mpl import Figure
+from ganrun.files import lock
 
 SHORT = ["data=folder", "data.size=8", "train.steps=2", "train.diagnose=false", "train.batch_size=4"]
 
@@ -42,6 +49,37 @@ def test_pictures_of_runs_do_not_become_training_data(here, tmp_path: Path, monk
         assert "on 12 examples" in out
         assert list(Path(name, "samples").glob("*.png"))
     assert "not searched, as runs or thumbnails: outputs/a\n" in out
+
+
+def test_pictures_that_ganrun_has_drawn_are_not_read_next_to_others(
+    tmp_path: Path, messages: pytest.LogCaptureFixture
+) -> None:
+    image = np.full((9, 9, 3), 7, np.uint8)
+    save_png(image, tmp_path / "own/grid.png")
+    save_folder(tmp_path / "own/samples", {"cat/000000.png": image})
+    save_gif([image, image], tmp_path / "own/animation.gif", fps=2)
+    save_still(Figure(figsize=(1, 1)), tmp_path / "own/losses.png")
+    assert len(images_in(tmp_path).train) == 4
+    put(tmp_path / "cats/a.png")
+    put(tmp_path / "cats/b.png", 200)
+    dataset = images_in(tmp_path)
+    assert (len(dataset.train), dataset.spec.classes) == (2, ("cats",))
+    names = "own/animation.gif, own/grid.png, own/losses.png, own/samples/cat/000000.png"
+    assert f"not read, as pictures drawn by ganrun: {names}" in messages.text
+
+
+def test_folders_of_killed_processes_are_removed_from_the_cache(tmp_path: Path) -> None:
+    put(tmp_path / "d/a.png")
+    put(tmp_path / "d/b.png", 200)
+    for name in ("partial-killed", "partial-locked", "partial-new"):
+        put(tmp_path / "cache" / name / "entry/images.png")
+    for name in ("partial-killed", "partial-locked"):
+        os.utime(tmp_path / "cache" / name, (0, 0))
+    with (tmp_path / "cache/partial-locked/.lock").open("a") as file:
+        os.utime(tmp_path / "cache/partial-locked", (0, 0))
+        lock(file)
+        images_in(tmp_path / "d", cache=str(tmp_path / "cache"))
+    assert sorted(path.name for path in (tmp_path / "cache").glob("partial-*")) == ["partial-locked", "partial-new"]
 
 
 @pytest.mark.slow
@@ -182,12 +220,12 @@ def test_cache_is_on_the_disk_before_it_gets_its_name(tmp_path: Path, monkeypatc
     assert events[0].startswith("digests-")
 
 
-@pytest.mark.parametrize("text", ["5", "[]", "{}", '{"a": 1}', "", "\0\0"])
-def test_damaged_list_of_digests_is_made_again(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", ["5", "[]", "{}", '{"a": 1}', "", "\0\0", "[" * 100_000, None])
+def test_damaged_list_of_digests_is_made_again(text: str | None, tmp_path: Path) -> None:
     write_folder(tmp_path / "d")
     images_in(tmp_path / "d")
     note = next((tmp_path / "cache" / "ganrun").glob("digests-*"))
     whole = note.read_text()
-    note.write_text(text)
+    note.write_text(json.dumps(dict.fromkeys(json.loads(whole), 5)) if text is None else text)
     assert len(images_in(tmp_path / "d").train) == 12
     assert note.read_text() == whole

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import config_of
 
-from ganrun.data.dataset import Dataset, DataSpec, Split, check_finite
+from ganrun.data.dataset import Dataset, DataSpec, Split, check_finite, check_range
+from ganrun.training.build import load_data
 
 SPEC = DataSpec((2,), classes=("a", "b"))
 X, Y = torch.zeros(4, 2), torch.tensor([0, 1, 1, 0])
@@ -51,6 +53,32 @@ def test_labels_of_any_integer_type_are_stored_as_int64() -> None:
 def test_data_set_that_cannot_work_is_refused_as_it_is_built(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=f"^data: {message}"):
         make()
+
+
+def float_images(x: torch.Tensor, value_range: tuple[float, float]) -> Dataset:
+    return Dataset(DataSpec((1, 2, 2), value_range), Split(x), Split(x[:0]), Split(x[:0]))
+
+
+def test_first_float_image_outside_of_the_range_is_named() -> None:
+    x = torch.rand(5, 1, 2, 2)
+    check_range(float_images(x, (0, 1)))
+    check_range(float_images(x * 1.04, (0, 1)))
+    check_range(built(1e6 * X))
+    x[3, 0, 1, 1] = 1.2
+    message = r"^data: train.x has the value 1.2 in row 3, outside of data.value_range=\[0,1\]"
+    with pytest.raises(ValueError, match=message):
+        check_range(float_images(x, (0, 1)))
+
+
+def test_float_images_with_another_range_are_reported(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for value_range, warned in (((0.0, 1.0), True), ((-1.0, 1.0), False)):
+        caplog.clear()
+        dataset = float_images(torch.rand(5, 1, 2, 2), value_range)
+        monkeypatch.setattr("ganrun.training.build.make", lambda *_, found=dataset, **__: found)
+        assert load_data(config_of()).spec.value_range == (-1, 1)
+        assert ("data.value_range=[0,1] is their range." in caplog.text) == warned
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

@@ -1,5 +1,6 @@
 """The measurements of a diagnosis, for known cases."""
 
+import math
 from typing import Any
 
 import pytest
@@ -105,6 +106,14 @@ def test_curves_are_measured_over_the_last_quarter_of_a_run() -> None:
     assert (m["steps"], m["shown"]) == (400, 25600)
     assert summarize(row(k, **{"logits/real": 8.0 - k / 10}) for k in range(1, 21))["lead"] == pytest.approx(6.45 / 8)
     assert summarize([]) == {"recorded": 0.0}
+
+
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_values_that_are_not_finite_are_left_out(value: float) -> None:
+    rows = [row(k) for k in range(1, 401)]
+    assert summarize([*rows, row(401, **{"accuracy/pairs": value, "grad_norm/g": value})])["pairs_swing"] == 0
+    lost = [row(k, **{"accuracy/pairs": value, "grad_norm/g": value}) for k in range(201, 401)]
+    assert summarize([*rows[:200], *lost]).keys() == {"recorded", "largest"}
 
 
 def test_accuracy_is_logged_by_pairs_and_for_logistic_losses_by_sign() -> None:

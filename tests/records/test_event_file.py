@@ -56,6 +56,17 @@ def test_damaged_record_is_dropped_and_all_others_are_kept(
     assert caplog.messages == []
 
 
+@pytest.mark.parametrize("number", [1, 3, 5])
+def test_records_after_one_with_lost_or_added_bytes_are_kept(number: int, events: Path) -> None:
+    records, _ = sound_records(events.read_bytes())
+    whole = records[number]
+    for changed in (whole[:20], whole[:20] + whole[25:], whole[:20] + b"added" + whole[20:]):
+        data = b"".join([*records[:number], changed, *records[number + 1 :]])
+        found, damaged = sound_records(data)
+        assert found == [*records[:number], *records[number + 1 :]]
+        assert damaged == (len(changed) if number < 5 or len(changed) > len(whole) else 0)
+
+
 def test_evaluation_of_a_run_with_a_damaged_record_keeps_the_others(events: Path) -> None:
     data = bytearray(events.read_bytes())
     data[len(data) // 2] ^= 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import curves, recorded, train_in, write_folder
+from helpers import curves, recorded, small_state, train_in, write_folder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -101,8 +101,8 @@ def test_damaged_checkpoint_does_not_replace_a_good_one(tmp_path: Path) -> None:
     for step in (15, 20):
         checkpoint.path_of(tmp_path, step).write_bytes(b"damaged")
     for step in (5, 10):
-        checkpoint.save(tmp_path, {"step": step}, keep=2, keep_every=0)
-        assert checkpoint.load_newest(tmp_path) == {"step": step}
+        checkpoint.save(tmp_path, small_state(step), keep=2, keep_every=0)
+        assert checkpoint.load_newest(tmp_path) == small_state(step)
     assert checkpoint.steps_in(tmp_path) == [5, 10]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import config_of
+from helpers import config_of, small_state
 from PIL import Image
 
 from ganrun.figures.likelihood import Line, Panel, likelihood_figure
@@ -199,7 +199,7 @@ def test_best_score_of_a_killed_run(here: Here) -> None:
     write_run("a", rows=[{"step": step, **tagged(parzen(200 + step))} for step in (3, 7)])
     Path("a/result.json").unlink()
     assert "has no recorded Parzen score of checkpoint=best" in here("table1", "runs=[a]", "checkpoint=best")[2]
-    checkpoint.save_best(Path("a/checkpoints"), {"step": 3})
+    checkpoint.save_best(Path("a/checkpoints"), small_state(3))
     assert score_of(here, "runs=[a]", "checkpoint=best") == ("3", "203.0 +- 2.0")
 
 

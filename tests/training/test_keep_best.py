@@ -17,6 +17,7 @@ from helpers import (
     result_of,
     run_of,
     same,
+    small_state,
     train_in,
 )
 
@@ -76,7 +77,7 @@ def test_nan_is_never_the_best() -> None:
 def test_state_has_plain_types_for_any_metric_value(tmp_path: Path) -> None:
     best = Best("key", higher=True, patience=0)
     best.improves(np.float64(2.5), 3)
-    checkpoint.save_best(tmp_path, {"best": vars(best)})
+    checkpoint.save_best(tmp_path, small_state(3, best=vars(best)))
     assert Best(**checkpoint.load(checkpoint.best_path(tmp_path))["best"]) == best
 
 

@@ -27,6 +27,7 @@ from helpers import (
 import ganrun
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir, check_compatible
+from ganrun.training.parts import load_part
 
 HEIGHTS = ["train.steps=60", "train.pretrain_d=3", "penalty=r1", "penalty.r1.every=7", "train.checkpoint_every=20",
            "train.log_every=1", "train.sample_every=0", "train.metric_every=15", "train.frame_every=0", "data.num=2000",
@@ -193,6 +194,16 @@ def test_signal_also_stops_the_sweep(tmp_path: Path) -> None:
     ended = send_at(5, [signal.SIGUSR1], [*line, "run_dir=s"], tmp_path)
     assert ended.code == 128 + signal.SIGUSR1, ended
     assert [path.name for path in (tmp_path / "s").iterdir() if path.is_dir()] == ["seed=1"]
+
+
+def test_state_of_an_optimizer_of_the_user_is_loaded_without_a_step() -> None:
+    class Own(torch.optim.SGD):
+        def step(self, closure: object = None) -> None:
+            raise AssertionError
+
+    mine, other = (Own([torch.zeros(2)], lr=lr) for lr in (0.1, 0.2))
+    load_part("g_optimizer", mine, {"step": 1, "g_optimizer": other.state_dict()})
+    assert mine.param_groups[0]["lr"] == 0.2
 
 
 @pytest.mark.slow

@@ -1,0 +1,30 @@
+"""The parts of matplotlib that figures use. Other modules take them from here.
+
+At its import, matplotlib reads a file matplotlibrc in the working directory, which may come from someone else. Here it
+does not. The one in the user's own configuration folder is read.
+"""
+
+import contextlib
+import os
+
+with contextlib.chdir(os.sep) if os.path.lexists("matplotlibrc") else contextlib.nullcontext():
+    import matplotlib
+
+from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+__all__ = [
+    "Axes",
+    "BoundaryNorm",
+    "Figure",
+    "Line2D",
+    "LinearSegmentedColormap",
+    "MaxNLocator",
+    "Patch",
+    "StrMethodFormatter",
+    "matplotlib",
+]
