@@ -14,11 +14,18 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
     >>> nearest("trian.steps", ["train.steps", "seed"])
     'train.steps'
+    >>> nearest("optimizer.betas", ["optimizer.lr", "optimizer.foreach"])
     """
     known = list(known)
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    section, _, leaf = word.rpartition(".")
+
+    def is_similar(name: str) -> bool:
+        """In the same section only the last name counts."""
+        before, _, last = name.rpartition(".")
+        return before != section or difflib.SequenceMatcher(None, leaf, last).ratio() >= 0.6
+
+    found = [name for name in difflib.get_close_matches(word, known, n=9, cutoff=0.6) if is_similar(name)]
     if not found:  # `stepz` may mean `train.steps`
-        leaf = word.rpartition(".")[2]
         leaves = {name.rpartition(".")[2]: name for name in known}
         found = [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
     return found[0] if found else None

@@ -1,6 +1,7 @@
 """Error messages for the command line: one sentence that names the problem and the remedy."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,11 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
         typed = next((a for a in arguments if a.lstrip("+~").startswith(key)), key)
         return unknown_key(verb, key, typed.partition("=")[2], arguments)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be parsed; settings are key=value ({str(error).splitlines()[0]})."
+        return f"{error.override}: cannot be parsed; settings are key=value ({reason_of(error)})."
+    if isinstance(error, HydraException) and (wrong := in_override(error, verb, arguments)):
+        return wrong
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        return f"{mark.name}, line {mark.line + 1}: {error.problem}."
     if isinstance(error, OmegaConfBaseException):
         key = error.full_key or ""
         if "Missing mandatory value" in str(error):
@@ -49,7 +54,30 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
         return f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8."
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}."
-    return " ".join(str(error).split("\n\n")[0].split("\n")).encode(errors="replace").decode()
+    return " ".join(str(error).split("\n\n")[0].split()).encode(errors="replace").decode()
+
+
+def reason_of(error: OverrideParseException) -> str:
+    key = str(error.override).partition("=")[0]
+    return str(error).splitlines()[0] if key.isascii() else "keys have ASCII letters only"
+
+
+def in_override(error: HydraException, verb: str, arguments: Sequence[str]) -> str | None:
+    """The message for a setting that Hydra cannot apply, or None for another error."""
+    message = str(error)
+    if found := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(([^=]+)=.*?)'", message):
+        line, key = found.groups()
+        value = line.partition("=")[2]
+        is_list = message.startswith("Ambiguous")
+        a_list = f", and a list is in brackets, as in {key}=[{value}]" if is_list else ""
+        return f"{line}: is a sweep, which needs -m, as in `ganrun -m {line if is_list else shlex.quote(line)}`{a_list}."
+    if found := re.match(r"Could not delete from config\. '(\S+)' does not exist", message):
+        return f"~{found[1]}: no such setting{did_you_mean(found[1], known_keys(verb, arguments))}"
+    if found := re.match(r"Could not delete from config\. The value of '(\S+)' is (.*) and not (.*)\.$", message):
+        return f"~{found[1]}={found[3]}: its value is {found[2]}; '~{found[1]}' removes any."
+    if (found := re.match(r"Error merging override (.*)", message)) and error.__cause__:
+        return f"{found[1]}: {str(error.__cause__).splitlines()[0].rstrip('.')}."
+    return None
 
 
 def no_such_option(error: MissingConfigException, arguments: Sequence[str]) -> str:
