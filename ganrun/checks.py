@@ -16,7 +16,7 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     'train.steps'
     >>> nearest("optimizer.betas", ["optimizer.lr", "optimizer.foreach"])
     """
-    known = list(known)
+    known = [name for name in known if not word.startswith(f"{name}.")]  # without the sections that it is in
     section, _, leaf = word.rpartition(".")
 
     def is_similar(name: str) -> bool:

@@ -40,7 +40,7 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
         typed = next((a for a in arguments if a.lstrip("+~").startswith(key)), key)
         return unknown_key(verb, key, typed.partition("=")[2], arguments)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be parsed; settings are key=value ({reason_of(error)})."
+        return f"{error.override}: cannot be parsed; settings are key=value{reason_of(error)}."
     if isinstance(error, HydraException) and (wrong := in_override(error, verb, arguments)):
         return wrong
     if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
@@ -58,19 +58,22 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
 
 
 def reason_of(error: OverrideParseException) -> str:
-    key = str(error.override).partition("=")[0]
-    return str(error).splitlines()[0] if key.isascii() else "keys have ASCII letters only"
+    key, equals, _ = str(error.override).partition("=")
+    if not equals:
+        return ""
+    return f" ({str(error).splitlines()[0]})" if key.isascii() else ", with ASCII letters in the key"
 
 
 def in_override(error: HydraException, verb: str, arguments: Sequence[str]) -> str | None:
     """The message for a setting that Hydra cannot apply, or None for another error."""
     message = str(error)
-    if found := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(([^=]+)=.*?)'", message):
-        line, key = found.groups()
-        value = line.partition("=")[2]
-        is_list = message.startswith("Ambiguous")
-        a_list = f", and a list is in brackets, as in {key}=[{value}]" if is_list else ""
-        return f"{line}: is a sweep, which needs -m, as in `ganrun -m {line if is_list else shlex.quote(line)}`{a_list}."
+    if found := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(([^=]+)=(.*?))'", message):
+        line, key, value = found.groups()
+        a_list = f" A list is in brackets, as in {key}=[{value}]." if message.startswith("Ambiguous") else ""
+        if verb == "resume":
+            return f"{line}: must be one value, since resume continues a single run.{a_list}"
+        command = shlex.join(["ganrun", *([verb] if verb != "train" else []), "-m", line])
+        return f"{line}: is a sweep, which needs -m, as in `{command}`.{a_list}"
     if found := re.match(r"Could not delete from config\. '(\S+)' does not exist", message):
         return f"~{found[1]}: no such setting{did_you_mean(found[1], known_keys(verb, arguments))}"
     if found := re.match(r"Could not delete from config\. The value of '(\S+)' is (.*) and not (.*)\.$", message):
@@ -117,6 +120,8 @@ def in_defaults_list(message: str, arguments: Sequence[str]) -> str | None:
         return f"{file}: `override /{group}` in its defaults list: no such group{did_you_mean(group, groups)}"
     if found := re.match(r"Multiple values for (\S+)\. To override", message):
         group = found[1].rstrip(".")
+        if typed := next((argument for argument in arguments if argument.startswith(f"+{group}=")), None):
+            return f"{typed}: has a default option, which is replaced without a plus, by {typed[1:]}."
         return f"{group}: is chosen twice; a file that changes the choice needs `override /{group}: OPTION`."
     if "default" in message and "Could not" not in message:
         chosen = [argument.lstrip("+").replace("=", "/") for argument in arguments]
@@ -180,6 +185,7 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
         return f"{key}={value}: no metric is chosen; choose one, as in metric=modes metric.modes.num=10000."
     hint = did_you_mean(key, known)
     lists = "ganrun --cfg job" if verb == "train" else f"ganrun {verb} --help"
+    lists = "ganrun --cfg hydra" if key.startswith("hydra") else lists
     return f"{key}={value}: no such setting{hint} `{lists}` lists them all."
 
 
