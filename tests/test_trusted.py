@@ -25,10 +25,11 @@ from PIL import Image
 
 import ganrun
 from ganrun import trusted
-from ganrun.console import visible
+from ganrun.console import logging_to_console, visible
 from ganrun.data.folder import CANNOT_BE_READ, Decoding, _decode
 from ganrun.data.olivetti import olivetti
 from ganrun.data.published import cifar10
+from ganrun.diagnosis.remedy import command
 from ganrun.records.checkpoint import write_atomically
 from ganrun.records.run_dir import RunDir
 from ganrun.training.instantiate import create, find_target
@@ -154,6 +155,12 @@ def test_trusted_modules_are_used_by_each_verb(received: Path, here: Here) -> No
         code, _, err = here(*line, "run_dir=received/r", "trust=[received.r.own]")
         assert (code, err) == (0, "")
     assert here("sample", "run_dir=received/r")[0] == 2  # trust lasts for one command
+
+
+def test_printed_commands_trust_the_modules_that_were_typed(here: Here) -> None:
+    code, out, err = here(*LINE, "loss=hinge", "train.diagnose=false", "trust=[ganrun.loss,own]", "run_dir=r")
+    assert (code, err) == (0, "")
+    assert "ganrun sample run_dir=r 'trust=[ganrun.loss,own]' num=64" in out
 
 
 def test_python_trusts_modules_until_its_end(received: Path) -> None:
@@ -406,6 +413,17 @@ def test_control_characters_are_visible_in_all_messages(received: Path, here: He
         _, out, err = here(*line)
         assert not set(characters) & set(out + err), line
     assert visible(text) in here("sample", "run_dir=received/r")[2]
+
+
+def test_message_is_one_line(received: Path, here: Here) -> None:
+    change(received, latent={"_target_": "a\nfinished: 2 steps"}, metric={"b\nfinished": {"_target_": "x"}})
+    (received / "command.json").write_text(json.dumps(["loss=c\nfinished"]))
+    with logging_to_console():
+        logging.getLogger("ganrun").warning("%s", "d\nfinished")
+    for line in (["sample"], ["evaluate"], ["resume"]):
+        _, out, err = here(*line, "run_dir=received/r")
+        assert "\nfinished" not in out + err
+    assert "\n" not in command(["loss=c\nfinished"], {})
 
 
 def test_control_characters_are_visible_in_the_log_file(tmp_path: Path) -> None:

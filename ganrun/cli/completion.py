@@ -46,7 +46,11 @@ def completed_paths(arguments: Sequence[str]) -> str | None:
     parent = Path(os.path.expanduser(f"{folder}{slash}") or ".")
     entries = sorted(parent.iterdir()) if parent.is_dir() else []
     shown = [p for p in entries if p.name.startswith(prefix) and (prefix or not p.name.startswith("."))]
-    found = [f"{key}={folder}{slash}{p.name}{'/' if p.is_dir() else ''}" for p in shown if "".join(visible(p.name).split()) == p.name]
+    found = [
+        f"{key}={folder}{slash}{p.name}{'/' if p.is_dir() else ''}"
+        for p in shown
+        if "".join(visible(p.name).split()) == p.name
+    ]
     return separator(arguments).join(found)
 
 

@@ -86,8 +86,11 @@ def in_override(error: HydraException, verb: str, arguments: Sequence[str]) -> s
 def no_such_option(error: MissingConfigException, arguments: Sequence[str]) -> str:
     """The message for a choice that no file has, with the file that makes it, if it was not typed."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
-    by_file = re.match(r"In '((?!hydra/)[^']+/[^']+)'", str(error))
+    by_file = re.match(r"In '((?!hydra/)([^']+)/[^']+)'", str(error))
     where = f"conf/{by_file[1]}.yaml: " if by_file else ""
+    if by_file and group.startswith(f"{by_file[2]}/"):
+        group = group.removeprefix(f"{by_file[2]}/")
+        return f"{where}groups in a defaults list begin with a slash, as in `override /{group}: {option}`."
     if not group and where:
         return f"{where}`{option}` in its defaults list is no config; choose an option, as in `override /loss: hinge`."
     if not group:

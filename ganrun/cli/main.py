@@ -11,9 +11,11 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ganrun import __version__
@@ -34,7 +36,17 @@ from ganrun.cli.compose import (
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.flags import flags_first
 from ganrun.cli.help import help_text, overview
-from ganrun.cli.overrides import SWEEP_DIR, TIDY, check_choices, chooses, directory, parse, quote_path, unquote_path
+from ganrun.cli.overrides import (
+    NO_EFFECT,
+    SWEEP_DIR,
+    TIDY,
+    check_choices,
+    chooses,
+    directory,
+    parse,
+    quote_path,
+    unquote_path,
+)
 from ganrun.cli.recipes import report_replaced
 from ganrun.cli.settings import comments_of, path_keys, with_comments
 from ganrun.cli.sweep import Sweep
@@ -191,6 +203,7 @@ class CommandLine:
                 cfg = self.sweep.without_deleted(cfg)
                 task += [*self.sweep.deletions, *self.single]
             config = plain(cfg)
+            follow_hydra(config, self.verb, HydraConfig.get())
             options = validate(self.verb, config)
             trusted = typed_trust(config)
             if self.sweep:
@@ -234,6 +247,14 @@ class CommandLine:
             log.info("sweep: %d of %d jobs succeeded", self.codes.count(0), len(self.codes))
         for problem in self.problems:
             log.error("  %s", problem)
+
+
+def follow_hydra(config: Config, verb: str, hydra: Any) -> None:
+    """Use `hydra.run.dir` of a config file as the run directory. Raises ValueError for `hydra.job.chdir`."""
+    if hydra.job.chdir:
+        raise ValueError(f"hydra.job.chdir=true: has no effect; {NO_EFFECT['hydra.job.chdir']}.")
+    if verb == "train" and hydra.mode == RunMode.RUN and hydra.run.dir != "." and not config.get("run_dir"):
+        config["run_dir"] = hydra.run.dir
 
 
 def is_multirun(verb: str, words: Sequence[str], groups: Collection[str]) -> bool:
