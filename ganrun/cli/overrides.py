@@ -145,7 +145,7 @@ def directory(argument: str, verb: str, multirun: bool) -> str:
     key, _, value = argument.partition("=")
     key = key.lstrip("+")
     if verb == "train" and key in ("run_dir", "hydra.run.dir"):
-        return f"{SWEEP_DIR if multirun else 'run_dir'}={value}"
+        return f"{SWEEP_DIR}={'' if value == 'null' else value}" if multirun else f"run_dir={value}"
     if key == "hydra":
         group, _, option = value.rpartition("/")
         raise ValueError(f"{argument}: has no effect; choose an option as in hydra/{group or 'launcher'}={option}.")

@@ -46,8 +46,8 @@ class Sweep:
                 )
         self.is_local = hydra.launcher._target_.startswith(BASIC)
         self.is_basic = hydra.sweeper._target_.startswith(BASIC)
-        self.dir = str(hydra.sweep.dir)
-        if self.dir.startswith("multirun/"):  # Hydra's default, of a primary config without another
+        self.dir = str(hydra.sweep.dir or "")
+        if not self.dir or self.dir.startswith("multirun/"):  # Hydra's default, of a primary config without another
             self.dir = f"outputs/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
         params = dict(hydra.sweeper.params or {}) if self.is_basic else {}
         found = [*parse([f"{key}={value}" for key, value in params.items()]), *overrides]

@@ -34,6 +34,13 @@ def test_settings_of_a_swept_choice_can_be_set(here: Here, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("empty", ["run_dir=", "run_dir=null"])
+def test_sweep_without_a_directory_has_a_new_one(empty: str, here: Here, tmp_path: Path) -> None:
+    assert here("-m", "optimizer.betas=[0,0.9]", *SHORT, empty)[0] == 0
+    assert runs_in(next((tmp_path / "outputs" / "sweeps").iterdir())) == {"job"}
+
+
+@pytest.mark.slow
 def test_settings_of_a_swept_choice_can_be_deleted(here: Here, tmp_path: Path) -> None:
     line = ["-m", "experiment=ring,ring_minimax", "~data.std", "+data.std=0.1", "~data.num_modes", *SHORT, "run_dir=s"]
     (tmp_path / "own.py").write_text(
