@@ -3,7 +3,7 @@
 import difflib
 import inspect
 import types
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", type(None): "null"}
@@ -14,11 +14,18 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
 
     >>> nearest("trian.steps", ["train.steps", "seed"])
     'train.steps'
+    >>> nearest("optimizer.betas", ["optimizer.lr", "optimizer.foreach"])
     """
-    known = list(known)
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    known = [name for name in known if not word.startswith(f"{name}.")]  # without the sections that it is in
+    section, _, leaf = word.rpartition(".")
+
+    def is_similar(name: str) -> bool:
+        """In the same section only the last name counts."""
+        before, _, last = name.rpartition(".")
+        return before != section or difflib.SequenceMatcher(None, leaf, last).ratio() >= 0.6
+
+    found = [name for name in difflib.get_close_matches(word, known, n=9, cutoff=0.6) if is_similar(name)]
     if not found:  # `stepz` may mean `train.steps`
-        leaf = word.rpartition(".")[2]
         leaves = {name.rpartition(".")[2]: name for name in known}
         found = [leaves[name] for name in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
     return found[0] if found else None
@@ -107,14 +114,20 @@ def cannot_change(key: str, value: str) -> str:
     return f"{key}={value}: cannot change when a run is resumed, because {reason}; {remedy}."
 
 
-def check_arguments(key: str, target: Callable[..., Any], given: Mapping[str, Any]) -> None:
-    """Raise ValueError if `given` does not fit the signature of `target`. key: before the names in the message."""
+def check_arguments(
+    key: str, target: Callable[..., Any], given: Mapping[str, Any], filled: Collection[str] = ()
+) -> None:
+    """Raise ValueError if `given` does not fit the signature of `target`.
+
+    key: before the names in the message. filled: parameters that are no settings, since the caller fills them in.
+    """
     parameters = inspect.signature(target).parameters
     free = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    settings = [p.name for p in parameters.values() if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
     annotations = _annotations(target)
     for name, value in given.items():
         if name not in parameters and not free:
-            known = [f"{key}.{parameter}".lstrip(".") for parameter in parameters]
+            known = [f"{key}.{setting}".lstrip(".") for setting in settings if setting not in filled]
             full = f"{key}.{name}".lstrip(".")
             raise ValueError(f"{full}={value}: no such setting{did_you_mean(full, known)}")
         if not fits(value, annotations.get(name, Any)):

@@ -79,7 +79,10 @@ def print_traceback() -> None:
 
 
 class Visible(logging.Formatter):
-    """Formats messages without control characters."""
+    """Formats messages without control characters. A message is one line, so that a name in it cannot add others."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        return super().formatMessage(record).replace("\n", "\\n")
 
     def format(self, record: logging.LogRecord) -> str:
         return visible(super().format(record))

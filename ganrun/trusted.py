@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib import import_module
+from importlib import import_module, invalidate_caches
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import find_spec
 from inspect import isclass, ismodule
@@ -13,6 +13,7 @@ from types import FrameType
 
 GROUPS = ("arch", "augment", "condition", "data", "latent", "loss", "metric", "penalty", "schedule")
 COMPONENTS = tuple(f"ganrun.{name}" for name in GROUPS)
+IMPORTLIB = ("importlib", "_frozen_importlib", "_frozen_importlib_external")
 TORCH = ("torch.nn", "torch.optim")  # their modules and optimizers
 
 _trusted: set[str] = set()
@@ -58,11 +59,10 @@ def find(path: str) -> object:
     parts = path.split(".")
     if not all(part.isidentifier() for part in parts):
         raise ImportError(f"{path!r} is not a dotted path")
+    invalidate_caches()
     _forget_moved(parts[0])
-    if _within(path, _trusted):
-        return list(_chain(parts))[-1]
-    module = ".".join(parts[:-1]) or path
-    if not _may_import(path):
+    is_trusted, module = _within(path, _trusted), ".".join(parts[:-1]) or path
+    if not is_trusted and not _may_import(path):
         if not _own_files(path) and parts[0] not in sys.modules and find_spec(parts[0]) is None:
             raise ModuleNotFoundError(f"No module named '{parts[0]}'")
         raise NotTrusted(module)
@@ -70,9 +70,10 @@ def find(path: str) -> object:
     for depth, found in enumerate(_chain(parts), 1):
         if ismodule(found):
             name = ".".join(parts[:depth])
-            if found.__name__ != name or not _is_own_file(name):  # another one imports it
+            is_itself = found.__name__ == name and (is_trusted or _is_own_file(name))
+            if not is_itself and not _within(found.__name__, _trusted):  # another one imports it, as in my_loss.os
                 raise NotTrusted(found.__name__)
-        elif not _may_use(found):
+        elif not is_trusted and not _may_use(found):
             raise NotTrusted(getattr(found, "__module__", None) or module)
     return found
 
@@ -83,10 +84,12 @@ def _within(name: str, modules: Iterable[str]) -> bool:
 
 def _may_import(path: str) -> bool:
     """Whether a config may name `path`, an object or its module, without `trust`."""
-    if _within(path, (*COMPONENTS, *TORCH)):
-        return "._" not in path
+    if _within(path, ("ganrun", "torch")):  # even where the working directory is a clone of ganrun
+        return _within(path, (*COMPONENTS, *TORCH)) and "._" not in path
+    if _within(path, ["__main__"]):  # the user's script or notebook, not a program started by `python -m`
+        return getattr(sys.modules["__main__"], "__spec__", None) is None
     files = _own_files(path).values()
-    return _within(path, ["__main__"]) or ("__" not in path and bool(files) and not any(map(_in_run, files)))
+    return "__" not in path and bool(files) and not any(map(_in_run, files))
 
 
 def _may_use(found: object) -> bool:
@@ -100,18 +103,19 @@ def _may_use(found: object) -> bool:
 
 
 def _own_files(path: str) -> dict[str, Path]:
-    """The files in the working directory that an import of the dotted path runs, by the name of the module."""
-    folder, name, files = Path.cwd(), "", {}
+    """The files in the working directory that an import of the dotted path runs, by the name of the module.
+
+    Python's own search finds them, since code can also be in other files than .py, such as __init__.pyc.
+    """
+    folders, name, files = [os.getcwd()], "", {}
     for part in path.split("."):
         name = f"{name}.{part}".lstrip(".")
-        package, file = folder / part / "__init__.py", folder / f"{part}.py"
-        if package.is_file():
-            files[name] = package
-        elif file.is_file():
-            return {**files, name: file}
-        elif not (folder / part).is_dir():
+        spec = PathFinder.find_spec(part, folders)
+        if spec is None:
             break
-        folder /= part
+        if spec.origin:
+            files[name] = Path(spec.origin)
+        folders = list(spec.submodule_search_locations or ())
     return files
 
 
@@ -128,14 +132,6 @@ def _in_run(file: Path) -> bool:
         return True
     inside = {here / run.relative_to(here).parts[0] for run in _runs if here in run.parents}
     return any(file.is_relative_to(folder) for folder in _runs | inside)
-
-
-def _loaded_from(file: Path) -> bool:
-    return any(Path(found).resolve() == file.resolve() for found in map(_file_of, [*sys.modules]) if found)
-
-
-def _file_of(module: str) -> str | None:
-    return getattr(sys.modules.get(module), "__file__", None)
 
 
 def _chain(parts: Sequence[str]) -> Iterator[object]:
@@ -155,7 +151,8 @@ def _chain(parts: Sequence[str]) -> Iterator[object]:
 class WorkingDirectory:
     """Finds modules in the working directory for `find`, and for the modules there that it has imported.
 
-    Were the directory in sys.path, the libraries would import their optional dependencies from it, such as ./dill.py.
+    Those do not find modules in a run directory. Were the working directory in sys.path, the libraries would import
+    their optional dependencies from it, such as ./dill.py.
     """
 
     folders: dict[str, str]  # of the top-level modules that were found
@@ -164,23 +161,28 @@ class WorkingDirectory:
         self.folders = {}
 
     def find_spec(self, name: str, path: Sequence[str] | None = None, target: object = None) -> ModuleSpec | None:
-        if path is not None or not self.serves(sys._getframe(1)):
+        frame = _importer(sys._getframe(1))
+        is_checked = frame is not None and frame.f_code is _chain.__code__  # by `find`
+        if path is not None or not (is_checked or self.has_found(frame)):
             return None
         with suppress(FileNotFoundError):  # the working directory was removed
             here = os.getcwd()
-            if spec := PathFinder.find_spec(name, [here]):
+            spec = PathFinder.find_spec(name, [here])
+            if spec and (is_checked or not _in_run(Path(spec.origin or f"{here}/{name}/__init__.py"))):
                 self.folders[name] = here
                 return spec
         return None
 
-    def serves(self, frame: FrameType | None) -> bool:
-        """Whether the code that imports a module, the first frame outside importlib, may find it here."""
-        while frame is not None:
-            name = str(frame.f_globals.get("__name__")).partition(".")[0]
-            if name not in ("importlib", "_frozen_importlib", "_frozen_importlib_external"):
-                return frame.f_code is _chain.__code__ or name in self.folders
-            frame = frame.f_back
-        return False
+    def has_found(self, frame: FrameType | None) -> bool:
+        """Whether the code in a frame is of a module that was found here."""
+        return frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in self.folders
+
+
+def _importer(frame: FrameType | None) -> FrameType | None:
+    """The code that imports a module: the first frame outside importlib."""
+    while frame is not None and str(frame.f_globals.get("__name__")).partition(".")[0] in IMPORTLIB:
+        frame = frame.f_back
+    return frame
 
 
 def _forget_moved(name: str) -> None:

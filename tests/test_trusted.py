@@ -4,10 +4,13 @@ import json
 import logging
 import os
 import pickle
+import py_compile
 import shutil
 import subprocess
 import sys
+import types
 from collections.abc import Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +20,16 @@ import pytest
 import torch
 import yaml
 from conftest import Command, Here
-from helpers import train_in, write_cifar10, write_olivetti
+from helpers import REPO, train_in, write_cifar10, write_olivetti
 from PIL import Image
 
 import ganrun
-from ganrun.console import visible
+from ganrun import trusted
+from ganrun.console import logging_to_console, visible
 from ganrun.data.folder import CANNOT_BE_READ, Decoding, _decode
 from ganrun.data.olivetti import olivetti
 from ganrun.data.published import cifar10
+from ganrun.diagnosis.remedy import command
 from ganrun.records.checkpoint import write_atomically
 from ganrun.records.run_dir import RunDir
 from ganrun.training.instantiate import create, find_target
@@ -58,7 +63,8 @@ def received(trained: Path, tmp_path: Path) -> Iterator[Path]:
     torch.save(Payload(), run / "checkpoints" / "x.pt")
     (run / "result.json").unlink()  # or resume would have nothing to do
     yield run
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("received", "mine", "own", "evil")]:
+    imported = ("received", "mine", "own", "own_a", "own_b", "evil")
+    for name in [name for name in sys.modules if name.partition(".")[0] in imported]:
         del sys.modules[name]
 
 
@@ -82,6 +88,18 @@ ATTACKS = [
     {"_target_": "torch.nn.Sequential", "_args_": [{"_target_": "received.r.evil.f", "_partial_": True}]},
     {"_target_": "ganrun.cli.main.main", "arguments": ["run_dir=marker"]},
     {"_target_": "ganrun.data.folder._decode_all"},
+    {"_target_": "ganrun.files.os.mkdir", "path": "marker"},
+    {"_target_": "ganrun.penalty.base.nn.modules.module.torch.load", **PICKLE},
+    {"_target_": "torch.nn.modules.module.torch.load", **PICKLE},
+    {"_target_": "torch.nn.Module.load_state_dict", "self": None},
+    {"_target_": "torch.jit.load", "f": "received/r/checkpoints/x.pt"},
+    {"_target_": "torch.ops.load_library", "path": "received/r/evil.so"},
+    {"_target_": "torch.classes.load_library", "path": "received/r/evil.so"},
+    {"_target_": "torch.hub.load", "repo_or_dir": "received/r", "model": "f", "source": "local"},
+    {"_target_": "torch.utils.cpp_extension.load", "name": "evil", "sources": []},
+    {"_target_": "hydra.utils.get_method", "path": "os.mkdir"},
+    {"_target_": "hydra.utils.instantiate", "config": {"target": "os.mkdir"}},
+    {"_target_": "functools.partial", "_args_": [{"_target_": "builtins.open", "_partial_": True}, "marker", "w"]},
 ]
 
 
@@ -137,6 +155,12 @@ def test_trusted_modules_are_used_by_each_verb(received: Path, here: Here) -> No
         code, _, err = here(*line, "run_dir=received/r", "trust=[received.r.own]")
         assert (code, err) == (0, "")
     assert here("sample", "run_dir=received/r")[0] == 2  # trust lasts for one command
+
+
+def test_printed_commands_trust_the_modules_that_were_typed(here: Here) -> None:
+    code, out, err = here(*LINE, "loss=hinge", "train.diagnose=false", "trust=[ganrun.loss,own]", "run_dir=r")
+    assert (code, err) == (0, "")
+    assert "ganrun sample run_dir=r 'trust=[ganrun.loss,own]' num=64" in out
 
 
 def test_python_trusts_modules_until_its_end(received: Path) -> None:
@@ -209,6 +233,58 @@ def test_modules_of_the_working_directory_import_each_other(received: Path) -> N
     assert Path("marker").exists()
     with pytest.raises(ModuleNotFoundError):
         import own_sibling  # noqa: F401
+
+
+def test_code_of_a_run_is_not_taken_for_a_module_of_its_name(received: Path) -> None:
+    """Python prefers the folder ./mine to ./mine.py, and takes code from files of several types."""
+    (received / "checkpoints" / "x.pt").unlink()
+    shutil.move(received, "mine")
+    py_compile.compile(str(Path("received/evil.py")), "mine/__init__.pyc")
+    change(Path("mine"), latent={"_target_": "mine.f"})
+    with pytest.raises(ValueError, match=r"add trust=\[mine\]"):
+        ganrun.load("mine").sample(1)
+    assert not Path("marker").exists()
+
+
+@pytest.mark.parametrize("name", ["own_a", "own_b.part"])
+def test_modules_of_the_working_directory_do_not_import_those_of_a_run(name: str, received: Path) -> None:
+    """For example in `try: import wandb`, with a run directory ./wandb."""
+    top, _, part = name.partition(".")
+    shutil.move(received, top)
+    Path(top, f"{part or '__init__'}.py").write_text(EVIL)
+    Path("mine.py").write_text(f"class Mine:\n    def other(self):\n        import {name}\n")
+    trusted.add_run(Path(top))
+    with pytest.raises(ModuleNotFoundError):
+        find_target("x", "mine.Mine")().other()
+    assert not Path("marker").exists()
+
+
+@pytest.mark.parametrize(
+    "target", ["ganrun.cli.main.main", "ganrun.files.create", "ganrun.console.LogFile", "torch.load"]
+)
+def test_clone_of_the_program_is_not_a_module_of_the_user(
+    target: str, received: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(REPO)
+    with pytest.raises(ValueError, match="trust="):
+        find_target("x", target)
+
+
+def test_script_of_the_user_is_trusted_and_a_program_started_by_python_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    main = types.ModuleType("__main__")
+    exec("def f(): pass", vars(main))
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    assert find_target("x", "__main__.f") is main.f
+    main.__spec__ = ModuleSpec("ganrun.__main__", None)
+    with pytest.raises(ValueError, match=r"add trust=\[__main__\]"):
+        find_target("x", "__main__.f")
+
+
+def test_trusted_module_gives_no_others(received: Path) -> None:
+    with trusting(["mine"]):
+        assert find_target("x", "mine.load") is torch.load  # which the module chose to have
+        with pytest.raises(ValueError, match=r"add trust=\[torch\]"):
+            find_target("x", "mine.torch.load")
 
 
 @pytest.mark.slow
@@ -344,6 +420,17 @@ def test_control_characters_are_visible_in_all_messages(received: Path, here: He
         _, out, err = here(*line)
         assert not set(characters) & set(out + err), line
     assert visible(text) in here("sample", "run_dir=received/r")[2]
+
+
+def test_message_is_one_line(received: Path, here: Here) -> None:
+    change(received, latent={"_target_": "a\nfinished: 2 steps"}, metric={"b\nfinished": {"_target_": "x"}})
+    (received / "command.json").write_text(json.dumps(["loss=c\nfinished"]))
+    with logging_to_console():
+        logging.getLogger("ganrun").warning("%s", "d\nfinished")
+    for line in (["sample"], ["evaluate"], ["resume"]):
+        _, out, err = here(*line, "run_dir=received/r")
+        assert "\nfinished" not in out + err
+    assert "\n" not in command(["loss=c\nfinished"], {})
 
 
 def test_control_characters_are_visible_in_the_log_file(tmp_path: Path) -> None:

@@ -1,9 +1,9 @@
 """`ganrun.compose`: compose a config in Python, as on the command line."""
 
-from ganrun.cli.compose import add_user_folders, config_dirs, ignore_empty_variables, plain
+from ganrun.cli.compose import add_user_folders, config_dirs, groups_and_options, ignore_empty_variables, plain
 from ganrun.cli.compose import compose as compose_verb
 from ganrun.cli.errors import USERS_ERRORS, sentence
-from ganrun.cli.overrides import quote_path
+from ganrun.cli.overrides import check_choices, parse, quote_path
 from ganrun.cli.settings import path_keys
 from ganrun.cli.validate import validate
 from ganrun.config import Config
@@ -23,6 +23,7 @@ def compose(*overrides: str) -> Config:
     paths = path_keys(config_dirs([]))
     arguments = [quote_path(override, paths, sweep=False) for override in overrides]
     try:
+        check_choices(parse(arguments), groups_and_options(config_dirs([])))
         config = plain(compose_verb("train", arguments))
         validate("train", config)
     except USERS_ERRORS as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from ganrun.cli.compose import config_dirs, verbs
 from ganrun.cli.flags import flags_first
 from ganrun.cli.settings import path_keys
+from ganrun.console import visible
 
 
 def completed_verb(arguments: Sequence[str]) -> str:
@@ -33,7 +34,7 @@ def completed_verb(arguments: Sequence[str]) -> str:
 def completed_paths(arguments: Sequence[str]) -> str | None:
     """The completions of a path in the last setting of the line, as in run_dir=out; None if it is something else.
 
-    Names with spaces are left out, since shells split the completions at them.
+    Names with spaces are left out, since shells split the completions at them, and so are control characters.
     """
     if "--shell-completion" not in arguments or not any(a.startswith("query=") for a in arguments):
         return None
@@ -45,7 +46,11 @@ def completed_paths(arguments: Sequence[str]) -> str | None:
     parent = Path(os.path.expanduser(f"{folder}{slash}") or ".")
     entries = sorted(parent.iterdir()) if parent.is_dir() else []
     shown = [p for p in entries if p.name.startswith(prefix) and (prefix or not p.name.startswith("."))]
-    found = [f"{key}={folder}{slash}{p.name}{'/' if p.is_dir() else ''}" for p in shown if " " not in p.name]
+    found = [
+        f"{key}={folder}{slash}{p.name}{'/' if p.is_dir() else ''}"
+        for p in shown
+        if "".join(visible(p.name).split()) == p.name
+    ]
     return separator(arguments).join(found)
 
 

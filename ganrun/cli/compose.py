@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -109,18 +110,22 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
 
 
+@cache  # PyYAML takes 20 ms
+def primary_config(verb: str) -> dict[str, Any]:
+    """The content of conf/VERB.yaml, which must not be changed."""
+    return yaml.safe_load((CONF / f"{verb}.yaml").read_text())  # type: ignore[no-any-return]
+
+
 def default_options(verb: str) -> dict[str, str | None]:
     """The entries of a primary config's defaults list: for each key its option, as in {"loss": "nonsaturating"}."""
-    text = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
-    entries = [entry for entry in text["defaults"] if isinstance(entry, dict)]
+    entries = [entry for entry in primary_config(verb)["defaults"] if isinstance(entry, dict)]
     return {key: option for entry in entries for key, option in entry.items() if key != "hydra"}
 
 
 def root_keys(verb: str) -> set[str]:
     """The top-level settings and the config groups of a primary config."""
-    text = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
     groups = {key.rpartition("@")[2] for key in default_options(verb)}
-    return {key for key in text if key not in ("defaults", "hydra")} | groups
+    return {key for key in primary_config(verb) if key not in ("defaults", "hydra")} | groups
 
 
 def nullable_keys(verb: str) -> set[str]:

@@ -1,6 +1,7 @@
 """Error messages for the command line: one sentence that names the problem and the remedy."""
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,11 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
         typed = next((a for a in arguments if a.lstrip("+~").startswith(key)), key)
         return unknown_key(verb, key, typed.partition("=")[2], arguments)
     if isinstance(error, OverrideParseException):
-        return f"{error.override}: cannot be parsed; settings are key=value ({str(error).splitlines()[0]})."
+        return f"{error.override}: cannot be parsed; settings are key=value{reason_of(error)}."
+    if isinstance(error, HydraException) and (wrong := in_override(error, verb, arguments)):
+        return wrong
+    if isinstance(error, yaml.MarkedYAMLError) and (mark := error.problem_mark):
+        return f"{mark.name}, line {mark.line + 1}: {error.problem}."
     if isinstance(error, OmegaConfBaseException):
         key = error.full_key or ""
         if "Missing mandatory value" in str(error):
@@ -49,14 +54,43 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
         return f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8."
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}."
-    return " ".join(str(error).split("\n\n")[0].split("\n")).encode(errors="replace").decode()
+    return " ".join(str(error).split("\n\n")[0].split()).encode(errors="replace").decode()
+
+
+def reason_of(error: OverrideParseException) -> str:
+    key, equals, _ = str(error.override).partition("=")
+    if not equals:
+        return ""
+    return f" ({str(error).splitlines()[0]})" if key.isascii() else ", with ASCII letters in the key"
+
+
+def in_override(error: HydraException, verb: str, arguments: Sequence[str]) -> str | None:
+    """The message for a setting that Hydra cannot apply, or None for another error."""
+    message = str(error)
+    if found := re.match(r"(?:Ambiguous value for argument|Sweep parameters) '(([^=]+)=(.*?))'", message):
+        line, key, value = found.groups()
+        a_list = f" A list is in brackets, as in {key}=[{value}]." if message.startswith("Ambiguous") else ""
+        if verb == "resume":
+            return f"{line}: must be one value, since resume continues a single run.{a_list}"
+        command = shlex.join(["ganrun", *([verb] if verb != "train" else []), "-m", line])
+        return f"{line}: is a sweep, which needs -m, as in `{command}`.{a_list}"
+    if found := re.match(r"Could not delete from config\. '(\S+)' does not exist", message):
+        return f"~{found[1]}: no such setting{did_you_mean(found[1], known_keys(verb, arguments))}"
+    if found := re.match(r"Could not delete from config\. The value of '(\S+)' is (.*) and not (.*)\.$", message):
+        return f"~{found[1]}={found[3]}: its value is {found[2]}; '~{found[1]}' removes any."
+    if (found := re.match(r"Error merging override (.*)", message)) and error.__cause__:
+        return f"{found[1]}: {str(error.__cause__).splitlines()[0].rstrip('.')}."
+    return None
 
 
 def no_such_option(error: MissingConfigException, arguments: Sequence[str]) -> str:
     """The message for a choice that no file has, with the file that makes it, if it was not typed."""
     group, _, option = str(error.missing_cfg_file).rpartition("/")
-    by_file = re.match(r"In '((?!hydra/)[^']+/[^']+)'", str(error))
+    by_file = re.match(r"In '((?!hydra/)([^']+)/[^']+)'", str(error))
     where = f"conf/{by_file[1]}.yaml: " if by_file else ""
+    if by_file and group.startswith(f"{by_file[2]}/"):
+        group = group.removeprefix(f"{by_file[2]}/")
+        return f"{where}groups in a defaults list begin with a slash, as in `override /{group}: {option}`."
     if not group and where:
         return f"{where}`{option}` in its defaults list is no config; choose an option, as in `override /loss: hinge`."
     if not group:
@@ -89,6 +123,8 @@ def in_defaults_list(message: str, arguments: Sequence[str]) -> str | None:
         return f"{file}: `override /{group}` in its defaults list: no such group{did_you_mean(group, groups)}"
     if found := re.match(r"Multiple values for (\S+)\. To override", message):
         group = found[1].rstrip(".")
+        if typed := next((argument for argument in arguments if argument.startswith(f"+{group}=")), None):
+            return f"{typed}: has a default option, which is replaced without a plus, by {typed[1:]}."
         return f"{group}: is chosen twice; a file that changes the choice needs `override /{group}: OPTION`."
     if "default" in message and "Could not" not in message:
         chosen = [argument.lstrip("+").replace("=", "/") for argument in arguments]
@@ -152,6 +188,7 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
         return f"{key}={value}: no metric is chosen; choose one, as in metric=modes metric.modes.num=10000."
     hint = did_you_mean(key, known)
     lists = "ganrun --cfg job" if verb == "train" else f"ganrun {verb} --help"
+    lists = "ganrun --cfg hydra" if key.startswith("hydra") else lists
     return f"{key}={value}: no such setting{hint} `{lists}` lists them all."
 
 

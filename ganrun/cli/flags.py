@@ -32,6 +32,11 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     found, unknown = parser.parse_known_intermixed_args([a for a in arguments if a != "--version"])
     if unknown:
         raise ValueError(unknown_flag(unknown[0], arguments))
+    if found.experimental_rerun:
+        raise ValueError(
+            "--experimental-rerun: ganrun writes no pickles of jobs; `ganrun resume run_dir=DIR` continues a run, and "
+            "`ganrun --config-path=DIR --config-name=config run_dir=NEW` repeats it."
+        )
     values = {f"--{name.replace('_', '-')}": value for name, value in vars(found).items() if name != "overrides"}
     if (folder := values["--config-path"]) and "://" not in folder:
         values["--config-path"] = os.path.abspath(folder)

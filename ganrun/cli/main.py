@@ -11,9 +11,11 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ganrun import __version__
@@ -34,7 +36,17 @@ from ganrun.cli.compose import (
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.flags import flags_first
 from ganrun.cli.help import help_text, overview
-from ganrun.cli.overrides import SWEEP_DIR, TIDY, chooses, directory, parse, quote_path, unquote_path
+from ganrun.cli.overrides import (
+    NO_EFFECT,
+    SWEEP_DIR,
+    TIDY,
+    check_choices,
+    chooses,
+    directory,
+    parse,
+    quote_path,
+    unquote_path,
+)
 from ganrun.cli.recipes import report_replaced
 from ganrun.cli.settings import comments_of, path_keys, with_comments
 from ganrun.cli.sweep import Sweep
@@ -109,6 +121,7 @@ class CommandLine:
         self.codes: list[int] = []
         self.problems: list[str] = []
         self.sweep: Sweep | None = None
+        self.single: list[str] = []  # settings with which a job's command line is no sweep
         self.process = os.getpid()
 
     def prepare(self) -> list[str]:
@@ -123,8 +136,11 @@ class CommandLine:
         words = [directory(word, self.verb, multirun) for word in words]
         overrides = [*(TIDY if UserConf.primary else []), *self.quoted(words, sweep=multirun)]
         self.arguments = [*self.flags, *overrides]
+        check_choices(parse(overrides), groups)
         if not multirun:
             return self.arguments
+        if "--multirun" not in self.flags and not any(word.startswith("hydra.mode=") for word in words):
+            self.single = ["hydra.mode=RUN"]  # a config file makes it a sweep
         self.sweep = Sweep(self.verb, parse(overrides), groups, self.paths)
         self.sweep.check()
         return ["--multirun", *(flag for flag in self.flags if flag != "--multirun"), *self.sweep.hydras]
@@ -149,11 +165,15 @@ class CommandLine:
 
     def start(self) -> None:
         start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.verb)(self.job)
-        if "--cfg=job" not in self.flags or flag_value(self.flags, "--package"):
+        completes = "--shell-completion" in self.flags
+        if not completes and ("--cfg=job" not in self.flags or flag_value(self.flags, "--package")):
             start()
             return
         with redirect_stdout(StringIO()) as printed:
             start()
+        if completes:
+            print(visible(printed.getvalue()), end="")
+            return
         several = dict.fromkeys(default_options(self.verb), "*")  # Hydra does not list the choices in a list
         choices = several | dict(HydraConfig.get().runtime.choices)
         print(with_comments(printed.getvalue(), comments_of(self.verb, choices, config_dirs(self.flags))), end="")
@@ -178,20 +198,26 @@ class CommandLine:
         """Run one job, and return its name, its exit code, and how it ended."""
         choices, name = HydraConfig.get().runtime.choices, ""
         try:
+            task = list(HydraConfig.get().overrides.task)
+            if self.sweep:
+                cfg = self.sweep.without_deleted(cfg)
+                task += [*self.sweep.deletions, *self.single]
             config = plain(cfg)
+            follow_hydra(config, self.verb, HydraConfig.get())
             options = validate(self.verb, config)
             trusted = typed_trust(config)
             if self.sweep:
-                name = self.sweep.name(list(HydraConfig.get().overrides.task))
+                name = self.sweep.name(task)
                 log.info("job %d: %s", HydraConfig.get().job.num, name)
                 if self.verb == "train":
                     config["run_dir"] = str(self.sweep.run_dir(name))
             if self.verb == "train":
-                report_replaced(choices, HydraConfig.get().overrides.task)
+                report_replaced(choices, task)
             command = load(self.verb)
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
-            typed = [unquote_path(override, self.paths) for override in HydraConfig.get().overrides.task]
-            job = {"overrides": typed, "options": options} if self.verb == "train" else {}
+            typed = [unquote_path(override, self.paths) for override in task]
+            flags = [flag for flag in self.flags if flag.startswith("--config-")]
+            job = {"overrides": [*flags, *typed], "options": options} if self.verb == "train" else {}
             with trusting(trusted):
                 code = command.main(config, title or "run", **job)
             return name, code, "interrupted" if code - 128 in SIGNALS else f"ended with exit code {code}"
@@ -221,6 +247,14 @@ class CommandLine:
             log.info("sweep: %d of %d jobs succeeded", self.codes.count(0), len(self.codes))
         for problem in self.problems:
             log.error("  %s", problem)
+
+
+def follow_hydra(config: Config, verb: str, hydra: Any) -> None:
+    """Use `hydra.run.dir` of a config file as the run directory. Raises ValueError for `hydra.job.chdir`."""
+    if hydra.job.chdir:
+        raise ValueError(f"hydra.job.chdir=true: has no effect; {NO_EFFECT['hydra.job.chdir']}.")
+    if verb == "train" and hydra.mode == RunMode.RUN and hydra.run.dir != "." and not config.get("run_dir"):
+        config["run_dir"] = hydra.run.dir
 
 
 def is_multirun(verb: str, words: Sequence[str], groups: Collection[str]) -> bool:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -12,6 +12,7 @@ from ganrun.cli.compose import UserConf, groups_and_options
 from ganrun.config import CONF
 
 SWEEP_DIR = "hydra.sweep.dir"
+SEVERAL = ("experiment", "metric", "penalty")  # groups of which several options can be chosen
 NO_EFFECT = {  # settings of Hydra
     "hydra.run.dir": "this command writes into run_dir or out",
     "hydra.sweep.subdir": "the directory of each job is named after its swept settings",
@@ -106,6 +107,20 @@ def chooses(overrides: Sequence[Override], groups: Collection[str]) -> list[str]
     ]
 
 
+def check_choices(overrides: Sequence[Override], groups: Mapping[str, Sequence[str]]) -> None:
+    """Raise ValueError if more options are chosen than a group can have, which Hydra would merge, or something else."""
+    for override in overrides:
+        value, group, line = override.value(), override.key_or_group, override.input_line
+        if group not in groups or override.is_delete() or override.is_sweep_override() or isinstance(value, dict):
+            continue
+        options = value if isinstance(value, list) else [value]
+        if not all(isinstance(option, str | QuotedString) for option in options):
+            raise ValueError(f"{line}: is not the name of an option; {group} is one of {', '.join(groups[group])}.")
+        if len(options) > 1 and group not in SEVERAL:
+            names = ",".join(map(str, options))
+            raise ValueError(f"{line}: only one option can be chosen; a sweep is `ganrun -m {group}={names}`.")
+
+
 def one_value_sweep(override: Override, groups: Collection[str]) -> str:
     """A single setting as a sweep over one value, train.steps=3 as train.steps=choice(3).
 
@@ -130,7 +145,10 @@ def directory(argument: str, verb: str, multirun: bool) -> str:
     key, _, value = argument.partition("=")
     key = key.lstrip("+")
     if verb == "train" and key in ("run_dir", "hydra.run.dir"):
-        return f"{SWEEP_DIR if multirun else 'run_dir'}={value}"
+        return f"{SWEEP_DIR}={'' if value == 'null' else value}" if multirun else f"run_dir={value}"
+    if key == "hydra":
+        group, _, option = value.rpartition("/")
+        raise ValueError(f"{argument}: has no effect; choose an option as in hydra/{group or 'launcher'}={option}.")
     if key in NO_EFFECT:
         raise ValueError(f"{argument}: has no effect; {NO_EFFECT[key]}.")
     return argument

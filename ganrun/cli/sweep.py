@@ -3,7 +3,7 @@
 import copy
 import itertools
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from ganrun.cli.compose import compose, plain
 from ganrun.cli.errors import USERS_ERRORS, sentence
-from ganrun.cli.overrides import SWEEP_DIR, chooses, one_value_sweep, parse, single_choices, unquote_path
+from ganrun.cli.overrides import SWEEP_DIR, check_choices, chooses, one_value_sweep, parse, single_choices, unquote_path
 from ganrun.cli.validate import validate
 from ganrun.config import slug
 
@@ -31,26 +31,42 @@ class Sweep:
     """The sweep that the overrides of a command line describe, with the parameters of `hydra.sweeper` in the config."""
 
     def __init__(
-        self, verb: str, overrides: Sequence[Override], groups: Collection[str], paths: Collection[str]
+        self, verb: str, overrides: Sequence[Override], groups: Mapping[str, Sequence[str]], paths: Collection[str]
     ) -> None:
-        """groups: those of which options can be chosen. paths: the keys of paths. Raises ValueError."""
-        self.verb, self.groups, self.paths = verb, frozenset(groups), paths
+        """groups: the options of each group. paths: the keys of paths. Raises ValueError."""
+        self.verb, self.groups, self.paths = verb, groups, paths
         self.bases: dict[tuple[str, ...], DictConfig] = {}
         config = compose(verb, chooses(overrides, groups), hydra_config=True)
         HydraConfig.instance().set_config(config)  # for ${hydra:...} in hydra.sweep.dir
         hydra = config.hydra
+        for part in ("launcher", "sweeper"):
+            if not isinstance(hydra[part], DictConfig):
+                raise ValueError(
+                    f"hydra.{part}={hydra[part]}: is a group of settings; choose hydra/{part}={hydra[part]}."
+                )
         self.is_local = hydra.launcher._target_.startswith(BASIC)
         self.is_basic = hydra.sweeper._target_.startswith(BASIC)
-        self.dir = str(hydra.sweep.dir)
-        if self.dir.startswith("multirun/"):  # Hydra's default, of a primary config without another
+        self.dir = str(hydra.sweep.dir or "")
+        if not self.dir or self.dir.startswith("multirun/"):  # Hydra's default, of a primary config without another
             self.dir = f"outputs/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
         params = dict(hydra.sweeper.params or {}) if self.is_basic else {}
         found = [*parse([f"{key}={value}" for key, value in params.items()]), *overrides]
         self.overrides = list({override.get_key_element(): override for override in found}.values())
         self.swept = [override.key_or_group for override in self.overrides if override.is_sweep_override()]
-        self.hydras = [one_value_sweep(o, groups) for o in overrides if o.key_or_group != SWEEP_DIR]
+        self.deletions = [str(o.input_line) for o in overrides if self.is_applied_by_job(o)]
+        kept = [o for o in overrides if o.key_or_group != SWEEP_DIR and o.input_line not in self.deletions]
+        self.hydras = [one_value_sweep(override, groups) for override in kept]
         if self.is_local and self.is_basic and hydra.sweeper.max_batch_size is None:
             self.hydras.append("hydra.sweeper.max_batch_size=1")  # else Hydra composes all jobs before the first starts
+
+    def is_applied_by_job(self, override: Override) -> bool:
+        """Whether an override is the deletion of a key that Hydra's first config, without swept choices, may lack.
+
+        Not if other settings replace what it deletes.
+        """
+        key = override.key_or_group
+        replaced = [o for o in self.overrides if o is not override and f"{o.key_or_group}.".startswith(f"{key}.")]
+        return override.is_delete() and not chooses([override], self.groups) and not replaced
 
     def jobs(self) -> list[list[str]]:
         """The overrides of each job; of another sweeper than Hydra's own only those of one possible job."""
@@ -85,11 +101,17 @@ class Sweep:
     def composed(self, job: Sequence[str]) -> DictConfig:
         """The config of a job. Jobs with the same options are composed once, which takes most of the time."""
         overrides = parse(job)
+        check_choices(overrides, self.groups)
         chosen = tuple(chooses(overrides, self.groups))
         if chosen not in self.bases:
             self.bases[chosen] = compose(self.verb, chosen)
         config = copy.deepcopy(self.bases[chosen])
         ConfigLoaderImpl._apply_overrides_to_config([o for o in overrides if o.input_line not in chosen], config)
+        return config
+
+    def without_deleted(self, config: DictConfig) -> DictConfig:
+        """A config from Hydra without the keys that are deleted. Raises HydraException if it lacks one."""
+        ConfigLoaderImpl._apply_overrides_to_config(parse(self.deletions), config)
         return config
 
     def about(self, job: Sequence[str], problem: str) -> str:

@@ -44,6 +44,11 @@ def is_missing(key: str) -> str:
 
 
 def validate_training(config: Config) -> TrainOptions:
+    if "_target_" in config["arch"]:
+        raise ValueError(
+            f"arch._target_={config['arch']['_target_']}: has no effect; an architecture has two networks, "
+            "arch.generator._target_ and arch.discriminator._target_."
+        )
     for key in config["arch"].keys() - {"z_dim", "generator", "discriminator"}:
         raise ValueError(unknown_key("train", f"arch.{key}", config["arch"][key], []))
     check_kind("init_from", config, str | None)

@@ -38,5 +38,6 @@ def main(config: Config, name: str = "") -> int:
     evaluation = Evaluation(loaded.build())
     diagnosis = evaluation.diagnosis(rows, loaded.config, run_dir.overrides(), diverged)
     log.info("run        %s, step %s", run_dir.path, f"{loaded.step:,}")
-    log.info(diagnosis.text())
+    for line in diagnosis.text().split("\n"):
+        log.info(line)
     return 0

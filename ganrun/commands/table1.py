@@ -48,10 +48,12 @@ def main(config: Config, name: str = "") -> int:
         raise ValueError(missing[0])
     for line in missing:
         log.warning(line)
-    log.info("\n".join(report(scores, options.format == "markdown")))
+    for line in report(scores, options.format == "markdown"):
+        log.info(line)
     if options.figure is not None:
         figure = Path(options.figure).expanduser()
         figure.parent.mkdir(parents=True, exist_ok=True)
         save_still(likelihood_figure(panels(paths)), figure)
-        log.info("\nfigure     %s", figure)
+        log.info("")
+        log.info("figure     %s", figure)
     return 0

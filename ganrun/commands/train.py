@@ -33,8 +33,8 @@ def main(
     """Train, print the outcome, and return the exit code. Arguments and errors are those of `train`."""
     outcome = train(config, name, overrides, options, changes)
     if outcome.status is None:
-        path = shlex.quote(str(outcome.run_dir.path))
-        log.info("this run has already finished; `ganrun resume run_dir=%s train.steps=N` extends it.", path)
+        again = command_of("resume", outcome.run_dir)
+        log.info("this run has already finished; `%s train.steps=N` extends it.", again)
         print_paths(outcome.run_dir)
         return FINISHED
     with logging_to_file(outcome.run_dir.log_file):
@@ -44,12 +44,18 @@ def main(
     return {"diverged": DIVERGED, "failed": FAILED}.get(outcome.status, FINISHED)
 
 
+def command_of(verb: str, run_dir: RunDir) -> str:
+    """The command line of a verb for this run, with the modules that were typed to be trusted."""
+    trusted = [shlex.quote(override) for override in run_dir.overrides() if override.startswith("trust=")]
+    return " ".join(["ganrun", verb, f"run_dir={shlex.quote(str(run_dir.path))}", *trusted])
+
+
 def print_outcome(outcome: Outcome) -> None:
     run_dir, result = outcome.run_dir, outcome.result
     steps = f"{result['steps']:,} steps"
     kept = checkpoint.steps_in(run_dir.checkpoints)
     last = f"the last checkpoint is step {kept[-1]:,}" if kept else "there is no checkpoint yet"
-    again = f"ganrun resume run_dir={shlex.quote(str(run_dir.path))}"
+    again = command_of("resume", run_dir)
     if outcome.status == "finished":
         log.info("finished: %s in %.1f s", steps, result["wall_time"])
         print_metrics(result["metrics"], run_dir.metric_keys(), result.get("metrics_raw", {}))
@@ -136,9 +142,9 @@ def print_best(result: dict[str, Any]) -> None:
 
 
 def print_paths(run_dir: RunDir) -> None:
-    path, pictures = shlex.quote(str(run_dir.path)), sorted(run_dir.samples.glob("step_*.png"))
+    pictures = sorted(run_dir.samples.glob("step_*.png"))
     log.info("results    %s", run_dir.path)
     if pictures:
         log.info("picture    %s", pictures[-1])
-    log.info("samples    ganrun sample run_dir=%s num=64", path)
+    log.info("samples    %s num=64", command_of("sample", run_dir))
     log.info("dashboard  tensorboard --logdir %s", shlex.quote(str(run_dir.path.parent)))

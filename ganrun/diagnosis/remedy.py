@@ -23,7 +23,9 @@ def command(overrides: Sequence[str], changes: Changes) -> str:
     'ganrun loss=nonsaturating'
     """
     kept = [o for o in overrides if not any(overrides_key(o, key) for key in ("run_dir", *changes))]
-    return shlex.join(["ganrun", *kept, *(f"{key}={value}" for key, value in changes.items())])
+    is_saved = any(o.startswith("--config-name=") for o in overrides)  # a saved config has the directory of its run
+    new = [*(["run_dir=null"] if is_saved else []), *(f"{key}={value}" for key, value in changes.items())]
+    return shlex.join(["ganrun", *kept, *new]).replace("\n", "\\n")
 
 
 def overrides_key(override: str, key: str) -> bool:

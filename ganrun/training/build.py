@@ -232,6 +232,8 @@ def make_optimizer(config: Config, key: str, net: nn.Module, every: int = 1) -> 
     every: the largest interval of a lazy penalty, for which learning rate and betas are rescaled (`lazy_rates`).
     """
     key, node = (key, config[key]) if config.get(key) else ("optimizer", config["optimizer"])
+    if isinstance(node.get("betas"), list) and all(fits(beta, float) for beta in node["betas"]):
+        node = node | {"betas": [float(beta) for beta in node["betas"]]}  # torch accepts no [0, 0.9]
     if every > 1:
         if "lr" not in node:
             raise ValueError(f"{key}.lr: must be given, since a lazy penalty changes it.")

@@ -25,7 +25,7 @@ def make(key: str, node: Config, **facts: Any) -> Any:
     """
     target = target_of(key, node)
     given = {name: value for name, value in node.items() if name not in HYDRA_KEYS}
-    check_arguments(key, target, given)
+    check_arguments(key, target, given, facts)
     parameters = inspect.signature(target).parameters
     facts = {name: value for name, value in facts.items() if name in parameters and name not in given}
     missing = [

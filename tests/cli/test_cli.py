@@ -128,6 +128,41 @@ SLIPS = [
     ("sample hydra.run.dir=x run_dir=r", "hydra.run.dir=x: has no effect; this command writes into run_dir or out."),
     ("train.steps=1e3", "train.steps=1000.0: must be a whole number; write 1000."),
     ("seed=1.0", "seed=1.0: must be a whole number; write 1."),
+    (
+        "seed=0,1",
+        "seed=0,1: is a sweep, which needs -m, as in `ganrun -m seed=0,1`. A list is in brackets, as in seed=[",
+    ),
+    ("evaluate run_dir=r metric=modes,parzen", "as in `ganrun evaluate -m metric=modes,parzen`. A list is in brackets"),
+    ("seed=range(3)", "seed=range(3): is a sweep, which needs -m, as in `ganrun -m 'seed=range(3)'`.\n"),
+    ("resume run_dir=r train.steps=1,2", "train.steps=1,2: must be one value, since resume continues a single run."),
+    ("~optimizer.betaz", "~optimizer.betaz: no such setting; did you mean optimizer.betas?"),
+    ("~optimizer.lr=3", "~optimizer.lr=3: its value is 0.002; '~optimizer.lr' removes any."),
+    ("+loss=wgan", "+loss=wgan: has a default option, which is replaced without a plus, by loss=wgan."),
+    ("loss=3", "loss=3: is not the name of an option; loss is one of feature_matching, "),
+    ("-m loss=wgan,3", "loss=3: is not the name of an option; loss is one of feature_matching, "),
+    ("metric=[modes,3]", "metric=[modes,3]: is not the name of an option; metric is one of distribution, "),
+    ("experiment=null", "experiment=null: is not the name of an option"),
+    ("loss=[wgan,hinge]", "only one option can be chosen; a sweep is `ganrun -m loss=wgan,hinge`."),
+    ("arch._target_=my.G", "arch._target_=my.G: no such setting"),
+    (
+        "+arch._target_=my.G",
+        "arch._target_=my.G: has no effect; an architecture has two networks, arch.generator._target_",
+    ),
+    ("train help", "help: cannot be parsed; settings are key=value.\n"),
+    ("größe=3", "größe=3: cannot be parsed; settings are key=value, with ASCII letters in the key."),
+    ("hydra.mode=multirun", "hydra.mode=multirun: Invalid value 'multirun', expected one of [RUN, MULTIRUN]."),
+    ("hydra.nosuch=3", "hydra.nosuch=3: no such setting. `ganrun --cfg hydra` lists them all."),
+    ("hydra=launcher/joblib", "hydra=launcher/joblib: has no effect; choose an option as in hydra/launcher=joblib."),
+    (
+        "-m hydra.launcher=joblib seed=1,2",
+        "hydra.launcher=joblib: is a group of settings; choose hydra/launcher=joblib.",
+    ),
+    ("hydra.job.chdir=true", "hydra.job.chdir=true: has no effect; every job runs in the folder"),
+    ("--experimental-rerun x.pickle", "--experimental-rerun: ganrun writes no pickles of jobs; `ganrun resume"),
+    (
+        "-m loss=wgan_gp,hinge ~penalty.gradient_penalty",
+        "~penalty.gradient_penalty: no such setting. This is the job loss=h",
+    ),
 ]
 
 
@@ -313,6 +348,7 @@ FILES = [
     ("3", "`3` in its defaults list"),
     ("/loss", "`loss` in its defaults list is no config; choose an option, as in `override /loss: hinge`."),
     ("nosuch", "experiment=nosuch: no such option."),
+    ("loss: hinge", "groups in a defaults list begin with a slash, as in `override /loss: hinge`."),
 ]
 
 
@@ -335,6 +371,27 @@ def test_file_without_its_first_line_and_a_second_choice_are_reported(here: Here
     assert here("experiment=mine")[2].startswith(
         "loss: is chosen twice; a file that changes the choice needs `override"
     )
+
+
+def test_yaml_that_cannot_be_read_is_reported_with_its_line(here: Here, tmp_path: Path) -> None:
+    write_conf(tmp_path, "experiment/mine", "# @package _global_\n# Mine.\ntrain: {steps: 2}\ntrain: {steps: 3}\n")
+    assert here("experiment=mine")[2].endswith("conf/experiment/mine.yaml, line 4: found duplicate key train.\n")
+
+
+def test_settings_of_hydra_in_a_file_act_as_in_hydra_or_are_refused(here: Here, tmp_path: Path) -> None:
+    write_conf(tmp_path, "experiment/mine", "# @package _global_\n# Mine.\nhydra: {run: {dir: a/b}}\n")
+    short = ["train.steps=2", "train.sample_every=0", "train.diagnose=false", "metric=none"]
+    assert here("experiment=mine", *short)[0] == 0
+    assert result_of(tmp_path / "a" / "b")["status"] == "finished"
+    write_conf(tmp_path, "experiment/mine", "# @package _global_\n# Mine.\nhydra: {job: {chdir: true}}\n")
+    assert here("experiment=mine", *short)[2].startswith("hydra.job.chdir=true: has no effect; every job runs")
+
+
+def test_parameters_that_ganrun_fills_in_are_not_suggested(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "filled.py").write_text("def G(spec, z_dim, *args, width=2): pass\n")
+    removed = ["~arch.generator.hidden", "~arch.generator.spectral_norm", "arch.generator._target_=filled.G"]
+    code, _, err = here("data=ring", *removed)
+    assert (code, err) == (2, "arch.generator.activation=relu: no such setting.\n")
 
 
 def test_option_with_letters_outside_ascii(here: Here, tmp_path: Path) -> None:
@@ -435,6 +492,11 @@ def test_completion_of_paths(here: Here, tmp_path: Path, monkeypatch: pytest.Mon
     assert complete("ganrun sample num=3 run_dir=outputs/") == "run_dir=outputs/ring/\n"
     assert complete("ganrun run_dir=out", "fish") == "run_dir=out.txt\nrun_dir=outputs/\n"
     assert complete("ganrun run_dir=nowhere/") == "\n"
+    for name in ("out\x1b[2J", "out\nrm"):
+        (tmp_path / name).touch()
+    assert complete("ganrun run_dir=out") == "run_dir=out.txt run_dir=outputs/\n"
+    write_conf(tmp_path, "loss/mine\x1b[2J", "_target_: nowhere.Loss\n")
+    assert complete("ganrun loss=mi") == "loss=mine\\x1b[2J loss=minimax\n"
 
 
 # ---- sweeps

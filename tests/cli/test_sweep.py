@@ -1,5 +1,6 @@
 """Sweeps: every job is checked, in Hydra's forms of a sweep, and with launchers that start other processes."""
 
+import json
 import os
 from pathlib import Path
 
@@ -32,6 +33,26 @@ def test_settings_of_a_swept_choice_can_be_set(here: Here, tmp_path: Path) -> No
     assert runs_in(tmp_path / "b") == {"loss=wgan", "loss=hinge"}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("empty", ["run_dir=", "run_dir=null"])
+def test_sweep_without_a_directory_has_a_new_one(empty: str, here: Here, tmp_path: Path) -> None:
+    assert here("-m", "optimizer.betas=[0,0.9]", *SHORT, empty)[0] == 0
+    assert runs_in(next((tmp_path / "outputs" / "sweeps").iterdir())) == {"job"}
+
+
+@pytest.mark.slow
+def test_settings_of_a_swept_choice_can_be_deleted(here: Here, tmp_path: Path) -> None:
+    line = ["-m", "experiment=ring,ring_minimax", "~data.std", "+data.std=0.1", "~data.num_modes", *SHORT, "run_dir=s"]
+    (tmp_path / "own.py").write_text(
+        "from ganrun.data.toy import grid\ndef data(std, **_): return grid(2, 1, std, 100)\n"
+    )
+    code, _, err = here(*line, "data._target_=own.data", "penalty=none")
+    assert (code, err) == (0, "")
+    for name in ("experiment=ring", "experiment=ring_minimax"):
+        assert "num_modes" not in (tmp_path / "s" / name / "config.yaml").read_text()
+        assert "~data.num_modes" in (tmp_path / "s" / name / "command.json").read_text()
+
+
 LINES = [
     ["seed=0,1", "-m", "run_dir=s"],
     ["seed=0,1", "run_dir=s", "--multirun"],
@@ -61,6 +82,7 @@ def test_sweep_that_an_experiment_describes(here: Here, tmp_path: Path) -> None:
     assert (code, err) == (0, "")
     assert "4 of 4" in out
     assert runs_in(tmp_path / "a") == {f"loss={loss}_seed={seed}" for loss in ("wgan", "hinge") for seed in (0, 1)}
+    assert "hydra.mode=RUN" in json.loads((tmp_path / "a" / "loss=wgan_seed=1" / "command.json").read_text())
     assert here("-m", "experiment=losses", "seed=5", "run_dir=b", *SHORT)[0] == 0
     assert runs_in(tmp_path / "b") == {"loss=wgan", "loss=hinge"}
 

@@ -140,6 +140,8 @@ def test_remedy_is_the_command_of_the_run_with_changes() -> None:
         "ganrun data=ring optimizer@g_optimizer=sgd g_optimizer.lr=1 seed=3 loss=nonsaturating"
     )
     assert command(line, {"g_optimizer.lr": 0.1}).endswith("loss=minimax seed=3 g_optimizer.lr=0.1")
+    saved = ["--config-path=/a", "--config-name=config", "run_dir=r"]  # a saved config names its own run_dir
+    assert command(saved, {"seed": 1}) == "ganrun --config-path=/a --config-name=config run_dir=null seed=1"
 
 
 RUNS = [
