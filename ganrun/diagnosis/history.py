@@ -36,9 +36,8 @@ def summarize(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
     for key in ("real", "fake"):
         if right := values(last, f"accuracy/{key}"):
             found[f"right_{key}"] = statistics.median(right)
-    leads = [row["logits/real"] - row["logits/fake"] for row in game if {"logits/real", "logits/fake"} <= row.keys()]
-    if leads:
-        found["lead"] = statistics.median(leads[-len(last) :]) / max(*leads, 1e-9)
+    if lead := leads(last):
+        found["lead"] = statistics.median(lead) / max(*leads(game), 1e-9)
     if gradient := values(last, "grad_norm/g"):
         found["g_gradient"] = statistics.median(gradient) / (max(values(game, "grad_norm/g")) or 1.0)
     if last:
@@ -49,3 +48,9 @@ def summarize(rows: Iterable[dict[str, Any]]) -> dict[str, float]:
 def values(rows: Sequence[dict[str, Any]], key: str) -> list[float]:
     """The values of `key` in the rows that have it, without those that are not finite, in a damaged row."""
     return [row[key] for row in rows if math.isfinite(row.get(key, math.nan))]
+
+
+def leads(rows: Sequence[dict[str, Any]]) -> list[float]:
+    """The difference of D's mean logits for real examples and samples, in the rows that have both."""
+    both = [(row.get("logits/real", math.nan), row.get("logits/fake", math.nan)) for row in rows]
+    return [real - fake for real, fake in both if math.isfinite(real - fake)]

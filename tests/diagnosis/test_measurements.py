@@ -112,8 +112,9 @@ def test_curves_are_measured_over_the_last_quarter_of_a_run() -> None:
 def test_values_that_are_not_finite_are_left_out(value: float) -> None:
     rows = [row(k) for k in range(1, 401)]
     assert summarize([*rows, row(401, **{"accuracy/pairs": value, "grad_norm/g": value})])["pairs_swing"] == 0
-    lost = [row(k, **{"accuracy/pairs": value, "grad_norm/g": value}) for k in range(201, 401)]
-    assert summarize([*rows[:200], *lost]).keys() == {"recorded", "largest"}
+    bad = {"accuracy/pairs": value, "grad_norm/g": value, "logits/fake": value}
+    lost = [row(k, **bad) for k in range(201, 401)]
+    assert summarize([*rows[:200], *lost]).keys() == {"recorded", "steps", "shown", "largest"}
 
 
 def test_accuracy_is_logged_by_pairs_and_for_logistic_losses_by_sign() -> None:
