@@ -33,7 +33,7 @@ from ganrun.cli.compose import (
     plain,
     verbs,
 )
-from ganrun.cli.errors import USERS_ERRORS, sentence
+from ganrun.cli.errors import USERS_ERRORS, known_keys, sentence
 from ganrun.cli.flags import flags_first
 from ganrun.cli.help import help_text, overview
 from ganrun.cli.overrides import (
@@ -98,6 +98,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
     """The verb, which is the first word that is no flag, and the other arguments."""
     words = [a for a in arguments if not a.startswith("-")]
+    if wrong := next((word for word in words if word.startswith("=")), None):
+        raise ValueError(f"{wrong}: has no key; settings are key=value, without spaces.")
     if not words or "=" in words[0] or words[0].startswith(("+", "~")):
         if name := next((word for word in words if word in verbs()), None):
             raise ValueError(f"{name}: a command comes before its settings, as in `ganrun {name} {words[0]}`.")
@@ -108,6 +110,8 @@ def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
         return word, [a for a in arguments if a.startswith("-")] + rest
     if word in groups_and_options(config_dirs(arguments)):
         raise ValueError(f"{word}: is a group of options; choose one, as in {word}={(rest or ['OPTION'])[0]}.")
+    if word in known_keys("train", []):
+        raise ValueError(f"{word}: has no value; settings are key=value, as in {word}={(rest or ['VALUE'])[0]}.")
     raise ValueError(f"{word}: no such command{did_you_mean(word, verbs())} `ganrun --help` lists them.")
 
 
