@@ -77,4 +77,5 @@ def shared_data() -> Path:
     return root
 
 
-REAL_DATA = Path(os.environ["GANRUN_DATA"]).absolute() if os.environ.get("GANRUN_DATA") else None
+FOLDER = os.environ.pop("GANRUN_DATA", "")  # before tests compose configs, which have it in data.root
+REAL_DATA = Path(FOLDER).absolute() if FOLDER else None
