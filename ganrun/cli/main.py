@@ -14,7 +14,7 @@ from types import ModuleType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ganrun import __version__
 from ganrun.checks import did_you_mean, fits
@@ -35,7 +35,7 @@ from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.flags import flags_first
 from ganrun.cli.help import help_text, overview
 from ganrun.cli.overrides import SWEEP_DIR, TIDY, chooses, directory, parse, quote_path, unquote_path
-from ganrun.cli.recipes import report_replaced
+from ganrun.cli.recipes import report_replaced, run_title
 from ganrun.cli.settings import comments_of, path_keys, with_comments
 from ganrun.cli.sweep import Sweep
 from ganrun.cli.validate import validate
@@ -181,6 +181,7 @@ class CommandLine:
             config = plain(cfg)
             options = validate(self.verb, config)
             trusted = typed_trust(config)
+            check_tracker_is_typed(self.verb, config)
             if self.sweep:
                 name = self.sweep.name(list(HydraConfig.get().overrides.task))
                 log.info("job %d: %s", HydraConfig.get().job.num, name)
@@ -189,8 +190,8 @@ class CommandLine:
             if self.verb == "train":
                 report_replaced(choices, HydraConfig.get().overrides.task)
             command = load(self.verb)
-            title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
             typed = [unquote_path(override, self.paths) for override in HydraConfig.get().overrides.task]
+            title = run_title(choices, typed)
             job = {"overrides": typed, "options": options} if self.verb == "train" else {}
             with trusting(trusted):
                 code = command.main(config, title or "run", **job)
@@ -259,6 +260,20 @@ def typed_trust(config: Config) -> list[str]:
     if "trust" not in {override.key_or_group for override in parse(list(HydraConfig.get().overrides.task))}:
         raise ValueError(f"trust={modules}: must be typed on the command line; a config file cannot trust modules.")
     return list(modules)
+
+
+def check_tracker_is_typed(verb: str, config: Config) -> None:
+    """Raise ValueError if a config file, which may come from someone else, chose a tracker or changed its settings."""
+    if not (chosen := config.get("tracker")):
+        return
+    task = parse(list(HydraConfig.get().overrides.task))
+    typed = [str(o.input_line) for o in task if o.key_or_group.partition(".")[0] == "tracker"]
+    if OmegaConf.to_container(compose(verb, typed).tracker, resolve=True) != chosen:
+        names = ",".join(map(str, chosen))
+        raise ValueError(
+            f"tracker=[{names}]: must be typed on the command line, with all its settings; a config file cannot choose "
+            "where values are sent."
+        )
 
 
 def load(verb: str) -> ModuleType:
