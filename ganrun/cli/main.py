@@ -268,7 +268,7 @@ def check_tracker_is_typed(verb: str, config: Config) -> None:
         return
     task = parse(list(HydraConfig.get().overrides.task))
     typed = [str(o.input_line) for o in task if o.key_or_group.partition(".")[0] == "tracker"]
-    if OmegaConf.to_container(compose(verb, typed).tracker, resolve=True) != chosen:
+    if OmegaConf.to_container(compose(verb, typed, own=True).tracker, resolve=True) != chosen:
         names = ",".join(map(str, chosen))
         raise ValueError(
             f"tracker=[{names}]: must be typed on the command line, with all its settings; a config file cannot choose "

@@ -2,6 +2,7 @@
 
 import os
 import struct
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from ganrun.protocols import TrackedRun, Tracker
 from ganrun.tracker.installed import check_installed
 
 ONLINE_TIMEOUT = 30.0, 60.0  # seconds to wait for the server, at the start and at the end
+WRITING_TIMEOUT = 10.0  # seconds
 BLOCK, HEADER = 32768, 7  # bytes, of a .wandb file
 FULL, LAST = 1, 4  # kinds of its chunks that end a record
 
@@ -72,6 +74,14 @@ class WandB(Tracker):
         self.run.summary.update({f"result/{key}": value for key, value in plain.items()})
         self.run.summary.update({f"final/{key}": value for key, value in result["metrics"].items()})
         self.run.finish(exit_code=0 if result["status"] in ("finished", "interrupted") else 1)
+        self._wait_for_file()
+
+    def _wait_for_file(self) -> None:
+        """Wait until the library's own process has written the end of the file, which a resumed run reads."""
+        path = Path(self.run.settings.sync_file)
+        until = time.monotonic() + WRITING_TIMEOUT
+        while not any(record.HasField("exit") for record in records(path)) and time.monotonic() < until:
+            time.sleep(0.01)
 
     def _log(self, values: dict[str, Any], step: int) -> None:
         if step + self.offset > self.last:
