@@ -32,6 +32,8 @@ class WandB(Tracker):
     def start(self, run: TrackedRun) -> None:
         if not self.online:
             os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # which the library reads when it is imported
+        if f"-{os.getpid()}-" not in os.environ.get("WANDB_SERVICE", ""):
+            os.environ.pop("WANDB_SERVICE", None)  # of a parent process, which may end before this one
         import wandb
 
         if self.online and not wandb.login(prompt=False):
