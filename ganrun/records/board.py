@@ -6,6 +6,7 @@ import re
 import secrets
 import warnings
 from collections.abc import Callable, Mapping
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from ganrun.records.run_dir import RunDir, with_evaluations
 from ganrun.records.shapes import read_json, require
 
 log = logging.getLogger("ganrun")
+
+LONGEST = 200  # characters of a tracker's error
 
 
 class Board:
@@ -105,7 +108,9 @@ class Board:
                     warnings.simplefilter("ignore")  # of the library, about its own dependencies
                     action(tracker)
             except Exception as error:
-                reason = next(iter(str(error).strip().splitlines()), "").rstrip(".")
+                reason = shorten(next(iter(str(error).strip().splitlines()), ""), LONGEST, placeholder=" ...").rstrip(
+                    "."
+                )
                 text = f"{type(error).__name__}: {reason}" if reason else type(error).__name__
                 log.warning("tracker=%s: %s. The run goes on; no more of it is logged there.", name, text)
                 log.debug("traceback", exc_info=True)
