@@ -42,11 +42,18 @@ def lock(file: TextIO) -> None:
             time.sleep(0.01)
 
 
-def link_out_of(folder: Path) -> Path | None:
-    """A symbolic link in the folder, or in a folder below it, that leads out of it, or None. No link is followed."""
+def link_out_of(folder: Path, but: str) -> Path | None:
+    """A symbolic link in the folder, or in a folder below it, that leads out of it, or None. No link is followed.
+
+    but: the pattern of links, relative to the folder, that may do so, since nothing is written through them.
+    """
     inside = folder.resolve()
     for parent, folders, files in os.walk(folder):
         for path in (Path(parent, name) for name in (*folders, *files)):
-            if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            if (
+                path.is_symlink()
+                and not path.relative_to(folder).match(but)
+                and not path.resolve().is_relative_to(inside)
+            ):
                 return path
     return None

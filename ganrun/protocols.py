@@ -6,8 +6,10 @@ training code then calls every component through its interface, without testing 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -301,6 +303,49 @@ class HasFeatureLoss(Protocol):
     """A loss in which G's objective depends on D's features."""
 
     def g_feature_loss(self, fake_features: Tensor, real_features: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class TrackedRun:
+    """What a tracker learns of a run when it starts.
+
+    path: the run directory, absolute. id: 16 hexadecimal digits, the same when the run is resumed. config: without
+    `tracker`. settings: the same, flat, with dotted keys. typed: the settings that were typed.
+    """
+
+    path: Path
+    id: str
+    config: dict[str, Any]
+    settings: dict[str, Any]
+    typed: dict[str, bool | int | float | str]
+
+    @property
+    def sweep(self) -> str | None:
+        """The name of the sweep that the run belongs to."""
+        return self.path.parent.name if (self.path.parent / "multirun.yaml").exists() else None
+
+
+class Tracker:
+    """A place where a run's values are logged, beside TensorBoard. These defaults do nothing.
+
+    A resumed run logs again what it logged after its checkpoint, and first all earlier scalars: a tracker skips what it
+    has. An error that a method raises ends the tracker with a warning, not the run.
+    """
+
+    def start(self, run: TrackedRun) -> None:
+        """Called once per process, before all others; the constructor must not open or send anything."""
+
+    def scalars(self, values: Mapping[str, float], step: int) -> None:
+        """Log values by tag. step: negative while D is pre-trained."""
+
+    def image(self, tag: str, image: np.ndarray, step: int) -> None:
+        """Log an image, uint8 (H, W, 3)."""
+
+    def text(self, tag: str, text: str, step: int) -> None:
+        """Log a text, such as the diagnosis."""
+
+    def finish(self, result: Mapping[str, Any]) -> None:
+        """Log the content of result.json, and close. Its status is finished, interrupted, diverged or failed."""
 
 
 def complete(component: Any, interface: type[T]) -> T:

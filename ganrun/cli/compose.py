@@ -84,12 +84,13 @@ def flag_value(arguments: Sequence[str], flag: str) -> str:
     return next((a.partition("=")[2] for a in arguments if a.startswith(f"{flag}=")), "")
 
 
-def compose(verb: str, overrides: Sequence[str], hydra_config: bool = False) -> DictConfig:
+def compose(verb: str, overrides: Sequence[str], hydra_config: bool = False, own: bool = False) -> DictConfig:
     """Compose the config of a verb. Hydra's global state is restored, so this works within a job.
 
-    hydra_config: whether to keep Hydra's own settings, in the section `hydra`.
+    hydra_config: whether to keep Hydra's own settings, in the section `hydra`. own: whether to start from ganrun's
+    primary config even if --config-path or --config-name chooses another one.
     """
-    folder, name = UserConf.primary or (str(CONF), verb)
+    folder, name = (None if own else UserConf.primary) or (str(CONF), verb)
     instance = GlobalHydra.instance()
     before = instance.hydra
     instance.clear()

@@ -16,7 +16,7 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ganrun import __version__
 from ganrun.checks import did_you_mean, fits
@@ -47,7 +47,7 @@ from ganrun.cli.overrides import (
     quote_path,
     unquote_path,
 )
-from ganrun.cli.recipes import report_replaced
+from ganrun.cli.recipes import report_replaced, run_title
 from ganrun.cli.settings import comments_of, path_keys, with_comments
 from ganrun.cli.sweep import Sweep
 from ganrun.cli.validate import validate
@@ -210,6 +210,7 @@ class CommandLine:
             follow_hydra(config, self.verb, HydraConfig.get())
             options = validate(self.verb, config)
             trusted = typed_trust(config)
+            check_tracker_is_typed(self.verb, config)
             if self.sweep:
                 name = self.sweep.name(task)
                 log.info("job %d: %s", HydraConfig.get().job.num, name)
@@ -218,8 +219,8 @@ class CommandLine:
             if self.verb == "train":
                 report_replaced(choices, task)
             command = load(self.verb)
-            title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
             typed = [unquote_path(override, self.paths) for override in task]
+            title = run_title(choices, typed)
             flags = [flag for flag in self.flags if flag.startswith("--config-")]
             job = {"overrides": [*flags, *typed], "options": options} if self.verb == "train" else {}
             with trusting(trusted):
@@ -297,6 +298,20 @@ def typed_trust(config: Config) -> list[str]:
     if "trust" not in {override.key_or_group for override in parse(list(HydraConfig.get().overrides.task))}:
         raise ValueError(f"trust={modules}: must be typed on the command line; a config file cannot trust modules.")
     return list(modules)
+
+
+def check_tracker_is_typed(verb: str, config: Config) -> None:
+    """Raise ValueError if a config file, which may come from someone else, chose a tracker or changed its settings."""
+    if not (chosen := config.get("tracker")):
+        return
+    task = parse(list(HydraConfig.get().overrides.task))
+    typed = [str(o.input_line) for o in task if o.key_or_group.partition(".")[0] == "tracker"]
+    if OmegaConf.to_container(compose(verb, typed, own=True).tracker, resolve=True) != chosen:
+        names = ",".join(map(str, chosen))
+        raise ValueError(
+            f"tracker=[{names}]: must be typed on the command line, with all its settings; a config file cannot choose "
+            "where values are sent."
+        )
 
 
 def load(verb: str) -> ModuleType:

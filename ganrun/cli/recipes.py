@@ -8,6 +8,7 @@ import yaml
 
 from ganrun.cli.compose import UserConf
 from ganrun.config import CONF
+from ganrun.records.state import may_differ
 
 log = logging.getLogger("ganrun")
 
@@ -50,6 +51,21 @@ def recipe_choices(recipe: str) -> dict[str, Any]:
             overridden = [(key, value) for key, value in entry.items() if key.startswith("override ")]
             found |= {key.removeprefix("override ").lstrip("/"): value for key, value in overridden}
     return found
+
+
+def run_title(choices: Mapping[str, str | None], overrides: Sequence[str]) -> str:
+    """The name of a new run: its data, its loss, and what else was typed, but for what may differ when it is resumed.
+
+    overrides: as typed.
+
+    >>> run_title({"data": "ring", "loss": "wgan"}, ["loss=wgan", "seed=3", "train.keep_every=9"])
+    'ring_wgan_seed=3'
+    """
+    names = [str(choices[group]) for group in ("data", "loss") if choices.get(group)]
+    typed = {line.partition("=")[0].lstrip("+"): line.lstrip("+") for line in overrides}
+    return "_".join(
+        [*names, *(line for key, line in typed.items() if key not in ("data", "loss") and not may_differ(key))]
+    )
 
 
 def _as_list(option: Any) -> list[Any]:

@@ -1,6 +1,7 @@
 """`ganrun evaluate run_dir=DIR metric=modes`: compute any metric of a run, at any of its checkpoints."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ from ganrun.config import Config
 from ganrun.figures.grid import save_png
 from ganrun.records import dashboard
 from ganrun.records.dashboard import Dashboard
+from ganrun.records.hparams import leading
 from ganrun.records.run_dir import RunDir, RunIsLocked
 from ganrun.training.evaluation import Evaluation, metric_keys
 from ganrun.training.load import LoadedRun
@@ -57,8 +59,10 @@ class Measured:
         """The pictures by file name: `neighbors`, or `neighbors_raw` if the group is `metric_raw`."""
         return {f"{name}{self.group.removeprefix('metric')}": image for name, image in self.pictures.items()}
 
-    def log_to(self, board: Dashboard) -> None:
+    def log_to(self, board: Dashboard, final: Mapping[str, float]) -> None:
+        """final: those that are final metrics of the run."""
         board.scalars(self.tagged, self.step)
+        board.final(final, self.step)
         for name, image in self.named_pictures.items():
             board.image(f"samples/{name}", image, self.step)
 
@@ -114,10 +118,13 @@ def record(run_dir: RunDir, found: Measured) -> None:
     """
     how = {"checkpoint": found.checkpoint, "ema": found.ema, "seed": found.seed}
     run_dir.insert_metrics({"step": found.step, **found.tagged, "evaluated": how})
-    dashboard.insert(run_dir.path, found.step, found.log_to)
+    result = run_dir.result()
+    is_end = result is not None and (result["status"], result["steps"]) == ("finished", found.step)
+    final = leading(found.metrics, run_dir.metric_keys()) if is_end and found.group == "metric" else {}
+    dashboard.insert(run_dir.path, found.step, lambda board: found.log_to(board, final))
     for name, image in found.named_pictures.items():
         path = run_dir.samples / f"{name}_step_{found.step:08d}.png"
         save_png(image, path)
         log.info("picture    %s", path)
-    if result := run_dir.result():
+    if result:
         run_dir.write_result(result)

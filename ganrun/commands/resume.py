@@ -15,7 +15,7 @@ def main(config: Config, name: str = "") -> int:
 
     Raises ValueError if there is no run, and for a setting that cannot change.
     """
-    run_dir = RunDir(Path(config["run_dir"]))
+    run_dir, typed_trackers = RunDir(Path(config["run_dir"])), config.get("tracker")
     add_run(run_dir.path)
     stored = run_dir.config(config["data"].get("root"))
     given = {key: value for key, value in config["train"].items() if value is not None}
@@ -29,4 +29,5 @@ def main(config: Config, name: str = "") -> int:
         typed = [override for override in run_dir.overrides() if override.partition("=")[0] not in changes]
         overrides = [*typed, *(f"{key}={as_typed(value)}" for key, value in changes.items())]
     config = {**stored, "train": {**stored["train"], **given}, "run_dir": config["run_dir"]}
+    config["tracker"] = typed_trackers
     return train.main(config, overrides=overrides, options=options, changes=changes.keys())

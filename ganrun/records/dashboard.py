@@ -17,10 +17,9 @@ import yaml
 from tensorboard.compat.proto.event_pb2 import Event
 from torch.utils.tensorboard import summary
 
-from ganrun.config import flat
 from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.event_file import content_of, record, sound_records
-from ganrun.records.run_dir import MAY_DIFFER
+from ganrun.records.hparams import FINAL, ROW_TAGS, Settings, row, utf8
 
 log = logging.getLogger("ganrun")
 
@@ -44,7 +43,7 @@ class Dashboard:
 
     def text(self, tag: str, text: str, step: int) -> None:
         """Add a text in a fixed-width font."""
-        self._add([summary.text(tag, _utf8("    " + text.replace("\n", "\n    ")))], step)
+        self._add([summary.text(tag, utf8("    " + text.replace("\n", "\n    ")))], step)
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         self._add([summary.scalar(tag, value) for tag, value in values.items()], step)
@@ -53,15 +52,14 @@ class Dashboard:
         """Add an image, uint8 (H, W, 3)."""
         self._add([summary.image(tag, image, dataformats="HWC")], step)
 
-    def hparams(self, config: Mapping[str, Any], metrics: Mapping[str, float]) -> None:
+    def hparams(self, settings: Settings, metrics: Mapping[str, float], ending: str, step: int) -> None:
         """Add the run's row of the HParams page. SummaryWriter.add_hparams would add it as a second run."""
-        settings = {key: value for key, value in flat(config).items() if key not in MAY_DIFFER}
-        plain = {
-            key.removesuffix("._target_"): value.rpartition(".")[2] if key.endswith("_target_") else value
-            for key, value in settings.items()
-        }
-        plain = {k: v if isinstance(v, bool | int | float) else _utf8(str(v)) for k, v in plain.items()}
-        self._add(summary.hparams(plain, {f"metric/{key}": value for key, value in metrics.items()}), 0)
+        self._add(row(settings, ending), step)
+        self.final(metrics, step)
+
+    def final(self, metrics: Mapping[str, float], step: int) -> None:
+        """Add final metrics, for the row of the HParams page."""
+        self.scalars({f"{FINAL}{key}": value for key, value in metrics.items()}, step)
 
     def _add(self, summaries: Iterable[Any], step: int) -> None:
         self._write([Event(wall_time=time.time(), step=step, summary=found) for found in summaries])
@@ -94,7 +92,7 @@ def rewind(folder: Path, step: int, again: Callable[[str], bool] = lambda tag: F
 
     def keep(event: Event) -> bool:
         tags = [value.tag for value in event.summary.value]
-        if any(tag.startswith("_hparams_") for tag in tags) or event.step > step:
+        if any(tag.startswith(ROW_TAGS) for tag in tags) or event.step > step:
             return False
         return event.step < step or not any(map(again, tags))
 
@@ -104,11 +102,6 @@ def rewind(folder: Path, step: int, again: Callable[[str], bool] = lambda tag: F
             write_atomically(path, partial(Path.write_bytes, data=kept))
         else:
             path.unlink()
-
-
-def _utf8(text: str) -> str:
-    """The text without the undecodable bytes that a path can have."""
-    return text.encode(errors="replace").decode()
 
 
 def insert(folder: Path, step: int, write: Callable[[Dashboard], None]) -> None:

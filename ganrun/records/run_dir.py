@@ -23,21 +23,13 @@ from ganrun.records import checkpoint, shapes
 from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_row
 from ganrun.records.shapes import read_json
+from ganrun.records.state import may_differ
 
 log = logging.getLogger("ganrun")
 
 LEFTOVERS = {".lock", "command.json"}  # of a run that was killed before it started
+WANDB_LOG = "wandb/*/logs/debug-core.log"  # a link that wandb makes and ganrun removes, unless it was killed meanwhile
 OUTPUTS = {".log", ".out", ".err"}  # suffixes of files with the output of a program, as schedulers name them
-MAY_DIFFER = {  # settings that may change when a run is resumed
-    "run_dir",
-    "trust",
-    "data.root",
-    "data.download",
-    "data.cache",
-    "train.keep_checkpoints",
-    "train.keep_every",
-    "train.diagnose",
-}
 
 
 class RunIsLocked(ValueError):
@@ -58,6 +50,7 @@ class RunDir:
         self.result_file = self.path / "result.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.metric_keys_file = self.path / "metric_keys.json"
+        self.tracker_file = self.path / "tracker.json"
         self._lock: IO[str] | None = None
         self._metrics: IO[str] | None = None
         self._made = list(made)
@@ -104,7 +97,7 @@ class RunDir:
 
     def check_links(self) -> None:
         """Raise ValueError if a link leads out of the run directory: what is written there must be in it."""
-        if link := link_out_of(self.path):
+        if link := link_out_of(self.path, but=WANDB_LOG):
             raise ValueError(
                 f"{link}: is a link to {link.resolve()}, outside the run directory; replace it by what it links to."
             )
@@ -134,6 +127,7 @@ class RunDir:
             reason = str(error).splitlines()[0].rstrip(".")
             raise ValueError(f"{self.config_file}: is damaged, or not a config of ganrun ({reason}).") from error
         config = upgraded_config(config)
+        config.pop("tracker", None)  # never stored: what comes from someone else chooses no place to send values to
         return config if data_root is None else config | {"data": config["data"] | {"root": data_root}}
 
     def load(self, which: int | str) -> dict[str, Any]:
@@ -300,7 +294,7 @@ def check_compatible(run_dir: RunDir, config: Config, changes: Collection[str] =
         return
     before, now = flat(run_dir.config()), flat(config)
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    changed = [key for key in changed if key not in MAY_DIFFER and key not in changes]
+    changed = [key for key in changed if not may_differ(key) and key not in changes]
     if changed:
         named = [f"{key} ({before[key]} there, {now[key]} now)" for key in changed if key in before and key in now]
         named += [key for key in changed if key not in before or key not in now]

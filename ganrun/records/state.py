@@ -7,6 +7,26 @@ from typing import Any, Literal
 
 State = Literal["missing", "running", "finished", "diverged", "failed", "interrupted", "killed"]
 ENDINGS: tuple[State, ...] = ("finished", "diverged", "failed", "interrupted")
+MAY_DIFFER = {  # settings that may change when a run is resumed
+    "run_dir",
+    "trust",
+    "tracker",
+    "data.root",
+    "data.download",
+    "data.cache",
+    "train.keep_checkpoints",
+    "train.keep_every",
+    "train.diagnose",
+}
+
+
+def may_differ(key: str) -> bool:
+    """Whether a setting may change when a run is resumed, without being one of conf/resume.yaml.
+
+    >>> may_differ("tracker.wandb.project"), may_differ("data.num")
+    (True, False)
+    """
+    return key in MAY_DIFFER or key.startswith("tracker.")
 
 
 def state_of(path: Path) -> State:

@@ -23,6 +23,7 @@ from ganrun.protocols import (
     Metric,
     Penalty,
     Schedule,
+    Tracker,
     Unconditional,
 )
 from ganrun.training import validate
@@ -34,6 +35,7 @@ from ganrun.training.randomness import reseed, seeded
 from ganrun.training.run import Run
 from ganrun.training.runtime import choose_device, prepare_process
 from ganrun.training.sampling import evaluating
+from ganrun.trusted import trusting
 
 log = logging.getLogger("ganrun")
 
@@ -133,6 +135,12 @@ def make_metrics(config: Config, dataset: Dataset | None = None) -> dict[str, Me
             metric.check(dataset)
             validate.check_metric_keys(name, metric, dataset.spec)
     return metrics
+
+
+def make_trackers(nodes: Config | None) -> dict[str, Tracker]:
+    """The trackers of a config's section `tracker`, by name. Raises ValueError, as for one that is not installed."""
+    with trusting(["ganrun.tracker"]):  # here only: no other section of a config may name them
+        return make_several("tracker", {"tracker": nodes}, Tracker)
 
 
 def make_latent(config: Config, dataset: Dataset | None = None) -> Latent:

@@ -14,7 +14,7 @@ from ganrun.protocols import complete
 from ganrun.records.legacy import TARGETS
 
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
-OPTIONAL = ("metric.", "penalty.")  # sections of which a run may have any number
+OPTIONAL = ("metric.", "penalty.", "tracker.")  # sections of which a run may have any number
 T = TypeVar("T")
 
 

@@ -14,7 +14,7 @@ from ganrun.console import Progress
 from ganrun.diagnosis.diagnosis import Diagnosis
 from ganrun.figures.grid import save_png
 from ganrun.records import checkpoint, dashboard, frames
-from ganrun.records.dashboard import Dashboard
+from ganrun.records.board import Board
 from ganrun.records.run_dir import RunDir
 from ganrun.training.best import Best
 from ganrun.training.capture import can_capture, capture
@@ -54,18 +54,17 @@ class Status:
 
 
 def train_loop(
-    run: Run, run_dir: RunDir, config: Config, state: dict[str, Any] | None, status: Status, stop: Callable[[], bool]
-) -> None:
+    run: Run, run_dir: RunDir, config: Config, state: dict[str, Any] | None, status: Status, stop: Callable[[], bool],
+    board: Board,
+) -> None:  # fmt: skip
     """Train `run` from the checkpoint `state`, or from the start if it is None, to the last step or until `stop()`.
 
     Updates `status`. Raises Diverged; the last good checkpoint is kept.
     """
     restore(run, run_dir, state, status)
-    board = Dashboard(run_dir.path)
+    board.open(config, is_new=state is None)
     progress = Progress(status.step, run.options.steps)
     try:
-        if state is None:
-            board.config(config)
         run_dir.describe_metrics(metric_keys(run))
         loop = Loop(run, run_dir, config, board, progress, status)
         loop.game.lazy_terms = {tag: x.to(run.device) for tag, x in (state or {}).get("lazy_terms", {}).items()}
@@ -73,9 +72,12 @@ def train_loop(
             loop.train(stop)
         except Diverged:
             loop.diagnose(diverged=True)
+            board.hparams({}, "diverged", status.step)
             raise
         if status.is_last(run):
             loop.finish()
+        else:
+            board.hparams({}, "interrupted", status.step)
     finally:
         progress.close()
         board.close()
@@ -125,7 +127,7 @@ class Loop:
     """Algorithm 1, with logging, pictures, evaluations and checkpoints between its steps."""
 
     def __init__(
-        self, run: Run, run_dir: RunDir, config: Config, board: Dashboard, progress: Progress, status: Status
+        self, run: Run, run_dir: RunDir, config: Config, board: Board, progress: Progress, status: Status
     ) -> None:
         self.run, self.options, self.run_dir, self.config = run, run.options, run_dir, config
         self.board, self.progress, self.status = board, progress, status
@@ -223,7 +225,7 @@ class Loop:
         if self.run.G_ema is not None:
             self.status.metrics_raw = Evaluation(self.run, ema=False).metrics()
         self.log_metrics(self.last_evaluation, self.status.metrics, self.status.metrics_raw)
-        self.board.hparams(self.config, self.status.metrics)
+        self.board.hparams(self.status.metrics, "finished", self.status.step)
         self.diagnose()
 
     def log_metrics(

@@ -18,9 +18,10 @@ from ganrun.console import logging_to_file
 from ganrun.diagnosis.diagnosis import Diagnosis
 from ganrun.process import exit_as_error
 from ganrun.records import checkpoint
+from ganrun.records.board import Board
 from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
 from ganrun.training.best import choose_best
-from ganrun.training.build import build, has_automatic_norm, per_sample_penalties, with_norm
+from ganrun.training.build import build, has_automatic_norm, make_trackers, per_sample_penalties, with_norm
 from ganrun.training.changes import check_last_step, has_finished, warn_of_changes
 from ganrun.training.init_from import init_from
 from ganrun.training.interrupts import Interrupts
@@ -63,6 +64,8 @@ def train(
     the caller has them already. changes: settings in which an existing run may differ. Raises ValueError, before
     anything is written, for a config that cannot work.
     """
+    config = dict(config)
+    trackers = make_trackers(config.pop("tracker", None))
     path = config["run_dir"]
     with RunDir(Path(path)) if path else new_run_dir(Path("outputs"), slug(name)) as run_dir:
         if run_dir.is_run and not run_dir.config()["train"]["ema_debias"]:  # the default of earlier versions
@@ -92,7 +95,7 @@ def train(
             run_dir.write_overrides(overrides)
         run_dir.write_config(config)
         with logging_to_file(run_dir.log_file), Interrupts() as interrupts:
-            return _train(run, run_dir, config, state, status, interrupts)
+            return _train(run, config, state, status, interrupts, Board(run_dir, trackers))
 
 
 def train_and_load(config: Config) -> LoadedRun:
@@ -109,9 +112,10 @@ def train_and_load(config: Config) -> LoadedRun:
 
 
 def _train(
-    run: Run, run_dir: RunDir, config: Config, state: dict[str, Any] | None, status: Status, interrupts: Interrupts
+    run: Run, config: Config, state: dict[str, Any] | None, status: Status, interrupts: Interrupts, board: Board
 ) -> Outcome:
     """Run the loop, and write result.json however it ends."""
+    run_dir = board.run_dir
     log.info("run        %s", run_dir.path)
     num_g, num_d = (sum(p.numel() for p in net.parameters()) for net in (run.G, run.D))
     shape = "x".join(map(str, run.dataset.spec.shape))
@@ -121,7 +125,7 @@ def _train(
     )
     error: BaseException | None = None
     try:
-        train_loop(run, run_dir, config, state, status, interrupts.received)
+        train_loop(run, run_dir, config, state, status, interrupts.received, board)
         ending: Ending = "finished" if status.is_last(run) else "interrupted"
     except KeyboardInterrupt as found:  # a second Ctrl-C, in the middle of a step
         ending, error = "interrupted", found
@@ -137,6 +141,7 @@ def _train(
         run_dir.write_result(result)
     except OSError as found:
         log.error("%s: cannot be written (%s).", run_dir.result_file, found.strerror)
+    board.finish(result)  # last, since it may wait for a server
     return Outcome(run_dir, ending, result, run, status.diagnosis, error, interrupts.signal)
 
 

@@ -65,9 +65,9 @@ def test_dashboard_has_all_values(finished: Path) -> None:
     start = HParamsPluginData.FromString(
         events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
     ).session_start_info
-    assert start.hparams["loss"].string_value == "NonSaturating"
+    assert start.hparams["data"].string_value == "digits"
     assert start.hparams["train.steps"].number_value == 8
-    assert "run_dir" not in start.hparams
+    assert start.hparams.keys() == {override.partition("=")[0] for override in [*IMAGES, "train.keep_every=4"]}
     assert len(list(finished.glob("events.*"))) == 1
 
 
