@@ -1,11 +1,11 @@
 """Compatibility with run directories of earlier versions of ganrun: names in their files are converted when read."""
 
+import copy
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import yaml
-
-from ganrun.config import CONF, Config
+from ganrun.config import CONF, Config, load_yaml
 
 TARGETS = {  # of components that were moved to other modules
     f"ganrun.penalty.{name}": f"ganrun.penalty.{module}.{name}"
@@ -45,7 +45,7 @@ def _moved(node: Any) -> Any:
 
 
 def _with_defaults(config: Config) -> Config:
-    defaults = yaml.safe_load((CONF / "train.yaml").read_text())
+    defaults = copy.deepcopy(_defaults())
     sections = [key for key in ("train", "data") if isinstance(config.get(key), dict)]
     whole = {key: defaults[key] for key in ("init_from", "init")}
     if config["train"].get("ema"):
@@ -55,6 +55,12 @@ def _with_defaults(config: Config) -> Config:
         | {key: {**defaults[key], **config[key]} for key in sections}
         | {key: value for key, value in whole.items() if key not in config}
     )
+
+
+@functools.cache
+def _defaults() -> Config:
+    defaults: Config = load_yaml((CONF / "train.yaml").read_text())
+    return defaults
 
 
 def upgraded_overrides(overrides: Sequence[str]) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar
 
 from ganrun.checks import check_arguments, fits
 from ganrun.config import Config
-from ganrun.protocols import MetricKey
+from ganrun.metric_key import MetricKey
 
 log = logging.getLogger("ganrun")
 
