@@ -34,7 +34,7 @@ def completed_verb(arguments: Sequence[str]) -> str:
 def completed_paths(arguments: Sequence[str], verb: str) -> str | None:
     """The completions of a path in the last word of the line, as in run_dir=out; None if it is something else.
 
-    A word without `=` is a path for a verb that takes paths as words, unless it can only be a setting.
+    For a verb that takes paths as words, that is any word but a setting.
 
     Names with spaces are left out, since shells split the completions at them.
     """
@@ -42,7 +42,7 @@ def completed_paths(arguments: Sequence[str], verb: str) -> str | None:
         return None
     word = os.environ.get("COMP_LINE", "").split(" ")[-1]
     key, equals, value = word.partition("=")
-    is_word = verb in WORDS and key not in root_keys(verb)
+    is_word = verb in WORDS and not (equals and key in root_keys(verb))
     if is_word:
         key, equals, value = "", "", word
     elif not equals or key not in path_keys(config_dirs(arguments)):

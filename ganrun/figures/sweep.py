@@ -18,7 +18,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 from ganrun.records.checkpoint import write_atomically
 
@@ -99,7 +99,7 @@ def dots_figure(rows: Sequence[Dots], label: str) -> Figure:
         figure = Figure(figsize=(6.4, 0.9 + 0.34 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
         for i, row in enumerate(rows):
-            color = COLORS[row.number % MOST]
+            color = color_of(row.number)
             axes.scatter(row.values, [i] * len(row.values), s=14, color=color, alpha=0.55, lw=0, gid=f"dots-{row.number}")
             if row.interval:
                 axes.plot(row.interval, [i, i], color=color, lw=2.2, solid_capstyle="butt", gid=f"line-{row.number}")
@@ -117,14 +117,21 @@ def reach(values: Sequence[float]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def curve_figure(bands: Sequence[Band], x_label: str, y_label: str, legend: bool = False) -> Figure:
-    """The median of each setting over its seeds, and the range from the lowest to the highest."""
+def curve_figure(bands: Sequence[Band], x_label: str, y_label: str) -> Figure:
+    """The median of each setting over its seeds, and the range from the lowest to the highest; without a legend."""
     with style():
-        figure = Figure(figsize=(4.2, 2.9), layout="constrained")
+        figure = Figure(figsize=(4.2, 2.7), layout="constrained")
         draw_curves(figure.add_subplot(), bands, x_label, y_label)
-        if legend:
-            figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     return figure
+
+
+def color_of(number: int) -> str:
+    return COLORS[number % MOST]
+
+
+def dashes_of(number: int) -> str:
+    """The line style of a setting, as the attribute stroke-dasharray of SVG."""
+    return {"-": "none", "--": "6 3", "-.": "7 3 2 3", ":": "2 3"}[STYLES[number % len(STYLES)]]
 
 
 def curves_figure(panels: Sequence[tuple[Sequence[Band], str]], y_label: str) -> Figure:
@@ -140,16 +147,20 @@ def curves_figure(panels: Sequence[tuple[Sequence[Band], str]], y_label: str) ->
 
 def draw_curves(axes: Axes, bands: Sequence[Band], x_label: str, y_label: str) -> None:
     for band in bands:
-        color, line = COLORS[band.number % MOST], STYLES[band.number % len(STYLES)]
+        color, line = color_of(band.number), STYLES[band.number % len(STYLES)]
         axes.fill_between(band.x, band.low, band.high, color=color, alpha=0.16, lw=0, gid=f"band-{band.number}")
         marker = "o" if len(band.x) < 15 else ""
         axes.plot(
             band.x, band.middle, line, color=color, lw=1.7, marker=marker, ms=3, label=cut(band.name), gid=f"line-{band.number}"
         )
     values = np.concatenate([part for band in bands for part in (band.low, band.high)])
-    if values.min() > 0 and values.max() > LOG_FROM * values.min():
+    if is_log(values):
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 1000 * values.min() else (1,)))
+        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=x_label, ylabel=y_label)
+    axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 

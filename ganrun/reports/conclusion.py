@@ -7,6 +7,7 @@ from ganrun.reports.ranking import Ranking
 from ganrun.reports.statistics import Difference
 from ganrun.reports.summary import Comparison, Line, Part, formatted
 
+FEW = 2  # settings that are worse are named, more are counted
 NAMED = 4  # at most, of the settings that cannot be told from the best
 
 
@@ -30,7 +31,10 @@ def conclusion(part: Part) -> str:
     unclear = [c for c in against if c not in better]
     if not better:
         return cannot_tell(best, against[0], unclear, ranking)
-    names = "all others" if len(better) == len(lines) - 1 > 1 else joined_names([c.second for c in better])
+    names = joined_names([c.second for c in better])
+    if len(better) > FEW:
+        others = len(lines) - 1
+        names = f"all {others} others" if len(better) == others else f"{len(better)} of the {others} others"
     than = f" than {better[0].second.name}" if len(better) > 1 else ""
     found = f"{best.name} is better than {names}:{than and f' it is better{than}'} by {evidence(better[0], ranking)}."
     if unclear:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -28,7 +29,8 @@ from ganrun.reports.summary import Line, Part
 MOST_DOTS = 30  # settings in the figure of values
 CLOCKS = ("step (updates of G)", "real images seen", "training time (s)")
 OTHERS = {"accuracy/pairs": "D: pairs ranked correctly", "loss/d": "loss of D", "loss/g": "loss of G"}
-STEPS, SIDE = 4, 480  # pictures of one setting, and the largest side of one in pixels
+STEPS = 4  # pictures of one setting
+SIDE, SMALL = 480, 240  # the largest side of one, in pixels, and the width below which it is enlarged
 
 
 @dataclass(frozen=True)
@@ -42,12 +44,19 @@ class Drawing:
     as_file: bool = True
 
 
+class Png(NamedTuple):
+    """The content of a PNG file. is_small: whether its pixels are larger on the page than on the screen."""
+
+    data: bytes
+    is_small: bool
+
+
 @dataclass(frozen=True)
 class Samples:
-    """The pictures of several settings at the same steps: for each its name, and a PNG or None for each step."""
+    """The pictures of several settings at the same steps: for each its name, and a picture or None for each step."""
 
     steps: Sequence[int]
-    rows: Sequence[tuple[str, Sequence[bytes | None]]]
+    rows: Sequence[tuple[str, Sequence[Png | None]]]
     caption: str
 
 
@@ -81,11 +90,10 @@ def curve_drawings(part: Part, lines: Sequence[Line]) -> Iterator[Drawing]:
     if panels[0][0]:
         yield Drawing("curves", curves_figure(panels, y_label), what, on_page=False)
         for found, x_label in panels:
-            figure = curve_figure(found, x_label, y_label, legend=len(lines) > 1)
-            yield Drawing("", figure, f"{y_label}. {what}", as_file=False)
+            yield Drawing("", curve_figure(found, x_label, y_label), what, as_file=False)
     for other, name in OTHERS.items():
         if other != of_metric and (found := bands(lines, other, 0)):
-            yield Drawing("", curve_figure(found, CLOCKS[0], name, legend=len(lines) > 1), f"{name}. {what}", as_file=False)
+            yield Drawing("", curve_figure(found, CLOCKS[0], name), what, as_file=False)
 
 
 def has(lines: Sequence[Line], tag: str) -> bool:
@@ -166,7 +174,7 @@ def shown(line: Line, seed: int | None) -> Run:
     return next(run for run in line.runs if run.pictures and seed in (run.seed, None))
 
 
-def png(path: Path | None) -> bytes | None:
+def png(path: Path | None) -> Png | None:
     """The picture in a file, as a new PNG; None if there is none, or it is damaged, or a link."""
     if path is None or path.is_symlink():
         return None
@@ -176,7 +184,7 @@ def png(path: Path | None) -> bytes | None:
             small.thumbnail((SIDE, SIDE))
             buffer = io.BytesIO()
             small.save(buffer, "PNG", optimize=True)
-            return buffer.getvalue()
+            return Png(buffer.getvalue(), small.width < SMALL)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
         return None
 

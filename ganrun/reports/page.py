@@ -16,7 +16,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from ganrun import __version__
-from ganrun.figures.sweep import as_svg
+from ganrun.figures.sweep import MOST, as_svg, color_of, dashes_of
 from ganrun.reports.collect import Finding, Run
 from ganrun.reports.conclusion import conclusion, p_text, test_of
 from ganrun.reports.drawing import Drawing, Samples, data_uri, samples_of
@@ -82,6 +82,7 @@ class View:
     values: Picture | None
     map: Picture | None
     figures: Sequence[Picture]
+    legend: Sequence[tuple[str, str, str]]
     samples: Samples | None
 
 
@@ -121,6 +122,7 @@ def view_of(part: Part, drawings: Sequence[Drawing], number: int) -> View:
         values=by_stem.get("values"),
         map=by_stem.get("map"),
         figures=[picture for stem, picture in pictures if not stem],
+        legend=[(line.name, color_of(i), dashes_of(i)) for i, line in enumerate(part.ranked[:MOST])],
         samples=samples_of(part),
     )
 

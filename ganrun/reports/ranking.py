@@ -72,9 +72,9 @@ def _typed(
 ) -> Ranking:
     if by not in present:
         some = ", ".join(name for name in present if keys.get(name, MetricKey()).better) or ", ".join(present)
-        hint = did_you_mean(by, present).rstrip(".")
+        hint = did_you_mean(by, present)
         known = f" They have {some}." if some else " They have no metrics."
-        raise ValueError(f"by={by}: {f'none of the {num} runs has' if num > 1 else 'the run has no'} such metric{hint}.{known}")
+        raise ValueError(f"by={by}: {f'none of the {num} runs has' if num > 1 else 'the run has no'} such metric{hint}{known}")
     return _ranking(by, keys.get(by, MetricKey()), better, "")
 
 

@@ -37,11 +37,13 @@ function showColumn(table, column, shown) {
   for (const row of [...table.tHead.rows, ...table.tBodies[0].rows]) row.cells[column].hidden = !shown;
 }
 
-// The curves and dots of a setting, in all figures of its part: elements such as f3-line-2, with the number last.
+// The curves and dots of a setting, in all figures of its part: elements such as line-2.
 function showSeries(part, number, shown) {
   for (const element of part.querySelectorAll(`figure [id$="-${number}"]`)) {
+    // ids of other elements, as of ticks, do not have this form
     if (/^(line|band|dots|mean)-\d+$/.test(element.id)) element.classList.toggle("hidden", !shown);
   }
+  part.querySelector(`[data-legend="${number}"]`)?.classList.toggle("hidden", !shown);
 }
 
 function setUp(grid) {
