@@ -19,7 +19,13 @@ KEYS = {
     "mean_100k": MetricKey(unit="data", true="mean_true"),
     "speed": MetricKey(),
 }
-COLLAPSE = {"name": "mode_collapse", "measurement": "20% are lost", "threshold": "", "origin": "", "remedy": "ganrun x=1"}
+COLLAPSE = {
+    "name": "mode_collapse",
+    "measurement": "20% are lost",
+    "threshold": "",
+    "origin": "",
+    "remedy": "ganrun x=1",
+}
 
 
 def write_run(

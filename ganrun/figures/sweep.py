@@ -4,7 +4,6 @@
 """
 
 import io
-import itertools
 import math
 import re
 import warnings
@@ -12,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,11 +30,13 @@ LOG_FROM = 20  # ratio of the largest to the smallest number of an axis, from wh
 LONGEST = 34  # characters of a name
 # The middle of plasma, which has enough contrast on white and on black.
 CMAP = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.12, 0.88, 256)), name="middle of plasma")
-RC = {
-    "text.parse_math": False, "svg.fonttype": "none", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
-    "text.color": INK, "axes.edgecolor": INK, "axes.labelcolor": INK, "xtick.color": INK, "ytick.color": INK,
-    "axes.titlesize": "medium", "legend.frameon": False, "axes.formatter.useoffset": False,
-}  # fmt: skip
+RC: Any = {
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "font.size": 9,
+    **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon", "axes.formatter.useoffset"), False),
+    **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
+}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,9 @@ def as_svg(figure: Figure, salt: str) -> str:
     """The figure as an element for a page. salt: makes its ids differ from those of other figures."""
     buffer = io.StringIO()
     with style(), matplotlib.rc_context({"svg.hashsalt": salt}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+        figure.savefig(
+            buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        )
     text = buffer.getvalue().replace(INK, "currentColor")
     text = text[text.index("<svg") :]
     return re.sub(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", text, flags=re.DOTALL)
@@ -100,7 +104,9 @@ def dots_figure(rows: Sequence[Dots], label: str) -> Figure:
         axes = figure.add_subplot()
         for i, row in enumerate(rows):
             color = color_of(row.number)
-            axes.scatter(row.values, [i] * len(row.values), s=14, color=color, alpha=0.55, lw=0, gid=f"dots-{row.number}")
+            axes.scatter(
+                row.values, [i] * len(row.values), s=14, color=color, alpha=0.55, lw=0, gid=f"dots-{row.number}"
+            )
             if row.interval:
                 axes.plot(row.interval, [i, i], color=color, lw=2.2, solid_capstyle="butt", gid=f"line-{row.number}")
             axes.plot([row.mean], [i], "|", color=color, ms=13, mew=2.4, gid=f"mean-{row.number}")
@@ -139,7 +145,7 @@ def curves_figure(panels: Sequence[tuple[Sequence[Band], str]], y_label: str) ->
     with style():
         figure = Figure(figsize=(3.6 * len(panels), 3.4), layout="constrained")
         for axes, (bands, x_label) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
-            draw_curves(axes, bands, x_label, y_label if axes.get_subplotspec().is_first_col() else "")  # type: ignore[union-attr]
+            draw_curves(axes, bands, x_label, y_label if axes.get_subplotspec().is_first_col() else "")
         handles, labels = figure.axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2 if len(panels) > 1 else 1)
     return figure
@@ -151,7 +157,15 @@ def draw_curves(axes: Axes, bands: Sequence[Band], x_label: str, y_label: str) -
         axes.fill_between(band.x, band.low, band.high, color=color, alpha=0.16, lw=0, gid=f"band-{band.number}")
         marker = "o" if len(band.x) < 15 else ""
         axes.plot(
-            band.x, band.middle, line, color=color, lw=1.7, marker=marker, ms=3, label=cut(band.name), gid=f"line-{band.number}"
+            band.x,
+            band.middle,
+            line,
+            color=color,
+            lw=1.7,
+            marker=marker,
+            ms=3,
+            label=cut(band.name),
+            gid=f"line-{band.number}",
         )
     values = np.concatenate([part for band in bands for part in (band.low, band.high)])
     if is_log(values):
@@ -173,11 +187,20 @@ def heat_figure(x: Axis, y: Axis, values: np.ndarray, label: str) -> Figure:
     with style():
         figure = Figure(figsize=(1.8 + 0.75 * len(columns), 1.3 + 0.5 * len(rows)), layout="constrained")
         axes = figure.add_subplot()
+        low, high = np.nanmin(grid), np.nanmax(grid)
         image = axes.imshow(grid, cmap=CMAP, aspect="auto", origin="lower")
         for (j, i), value in np.ndenumerate(grid):
             if math.isfinite(value):
-                light = image.norm(value) > 0.6
-                axes.text(i, j, f"{value:.3g}", ha="center", va="center", color="black" if light else "white", fontsize="small")
+                light = float(value) > low + 0.6 * (high - low)
+                axes.text(
+                    i,
+                    j,
+                    f"{value:.3g}",
+                    ha="center",
+                    va="center",
+                    color="black" if light else "white",
+                    fontsize="small",
+                )
         axes.set_xticks(range(len(columns)), [f"{value:g}" for value in columns])
         axes.set_yticks(range(len(rows)), [f"{value:g}" for value in rows])
         axes.set(xlabel=x.name, ylabel=y.name)

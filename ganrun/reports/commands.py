@@ -17,7 +17,11 @@ def command_of(setting: Setting) -> str:
 def repeated(typed: Sequence[str] | None, seeds: Sequence[int], path: Path) -> str:
     """The command of runs with these seeds. path: of one of them, whose config is used if its command is not known."""
     saved = typed is None
-    words = ["--config-path", str(path.absolute()), "--config-name", "config"] if saved else kept(typed or (), {"seed", "run_dir"})
+    words = (
+        ["--config-path", str(path.absolute()), "--config-name", "config"]
+        if saved
+        else kept(typed or (), {"seed", "run_dir"})
+    )
     words += ["run_dir=null"] if saved and len(seeds) == 1 else []
     was_typed = saved or any(key_of(override) == "seed" for override in typed or ())
     if len(seeds) == 1:
@@ -47,7 +51,9 @@ def listed(seeds: Sequence[int]) -> str:
 
 def kept(typed: Sequence[str], without: Iterable[str]) -> list[str]:
     """The typed settings but for these keys, and those below them."""
-    return [o for o in typed if not any(key_of(o) == key or key_of(o).startswith((f"{key}.", f"{key}@")) for key in without)]
+    return [
+        o for o in typed if not any(key_of(o) == key or key_of(o).startswith((f"{key}.", f"{key}@")) for key in without)
+    ]
 
 
 def key_of(override: str) -> str:

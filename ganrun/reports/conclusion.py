@@ -20,7 +20,8 @@ def conclusion(part: Part) -> str:
         return f"No run has a value of {ranking.key} yet."
     best = lines[0]
     if len(lines) == 1:
-        return f"{best.name}: {ranking.title} is {with_interval(best)}{over(best)}. There is no other setting with a value."
+        alone = f"{best.name}: {ranking.title} is {with_interval(best)}{over(best)}"
+        return f"{alone}. There is no other setting with a value."
     if len(best.values) < 2 or all(len(line.values) < 2 for line in lines[1:]):
         return (
             f"One seed cannot tell: {best.name} has the best value of {ranking.key}, {formatted(best.best)}, but the "
@@ -38,7 +39,8 @@ def conclusion(part: Part) -> str:
     than = f" than {better[0].second.name}" if len(better) > 1 else ""
     found = f"{best.name} is better than {names}:{than and f' it is better{than}'} by {evidence(better[0], ranking)}."
     if unclear:
-        found += f" {seeds(best, unclear[0].second)} cannot tell it from {joined_names([c.second for c in unclear])}{how_many(unclear[0])}."
+        equal = joined_names([c.second for c in unclear])
+        found += f" {seeds(best, unclear[0].second)} cannot tell it from {equal}{how_many(unclear[0])}."
     return found
 
 

@@ -10,7 +10,8 @@ from ganrun.reports.options import SETS, as_text, leaves, lookup, nearest_option
 from ganrun.reports.settings import Setting, different_leaves, relevant, short, typed_values, value_of
 
 GROUPS = ("optimizer", "schedule", "penalty", "augment", "condition", "latent")  # named by option, others by setting
-PLAYERS = {f"{player}_{group}": group for player in "gd" for group in ("optimizer", "schedule")} | {"momentum": "schedule"}
+PLAYERS = {f"{player}_{group}": group for player in "gd" for group in ("optimizer", "schedule")}
+PLAYERS["momentum"] = "schedule"
 RECIPES = ("experiment", "data")  # choose everything, so that nothing can be held fixed
 OWN = {"loss": ("penalty",)}  # groups that belong to an option: a loss may need its penalty
 SAFEST = {"arch.discriminator.norm": "none"}  # values that work with every loss and penalty
@@ -31,7 +32,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Confounds:
-    """All changes of a report. command: the controlled sweep; "" if there is none. kept: groups that it leaves as is."""
+    """All changes of a report. command: the controlled sweep; "" if there is none. kept: groups that it leaves."""
 
     changes: Sequence[Change]
     command: str = ""
@@ -41,7 +42,8 @@ class Confounds:
         """What the report says above its table."""
         if not self.changes:
             return []
-        return [f"Not a controlled comparison: {'; '.join(map(str, self.changes))}. These can be the cause of a difference, too."]
+        found = "; ".join(map(str, self.changes))
+        return [f"Not a controlled comparison: {found}. These can be the cause of a difference, too."]
 
     @property
     def about_command(self) -> str:
@@ -91,7 +93,7 @@ def unit_of(leaf: str) -> str:
 def is_part(leaf: str, key: str) -> bool:
     """Whether a setting is one that varies, or in the section of a group that varies."""
     name = short(key).rpartition("@")[2]
-    return leaf == key or leaf == name or leaf.startswith(f"{name}.")
+    return leaf in (key, name) or leaf.startswith(f"{name}.")
 
 
 def text_of(setting: Setting, unit: str) -> str:
@@ -131,7 +133,7 @@ def common_value(settings: Sequence[Setting], owner: str, unit: str) -> str:
     """The value that most values of the owner have; of several, the first."""
     texts = {setting.values[owner]: text_of(setting, unit) for setting in settings}
     safe = SAFEST.get(unit)
-    return safe if safe in texts.values() else Counter(texts.values()).most_common(1)[0][0]
+    return safe if safe and safe in texts.values() else Counter(texts.values()).most_common(1)[0][0]
 
 
 def controlled(settings: Sequence[Setting], common: Mapping[str, str], units: Sequence[str]) -> str:

@@ -72,7 +72,9 @@ def drawings(part: Part) -> Iterator[Drawing]:
         for i, line in enumerate(lines[:MOST_DOTS])
         if line.mean
     ]
-    yield Drawing("values", dots_figure(rows, label), "Each dot is a seed. Tick and line: the mean and its 95% interval.")
+    yield Drawing(
+        "values", dots_figure(rows, label), "Each dot is a seed. Tick and line: the mean and its 95% interval."
+    )
     yield from curve_drawings(part, lines[:MOST])
     if drawing := map_of(part, label):
         yield drawing
@@ -126,7 +128,7 @@ def band_of(line: Line, number: int, tag: str, clock: int) -> Band | None:
 
 
 def map_of(part: Part, label: str) -> Drawing | None:
-    """A heat map if two numbers vary and nothing else, parallel coordinates if more does; None if fewer numbers vary."""
+    """A heat map if only two numbers vary, parallel coordinates if more varies; None if fewer numbers do."""
     lines = [line for line in part.ranked if line.mean]
     axes = [axis_of(short(key), [line.setting.values[key] for line in lines]) for key in part.keys]
     numbers = [axis for axis in axes if axis.labels is None and len(set(axis.places.tolist())) > 1]

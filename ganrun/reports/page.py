@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from ganrun import __version__
 from ganrun.figures.sweep import MOST, as_svg, color_of, dashes_of
-from ganrun.reports.collect import Finding, Run
+from ganrun.reports.collect import DIAGNOSIS, Finding, Run
 from ganrun.reports.conclusion import conclusion, p_text, test_of
 from ganrun.reports.drawing import Drawing, Samples, data_uri, samples_of
 from ganrun.reports.settings import short
@@ -157,16 +157,17 @@ def numeric(value: float | None) -> Cell:
 
 def runs_table(part: Part) -> Table:
     """A row for each run: its directory, what varies, its state, value and diagnosis, and its command."""
-    others = [name for name in dict.fromkeys(n for run in part.runs for n in run.metrics) if not name.startswith("diagnosis/")]
-    key = part.ranking.key if part.ranking else ""
+    ranked_by = part.ranking.key if part.ranking else ""
+    names = dict.fromkeys(name for run in part.runs for name in run.metrics if name not in DIAGNOSIS)
+    others = [name for name in names if name != ranked_by]
     columns = [
-        *(Column(short(key)) for key in part.keys), Column("seed", number=True), Column("state"), Column(key or "value", number=True),
-        Column("diagnosis"), Column("steps", number=True), Column("images", number=True), Column("time", number=True),
-        Column("run directory", shown=False), *(Column(name, number=True, shown=False) for name in others if name != key),
-        Column("command"),
+        *(Column(short(key)) for key in part.keys), Column("seed", number=True), Column("state"),
+        Column(ranked_by or "value", number=True), Column("diagnosis"), Column("steps", number=True),
+        Column("images", number=True), Column("time", number=True), Column("run directory", shown=False),
+        *(Column(name, number=True, shown=False) for name in others), Column("command"),
     ]  # fmt: skip
     lines = [(line, run) for line in part.lines for run in (*line.runs, *line.setting.repeats)]
-    return Table(columns, [Row(run_cells(part, line, run, [n for n in others if n != key])) for line, run in lines])
+    return Table(columns, [Row(run_cells(part, line, run, others)) for line, run in lines])
 
 
 def run_cells(part: Part, line: Line, run: Run, others: Sequence[str]) -> list[Cell]:
@@ -197,7 +198,8 @@ def comparison_cells(c: Comparison) -> list[Cell]:
         return [*names, *[Cell("-")] * 3, Cell("too few seeds"), Cell("-")]
     ends = f"[{formatted(d.interval[0])}, {formatted(d.interval[1])}]"
     return [
-        *names, Cell(formatted(d.value), d.value, "mean", ends), Cell("-") if d.effect is None else Cell(f"{d.effect:.2f}", d.effect),
+        *names, Cell(formatted(d.value), d.value, "mean", ends),
+        Cell("-") if d.effect is None else Cell(f"{d.effect:.2f}", d.effect),
         Cell(p_text(d.corrected).removeprefix("p = ").removeprefix("p "), d.corrected), Cell(test_of(d)),
         Cell("over 10,000") if d.needed is None else numeric(d.needed),
     ]  # fmt: skip

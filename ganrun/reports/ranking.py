@@ -64,17 +64,19 @@ def choose(runs: Sequence[Run], by: str | None, better: str | None) -> Ranking |
     name = next(name for name in quality if present[name] == most)
     with_values = sum(bool(run.metrics) for run in runs)
     reason = "the first metric of quality " + ("that the runs share" if most == with_values else "of most runs")
-    return _ranking(name, keys[name], better, "from the diagnosis, as there is no metric" if name in DIAGNOSIS else reason)
+    return _ranking(
+        name, keys[name], better, "from the diagnosis, as there is no metric" if name in DIAGNOSIS else reason
+    )
 
 
-def _typed(
-    by: str, better: str | None, keys: Mapping[str, MetricKey], present: Mapping[str, int], num: int
-) -> Ranking:
+def _typed(by: str, better: str | None, keys: Mapping[str, MetricKey], present: Mapping[str, int], num: int) -> Ranking:
     if by not in present:
         some = ", ".join(name for name in present if keys.get(name, MetricKey()).better) or ", ".join(present)
         hint = did_you_mean(by, present)
         known = f" They have {some}." if some else " They have no metrics."
-        raise ValueError(f"by={by}: {f'none of the {num} runs has' if num > 1 else 'the run has no'} such metric{hint}{known}")
+        raise ValueError(
+            f"by={by}: {f'none of the {num} runs has' if num > 1 else 'the run has no'} such metric{hint}{known}"
+        )
     return _ranking(by, keys.get(by, MetricKey()), better, "")
 
 
@@ -84,4 +86,6 @@ def _ranking(name: str, key: MetricKey, better: str | None, reason: str) -> Rank
         return Ranking(name, (better or key.better) == "higher", unit, "", reason)
     if key.true:
         return Ranking(name, False, unit, key.true, reason)
-    raise ValueError(f"by={name}: this metric does not declare which values are better; add better=higher or better=lower.")
+    raise ValueError(
+        f"by={name}: this metric does not declare which values are better; add better=higher or better=lower."
+    )

@@ -76,7 +76,7 @@ def difference(first: Mapping[int, float], second: Mapping[int, float], comparis
         return _paired(np.array([[s[seed] for seed in common] for s in (first, second)], float), comparisons)
     if min(len(first), len(second)) < 2:
         return None
-    return _welch(*(np.array([*s.values()], float) for s in (first, second)), comparisons)
+    return _welch(np.array([*first.values()], float), np.array([*second.values()], float), comparisons)
 
 
 def _paired(x: np.ndarray, comparisons: int) -> Difference:

@@ -6,8 +6,7 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from ganrun.reports import commands
@@ -15,7 +14,7 @@ from ganrun.reports.collect import Run
 from ganrun.reports.confounds import Confounds, confounds
 from ganrun.reports.options import class_of
 from ganrun.reports.ranking import Ranking, choose
-from ganrun.reports.settings import Setting, settings_of, short, unequal_records
+from ganrun.reports.settings import Setting, settings_of, unequal_records
 from ganrun.reports.statistics import Difference, Mean, difference, holm, mean_of
 
 
@@ -62,12 +61,12 @@ class Line:
 
     def median(self, name: str) -> float:
         """The median over runs of `steps`, `nimg` or `seconds`."""
-        return statistics.median(getattr(run, name) for run in self.runs)
+        return float(statistics.median(getattr(run, name) for run in self.runs))
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The comparison of two lines; `first` has the better mean. difference: of their means, None with too few values."""
+    """A comparison of two lines; `first` has the better mean. difference: of the means, None with too few values."""
 
     first: Line
     second: Line
@@ -167,8 +166,8 @@ def make_line(setting: Setting, ranking: Ranking | None, step: int | None) -> Li
     found = {run.seed: value_of(run, ranking, step) for run in setting.runs} if ranking else {}
     values = {seed: value for seed, value in found.items() if value is not None}
     ordered = sorted(values.values(), key=ranking.order) if ranking else []
-    ends = (ordered[0], ordered[-1]) if ordered else (None, None)
-    return Line(setting, values, mean_of(ordered) if ordered else None, *ends, commands.command_of(setting))
+    best, worst = (ordered[0], ordered[-1]) if ordered else (None, None)
+    return Line(setting, values, mean_of(ordered) if ordered else None, best, worst, commands.command_of(setting))
 
 
 def value_of(run: Run, ranking: Ranking, step: int | None) -> float | None:
@@ -180,7 +179,7 @@ def value_of(run: Run, ranking: Ranking, step: int | None) -> float | None:
 
 
 def ranked(lines: Sequence[Line], ranking: Ranking) -> list[Line]:
-    """The lines by their mean, the best first. Those with a value of fewer than half of their runs come after others."""
+    """The lines by their mean, the best first; those with a value of fewer than half of their runs come last."""
 
     def place(line: Line) -> tuple[bool, bool, float]:
         return line.mean is None, not line.is_reliable, ranking.order(line.mean.value) if line.mean else 0.0
@@ -219,12 +218,20 @@ def notes(
     if lost := [line.name for line in lines if line.values and len(line.values) < len(line.runs) and line.diverged]:
         found.append(f"Diverged runs have no value, so the means of {'; '.join(lost)} are too good.")
     if repeats := sum(len(setting.repeats) for setting in settings):
-        found.append(f"{repeats} more run{'s' if repeats > 1 else ''} repeat a seed of the same setting; each seed counts once.")
+        found.append(
+            f"{repeats} more run{'s' if repeats > 1 else ''} repeat a seed of the same setting; each seed counts once."
+        )
     if different := unequal_records(settings):
-        found.append("Runs also differ in " + ", ".join(f"{key} ({', '.join(v)})" for key, v in different.items()) + ".")
+        found.append(
+            "Runs also differ in " + ", ".join(f"{key} ({', '.join(v)})" for key, v in different.items()) + "."
+        )
     if any(key.startswith("data.") for key in settings[0].values):
         found.append("The data differ, so that values may not be comparable.")
-    if ranking and ranking.key in (keys := {k: v for run in runs for k, v in run.keys.items()}) and keys[ranking.key].from_test:
+    if (
+        ranking
+        and ranking.key in (keys := {k: v for run in runs for k, v in run.keys.items()})
+        and keys[ranking.key].from_test
+    ):
         found.append(f"{ranking.key} is computed from test data: it can report, but should not choose, a setting.")
     if len(lines) > choices.compare:
         found.append(f"Only the best {choices.compare} settings are compared with each other; compare=N changes this.")

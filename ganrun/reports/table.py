@@ -95,7 +95,15 @@ def comparison_row(c: Comparison) -> list[str]:
     needed = "-" if d.needed is None else f"{d.needed:,}"
     difference = f"{formatted(d.value)} [{formatted(d.interval[0])}, {formatted(d.interval[1])}]"
     effect = "-" if d.effect is None else f"{d.effect:.2f}"
-    return [c.first.name, c.second.name, difference, effect, p_text(d.corrected).removeprefix("p = "), test_of(d), needed]
+    return [
+        c.first.name,
+        c.second.name,
+        difference,
+        effect,
+        p_text(d.corrected).removeprefix("p = "),
+        test_of(d),
+        needed,
+    ]
 
 
 def short_number(value: float) -> str:
@@ -157,15 +165,26 @@ def runs_csv(report: Report) -> str:
     """A row for each run, with all of its metrics."""
     keys = list(dict.fromkeys(key for part in report.parts for key in part.keys))
     metrics = list(dict.fromkeys(name for run in report.runs for name in run.metrics))
-    head = ["run_dir", *map(short, keys), "seed", "state", "steps", "images", "seconds", "diagnosis", *metrics, "command"]
+    head = [
+        "run_dir",
+        *map(short, keys),
+        "seed",
+        "state",
+        "steps",
+        "images",
+        "seconds",
+        "diagnosis",
+        *metrics,
+        "command",
+    ]
     rows = [
         [
-            str(run.path), *(line.setting.values.get(key, "") for key in keys), run.seed, run.state, run.steps, run.nimg,
-            run.seconds, run.diagnosis, *(run.metrics.get(name) for name in metrics), command,
+            str(run.path), *(line.setting.values.get(key, "") for key in keys), run.seed, run.state, run.steps,
+            run.nimg, run.seconds, run.diagnosis, *(run.metrics.get(name) for name in metrics), line.command_of(run),
         ]
         for part in report.parts
         for line in part.lines
-        for run, command in ((run, line.command_of(run)) for run in line.runs)
+        for run in line.runs
     ]  # fmt: skip
     return as_csv([head, *rows])
 
@@ -210,7 +229,11 @@ def part_json(part: Part) -> dict[str, Any]:
         "controlled": part.confounds.command or None,
         "settings": [line_json(line) for line in part.lines],
         "comparisons": [
-            {"first": names[id(c.first)], "second": names[id(c.second)], **(asdict(c.difference) if c.difference else {})}
+            {
+                "first": names[id(c.first)],
+                "second": names[id(c.second)],
+                **(asdict(c.difference) if c.difference else {}),
+            }
             for c in part.comparisons
         ],
     }

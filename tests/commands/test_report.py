@@ -36,7 +36,18 @@ def test_table_ranks_settings_and_names_what_varies(here: Here) -> None:
         "loss", "n", "ks_100k [95%]", "best", "worst", "diverged", "collapsed", "images", "time"
     ]  # fmt: skip
     # 0.104 +- 2.776 * 0.01140 / sqrt(5)
-    assert cells(out, "1") == ["1", "lsgan", "5", "0.104 [0.08984, 0.1182]", "0.09", "0.12", "0/5", "0/5", "19.2k", "3.0 s"]
+    assert cells(out, "1") == [
+        "1",
+        "lsgan",
+        "5",
+        "0.104 [0.08984, 0.1182]",
+        "0.09",
+        "0.12",
+        "0/5",
+        "0/5",
+        "19.2k",
+        "3.0 s",
+    ]
     assert cells(out, "2")[:4] == ["2", "minimax", "5", "0.3 [0.2804, 0.3196]"]
     assert "loss=lsgan is better than loss=minimax: by 0.196 in ks_100k" in out
     assert "paired by 5 seeds" in out
@@ -50,7 +61,10 @@ def test_table_ranks_settings_and_names_what_varies(here: Here) -> None:
 def test_settings_that_seeds_cannot_tell_apart(here: Here) -> None:
     write_sweep("s", {"loss=minimax": [0.10, 0.2, 0.3], "loss=lsgan": [0.29, 0.1, 0.32]})
     out = here("report", "s", "files=false")[1]
-    assert "3 seeds cannot tell whether loss=minimax or loss=lsgan is better: loss=minimax is ahead of loss=lsgan by" in out
+    assert (
+        "3 seeds cannot tell whether loss=minimax or loss=lsgan is better: loss=minimax is ahead of loss=lsgan by"
+        in out
+    )
     assert "seeds of each would, if the true difference is as large as this one." in out
     assert not Path("s/report").exists()
 
@@ -66,8 +80,12 @@ def test_one_seed_cannot_tell(here: Here) -> None:
 
 def test_higher_is_better_and_distance_from_the_true_value(here: Here) -> None:
     for seed in (0, 1):
-        write_run(f"s/a{seed}", "loss=minimax", seed=seed, metrics={"modes_2500": 8.0, "mean_100k": 68.0, "mean_true": 69.0})
-        write_run(f"s/b{seed}", "loss=lsgan", seed=seed, metrics={"modes_2500": 6.0, "mean_100k": 69.5, "mean_true": 69.0})
+        write_run(
+            f"s/a{seed}", "loss=minimax", seed=seed, metrics={"modes_2500": 8.0, "mean_100k": 68.0, "mean_true": 69.0}
+        )
+        write_run(
+            f"s/b{seed}", "loss=lsgan", seed=seed, metrics={"modes_2500": 6.0, "mean_100k": 69.5, "mean_true": 69.0}
+        )
     out = here("report", "s", "files=false")[1]
     assert cells(out, "1")[:4] == ["1", "minimax", "2", "8 [8, 8]"]
     out = here("report", "s", "by=mean_100k", "files=false")[1]
@@ -82,7 +100,9 @@ def test_metric_of_keep_best_ranks_by_default(here: Here) -> None:
 
 
 def test_best_checkpoint(here: Here) -> None:
-    write_run("s/a", "train.keep_best=ks_100k", metrics={"ks_100k": 0.1}, best={"key": "ks_100k", "value": 0.2, "step": 200})
+    write_run(
+        "s/a", "train.keep_best=ks_100k", metrics={"ks_100k": 0.1}, best={"key": "ks_100k", "value": 0.2, "step": 200}
+    )
     assert cells(here("report", "s", "checkpoint=best", "files=false")[1], "1")[2] == "0.2"
     assert cells(here("report", "s", "files=false")[1], "1")[2] == "0.1"
 
@@ -125,7 +145,9 @@ def test_direction_can_be_given(here: Here) -> None:
     assert cells(out, "1")[1] == "lsgan"
 
 
-@pytest.mark.parametrize("name", ["a b", "it's", "x=1,y=2", "[a]", "größe", "a${b}c", "back\\slash", "loss=wgan_seed=0", "by"])
+@pytest.mark.parametrize(
+    "name", ["a b", "it's", "x=1,y=2", "[a]", "größe", "a${b}c", "back\\slash", "loss=wgan_seed=0", "by"]
+)
 def test_directories_are_typed_as_words(name: str, here: Here) -> None:
     write_run(Path("s") / name, metrics={"ks_100k": 0.1})
     write_run("other", seed=1, metrics={"ks_100k": 0.2})
@@ -202,7 +224,9 @@ def test_setting_of_which_most_runs_diverged_comes_last(here: Here) -> None:
 def test_before_any_run_has_finished_values_of_the_last_common_step_count(here: Here) -> None:
     for seed in (0, 1):
         write_run(f"s/a{seed}", "loss=minimax", seed=seed, metrics={"ks_100k": 0.1 + seed}, status=None)
-        write_run(f"s/b{seed}", "loss=lsgan", seed=seed, metrics={"ks_100k": 0.2 + seed}, steps=600, status="interrupted")
+        write_run(
+            f"s/b{seed}", "loss=lsgan", seed=seed, metrics={"ks_100k": 0.2 + seed}, steps=600, status="interrupted"
+        )
     out = here("report", "s", "files=false")[1]
     assert "No run has finished: values are those of step 200, the last one that all runs have logged." in out
     assert cells(out, "1")[1:6] == ["minimax", "2", "1.2 [-11.51, 13.91]", "0.2", "2.2"]
@@ -210,7 +234,14 @@ def test_before_any_run_has_finished_values_of_the_last_common_step_count(here: 
 
 @pytest.mark.slow
 def test_report_while_a_run_is_training(here: Here) -> None:
-    line = ["data=heights", "train.steps=60", "train.log_every=10", "train.metric_every=20", "train.sample_every=20", "run_dir=s/r"]
+    line = [
+        "data=heights",
+        "train.steps=60",
+        "train.log_every=10",
+        "train.metric_every=20",
+        "train.sample_every=20",
+        "run_dir=s/r",
+    ]
     with waiting_at(40, line, Path.cwd()):
         code, out, _ = here("report", "s")
     assert code == 0
@@ -223,7 +254,12 @@ def test_damaged_and_foreign_directories_are_named(here: Here) -> None:
     write_run("s/no result", seed=1, metrics={"ks_100k": 0.1})
     Path("s/no result/result.json").write_text('{"status": "finished"')
     write_run("s/odd", seed=2, metrics={"ks_100k": 0.1}, diagnosis=[3], metrics_raw="x", best=None)
-    write_run("s/odder", seed=3, metrics={"ks_100k": 0.1}, diagnosis={"name": 3, "findings": [None, {"name": []}], "measurements": 1})
+    write_run(
+        "s/odder",
+        seed=3,
+        metrics={"ks_100k": 0.1},
+        diagnosis={"name": 3, "findings": [None, {"name": []}], "measurements": 1},
+    )
     write_run("s/broken", seed=4)
     Path("s/broken/config.yaml").write_text("loss: [")
     Path("s/foreign/.hydra").mkdir(parents=True)
@@ -283,7 +319,10 @@ def test_formats(here: Here) -> None:
     assert (comparison["pairs"], comparison["value"]) == (5, pytest.approx(-0.196))
     assert comparison["p"] == comparison["corrected"]
     runs = list(csv.DictReader(Path("s/report/runs.csv").read_text().splitlines()))
-    assert [(run["loss"], run["seed"], run["ks_100k"]) for run in runs[:2]] == [("lsgan", "0", "0.1"), ("lsgan", "1", "0.12")]
+    assert [(run["loss"], run["seed"], run["ks_100k"]) for run in runs[:2]] == [
+        ("lsgan", "0", "0.1"),
+        ("lsgan", "1", "0.12"),
+    ]
 
 
 def test_values_that_are_not_numbers_do_not_count(here: Here) -> None:
@@ -296,7 +335,9 @@ def test_values_that_are_not_numbers_do_not_count(here: Here) -> None:
 def test_strings_of_a_received_run_are_made_visible(here: Here) -> None:
     evil = "arch=<script>alert(1)</script>\x1b[2J"
     for seed, formula in ((0, "=cmd|x"), (1, "@x")):
-        path = write_run(f"s/{seed}", seed=seed, metrics={"ks_100k": 0.1 + seed}, keys=KEYS | {"=1+1": MetricKey("lower")})
+        path = write_run(
+            f"s/{seed}", seed=seed, metrics={"ks_100k": 0.1 + seed}, keys=KEYS | {"=1+1": MetricKey("lower")}
+        )
         config = config_of() | {"seed": 0, "augment": {"_target_": formula}, "run_dir": str(path)}
         RunDir(path).write_config(config)
         RunDir(path).write_overrides([evil, f"augment={formula}", f"train.steps={seed}"])
@@ -315,7 +356,7 @@ def test_strings_of_a_received_run_are_made_visible(here: Here) -> None:
 def test_torch_is_not_imported(command: Callable[..., subprocess.CompletedProcess]) -> None:
     """It would take more memory than all the rest, and seconds."""
     write_sweep("s", {"loss=minimax": [0.1, 0.2], "loss=lsgan": [0.2, 0.3]})
-    code = "import sys; from ganrun.cli.main import main; code = main(['report', 's']); sys.exit(code or 'torch' in sys.modules)"
+    code = "import sys; from ganrun.cli.main import main; sys.exit(main(['report', 's']) or 'torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     assert Path("s/report/report.html").exists()
@@ -339,7 +380,10 @@ def test_from_a_sweep_to_its_report_and_its_commands(here: Here) -> None:
     assert [s["mean"] for s in repeated["settings"]] == [s["mean"] for s in found["settings"]]
     controlled = found["controlled"].split()[1:]
     assert here(*controlled, "run_dir=controlled")[0] == 0
-    assert "Not a controlled comparison: loss=wgan also has penalty=weight_clip (instead of none)." in here("report", "controlled")[1]
+    assert (
+        "Not a controlled comparison: loss=wgan also has penalty=weight_clip (instead of none)."
+        in here("report", "controlled")[1]
+    )
     Path("s/loss=wgan_seed=0/command.json").unlink()
     page = here("report", "s/loss=wgan_seed=0", "format=json", "files=false")[1]
     Path("one.json").write_text(page)
