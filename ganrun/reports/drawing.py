@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 from ganrun.figures.sweep import (
@@ -16,6 +15,7 @@ from ganrun.figures.sweep import (
     Axis,
     Band,
     Dots,
+    Figure,
     curve_figure,
     curves_figure,
     dots_figure,

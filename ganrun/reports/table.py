@@ -165,18 +165,8 @@ def runs_csv(report: Report) -> str:
     """A row for each run, with all of its metrics."""
     keys = list(dict.fromkeys(key for part in report.parts for key in part.keys))
     metrics = list(dict.fromkeys(name for run in report.runs for name in run.metrics))
-    head = [
-        "run_dir",
-        *map(short, keys),
-        "seed",
-        "state",
-        "steps",
-        "images",
-        "seconds",
-        "diagnosis",
-        *metrics,
-        "command",
-    ]
+    head = ["run_dir", *map(short, keys), "seed", "state", "steps", "images", "seconds", "diagnosis"]
+    head += [*metrics, "command"]
     rows = [
         [
             str(run.path), *(line.setting.values.get(key, "") for key in keys), run.seed, run.state, run.steps,
