@@ -219,7 +219,7 @@ def notes(
         found.append(f"Diverged runs have no value, so the means of {'; '.join(lost)} are too good.")
     if repeats := sum(len(setting.repeats) for setting in settings):
         found.append(
-            f"{repeats} more run{'s' if repeats > 1 else ''} repeat a seed of the same setting; each seed counts once."
+            f"{repeats} more run{'s repeat' if repeats > 1 else ' repeats'} a seed of the same setting; each seed counts once."
         )
     if different := unequal_records(settings):
         found.append(
@@ -234,7 +234,10 @@ def notes(
     ):
         found.append(f"{ranking.key} is computed from test data: it can report, but should not choose, a setting.")
     if len(lines) > choices.compare:
-        found.append(f"Only the best {choices.compare} settings are compared with each other; compare=N changes this.")
+        found.append(
+            f"Only the best {choices.compare} of {len(lines)} settings are compared with each other (compare=N). The "
+            "best of many is also the luckiest: its mean is too good, and new seeds tell by how much."
+        )
     return found
 
 

@@ -1,4 +1,4 @@
-"""The page of a report, in headless Chromium: it opens offline, its tables work, and its policy allows only its script."""
+"""The page of a report, in headless Chromium: it opens offline, its tables work, and only its own script runs."""
 
 import json
 import re
@@ -8,10 +8,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from helpers import config_of
 from sweeps import COLLAPSE, write_run, write_sweep
 
 from ganrun.commands.report import main
-from helpers import config_of
 
 CHROMIUM = next(
     (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
@@ -21,9 +21,11 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not in
 CLICKS = """
 const found = {};
 const grid = document.querySelector('[data-table=settings]');
-const names = () => [...grid.querySelectorAll('tbody tr')].filter(r => r.offsetParent).map(r => r.cells[1].textContent);
+const rows = () => [...grid.querySelectorAll('tbody tr')].filter(r => r.offsetParent);
+const names = () => rows().map(r => r.cells[1].textContent);
 const head = (title) => [...grid.querySelectorAll('th button')].find(b => b.textContent === title);
-const line = () => [...document.querySelectorAll('figure [id="line-0"]')].filter(e => getComputedStyle(e).display !== 'none').length;
+const lines = [...document.querySelectorAll('figure [id="line-0"]')];
+const line = () => lines.filter(e => getComputedStyle(e).display !== 'none').length;
 found.start = names();
 head('loss').click(); found.loss = names();
 head('loss').click(); found.descending = names();
