@@ -7,13 +7,14 @@ training code then calls every component through its interface, without testing 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ganrun.data.dataset import Dataset, DataSpec
+from ganrun.metric_key import MetricKey as MetricKey
 
 Device = torch.device | str
 Schedule = Callable[[int, int], float]  # (step, steps) -> factor of the learning rate or momentum
@@ -172,22 +173,6 @@ class Latent:
     def __call__(self, n: int, device: Device = "cpu") -> Tensor:
         """n latents (n, dim), on the device."""
         raise NotImplementedError("it has no method __call__")
-
-
-@dataclass(frozen=True)
-class MetricKey:
-    """The properties of one key of a metric, known before it is computed.
-
-    better: which values are better, if they measure how good samples are. unit: of the value; "data": the data's unit.
-    from_test: whether test data are used. about: the key that this one belongs to and is printed next to, as a standard
-    error belongs to a mean. true: the key of the same quantity for the data themselves.
-    """
-
-    better: Literal["higher", "lower"] | None = None
-    unit: str = ""
-    from_test: bool = False
-    about: str = ""
-    true: str = ""
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,9 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ganrun.cli.compose import config_dirs, verbs
+from ganrun.cli.compose import config_dirs, root_keys, verbs
 from ganrun.cli.flags import flags_first
+from ganrun.cli.overrides import WORDS
 from ganrun.cli.settings import path_keys
 from ganrun.console import visible
 
@@ -31,8 +32,10 @@ def completed_verb(arguments: Sequence[str]) -> str:
     return verb or "train"
 
 
-def completed_paths(arguments: Sequence[str]) -> str | None:
-    """The completions of a path in the last setting of the line, as in run_dir=out; None if it is something else.
+def completed_paths(arguments: Sequence[str], verb: str) -> str | None:
+    """The completions of a path in the last word of the line, as in run_dir=out; None if it is something else.
+
+    For a verb that takes paths as words, that is any word but a setting.
 
     Names with spaces are left out, since shells split the completions at them, and so are control characters.
     """
@@ -40,18 +43,21 @@ def completed_paths(arguments: Sequence[str]) -> str | None:
         return None
     word = os.environ.get("COMP_LINE", "").split(" ")[-1]
     key, equals, value = word.partition("=")
-    if not equals or key not in path_keys(config_dirs(arguments)):
+    is_word = verb in WORDS and not (equals and key in root_keys(verb))
+    if is_word:
+        key, equals, value = "", "", word
+    elif not equals or key not in path_keys(config_dirs(arguments)):
         return None
     folder, slash, prefix = value.rpartition("/")
     parent = Path(os.path.expanduser(f"{folder}{slash}") or ".")
     entries = sorted(parent.iterdir()) if parent.is_dir() else []
     shown = [p for p in entries if p.name.startswith(prefix) and (prefix or not p.name.startswith("."))]
     found = [
-        f"{key}={folder}{slash}{p.name}{'/' if p.is_dir() else ''}"
+        f"{key}{equals}{folder}{slash}{p.name}{'/' if p.is_dir() else ''}"
         for p in shown
         if "".join(visible(p.name).split()) == p.name
     ]
-    return separator(arguments).join(found)
+    return separator(arguments).join(found) if found or not is_word else None
 
 
 def separator(arguments: Sequence[str]) -> str:

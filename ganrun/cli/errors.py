@@ -13,6 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganrun.checks import as_typed, cannot_change, did_you_mean
 from ganrun.cli.compose import compose, config_dirs, groups_and_options, root_keys
+from ganrun.cli.overrides import WORDS
 from ganrun.cli.settings import GLOBAL
 from ganrun.config import flat
 
@@ -48,7 +49,7 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
     if isinstance(error, OmegaConfBaseException):
         key = error.full_key or ""
         if "Missing mandatory value" in str(error):
-            return f"{key}: must be given, as in `ganrun {verb} {key}=...`."
+            return f"{key}: must be given, as in `ganrun {verb} {'DIR' if key == WORDS.get(verb) else f'{key}=...'}`."
         return f"{key}: {str(error).splitlines()[0]}."
     if isinstance(error, UnicodeDecodeError) and (path := file_with(error.object, config_dirs(arguments))):
         return f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8."

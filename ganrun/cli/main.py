@@ -46,6 +46,7 @@ from ganrun.cli.overrides import (
     parse,
     quote_path,
     unquote_path,
+    words_as_setting,
 )
 from ganrun.cli.recipes import report_replaced, run_title
 from ganrun.cli.settings import comments_of, path_keys, with_comments
@@ -78,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if "--help" in arguments:
                 print(visible(overview(arguments) if arguments == typed else help_text(verb, arguments)))
                 return 0
-            if (paths := completed_paths(arguments)) is not None:
+            if (paths := completed_paths(arguments, verb)) is not None:
                 print(paths)
                 return 0
             return CommandLine(verb, arguments, show_traceback).run()
@@ -131,7 +132,7 @@ class CommandLine:
     def prepare(self) -> list[str]:
         """The command line for Hydra. Raises ValueError if it is invalid."""
         add_user_folders(self.flags)
-        words = [a for a in self.arguments if not a.startswith("-")]
+        words = words_as_setting([a for a in self.arguments if not a.startswith("-")], self.verb)
         self.paths = path_keys(config_dirs(self.flags)) | {SWEEP_DIR}
         groups = groups_and_options(config_dirs(self.flags))
         multirun = "--multirun" in self.flags or is_multirun(self.verb, self.quoted(words, sweep=True), groups)

@@ -1,4 +1,7 @@
-"""Checkpoints: written atomically, verified when read, and loadable with weights_only=True."""
+"""Checkpoints: written atomically, verified when read, and loadable with weights_only=True.
+
+torch is imported only to write or read one, so that the other files of a run can be read without it.
+"""
 
 import glob
 import io
@@ -14,8 +17,6 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from ganrun.checks import fits
 from ganrun.files import create
@@ -76,6 +77,8 @@ def _make(folder: Path) -> None:
 
 
 def _save(state: dict[str, Any], path: Path) -> None:
+    import torch
+
     buffer = io.BytesIO()  # torch's own error for a full disk is only "unexpected pos"
     torch.save({"format": FORMAT, **state}, buffer)
     path.write_bytes(buffer.getbuffer())
@@ -132,6 +135,8 @@ def sync(path: Path) -> None:
 
 def load(path: Path) -> dict[str, Any]:
     """The state in `path`, on the CPU. Raises ValueError if it is damaged; torch itself verifies no checksums."""
+    import torch
+
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():

@@ -16,9 +16,9 @@ from typing import IO, Any
 
 import yaml
 
-from ganrun.config import Config, flat, resumable
+from ganrun.config import Config, flat, load_yaml, resumable
 from ganrun.files import link_out_of, lock, opened_to_append
-from ganrun.protocols import MetricKey
+from ganrun.metric_key import MetricKey
 from ganrun.records import checkpoint, shapes
 from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_row
@@ -120,7 +120,7 @@ class RunDir:
         damaged.
         """
         try:
-            config = shapes.config(yaml.safe_load(self.config_file.read_bytes()))
+            config = shapes.config(load_yaml(self.config_file.read_bytes()))
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"run_dir={self.path}: no run there (it has no config.yaml).") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -10,12 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from torch import Tensor
-
 from ganrun.checks import check_arguments, fits
 from ganrun.config import Config, defaults
-from ganrun.data.dataset import DataSpec
-from ganrun.protocols import MetricKey
+from ganrun.metric_key import MetricKey
 
 log = logging.getLogger("ganrun")
 
@@ -124,6 +121,10 @@ def config(found: Any) -> Config:
 
 def state(found: dict[str, Any]) -> dict[str, Any]:
     """The state in a checkpoint. Whether the states of its parts fit is checked when they are loaded."""
+    from torch import Tensor  # not needed for the other files, as the next one
+
+    from ganrun.data.dataset import DataSpec
+
     for key, kind in STATE.items():
         require(key in found, f"it has no {key}")
         require(isinstance(found[key], dict) if kind is dict else fits(found[key], kind), f"{key} has the wrong type")
