@@ -10,6 +10,8 @@ from ganrun.training.options import TrainOptions
 
 SECTIONS = ("train", "data", "arch", "init")
 
+NOT_STORED = {"trust", "tracker"}  # in the config of a run
+
 
 def validate(verb: str, config: Config) -> TrainOptions | None:
     """Raise ValueError for an unknown key, or a setting of the wrong type or range.
@@ -29,7 +31,7 @@ def validate(verb: str, config: Config) -> TrainOptions | None:
     if (config.get("seed") or 0) < 0:
         raise ValueError(f"seed={config['seed']}: must be at least 0.")
     check_kind("run_dir", config, str | None if verb == "train" else str)
-    for key in sorted(known - config.keys() - nullable_keys(verb) - {"trust"}):
+    for key in sorted(known - config.keys() - nullable_keys(verb) - NOT_STORED):
         raise ValueError(is_missing(key))
     for key in known & {*SECTIONS}:
         if not isinstance(config[key], dict):

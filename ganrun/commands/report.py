@@ -58,7 +58,8 @@ def print_report(report: Report, form: str) -> None:
     if form in ("csv", "json"):
         print(visible(settings_csv(report) if form == "csv" else as_json(report)), end="")
     else:
-        log.info(text(report, markdown=form == "markdown"))
+        for line in text(report, markdown=form == "markdown").split("\n"):
+            log.info(line)
 
 
 def folder_of(dirs: Sequence[str], out: str | None) -> Path:

@@ -11,19 +11,23 @@ with contextlib.chdir(os.sep) if os.path.lexists("matplotlibrc") else contextlib
     import matplotlib
 
 from matplotlib.axes import Axes
-from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap
+from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
 __all__ = [
     "Axes",
     "BoundaryNorm",
+    "EngFormatter",
     "Figure",
     "Line2D",
     "LinearSegmentedColormap",
+    "ListedColormap",
+    "LogLocator",
     "MaxNLocator",
+    "NullFormatter",
     "Patch",
     "StrMethodFormatter",
     "matplotlib",

@@ -13,13 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.colors import ListedColormap
-from matplotlib.figure import Figure as Figure
-from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
+from ganrun.figures.mpl import (
+    Axes,
+    EngFormatter,
+    ListedColormap,
+    LogLocator,
+    MaxNLocator,
+    NullFormatter,
+    StrMethodFormatter,
+    matplotlib,
+)
+from ganrun.figures.mpl import Figure as Figure
 from ganrun.records.checkpoint import write_atomically
 
 INK = "#123457"  # of texts and axes: in an SVG replaced by the text color of the page
