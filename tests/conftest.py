@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from ganrun.cli.compose import UserConf
+
 
 def pytest_configure() -> None:
     """Give each worker its own cores: threads that wait for each other on a shared core waste its time."""
@@ -25,6 +27,8 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GANRUN_DATA", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(UserConf, "folders", ())  # of an earlier command line in this process
+    monkeypatch.setattr(UserConf, "primary", None)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     torch.manual_seed(0)
