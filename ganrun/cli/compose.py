@@ -111,16 +111,27 @@ def plain(cfg: DictConfig) -> dict[str, Any]:
 
 def default_options(verb: str) -> dict[str, str | None]:
     """The entries of a primary config's defaults list: for each key its option, as in {"loss": "nonsaturating"}."""
-    text = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
-    entries = [entry for entry in text["defaults"] if isinstance(entry, dict)]
+    texts = [_content(name) for name in primary_configs(verb)]
+    entries = [entry for text in texts for entry in text["defaults"] if isinstance(entry, dict)]
     return {key: option for entry in entries for key, option in entry.items() if key != "hydra"}
+
+
+def primary_configs(verb: str) -> list[str]:
+    """The verb, after the verbs that its defaults list includes: that of search includes train."""
+    included = [entry for entry in _content(verb)["defaults"] if isinstance(entry, str) and entry != "_self_"]
+    return [*(name for entry in included for name in primary_configs(entry)), verb]
+
+
+def _content(verb: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
+    return found
 
 
 def root_keys(verb: str) -> set[str]:
     """The top-level settings and the config groups of a primary config."""
-    text = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
     groups = {key.rpartition("@")[2] for key in default_options(verb)}
-    return {key for key in text if key not in ("defaults", "hydra")} | groups
+    keys = {key for name in primary_configs(verb) for key in _content(name)}
+    return (keys - {"defaults", "hydra"}) | groups
 
 
 def nullable_keys(verb: str) -> set[str]:

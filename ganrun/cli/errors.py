@@ -25,6 +25,7 @@ EXAMPLES = {
     "data": "data.root=DIR",
     "arch": "arch.z_dim=64",
     "init": "init.nets=generator",
+    "search": "search.trials=50",
 }
 
 

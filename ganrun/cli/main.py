@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext, redirect_stdout
 from io import StringIO
 from tempfile import TemporaryDirectory
 from types import ModuleType
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -29,6 +30,7 @@ from ganrun.cli.compose import (
     groups_and_options,
     ignore_empty_variables,
     plain,
+    primary_configs,
     verbs,
 )
 from ganrun.cli.errors import USERS_ERRORS, sentence
@@ -36,12 +38,14 @@ from ganrun.cli.flags import flags_first
 from ganrun.cli.help import help_text, overview
 from ganrun.cli.overrides import SWEEP_DIR, TIDY, chooses, directory, parse, quote_path, unquote_path
 from ganrun.cli.recipes import report_replaced
+from ganrun.cli.search import SearchLine
 from ganrun.cli.settings import comments_of, path_keys, with_comments
 from ganrun.cli.sweep import Sweep
 from ganrun.cli.validate import validate
 from ganrun.config import CONF, Config
 from ganrun.console import logging_to_console, print_traceback, visible
 from ganrun.process import discard, exit_as_error, interrupts_end_the_process
+from ganrun.search.space import Problem
 from ganrun.training.interrupts import SIGNALS
 from ganrun.trusted import trusting
 
@@ -109,6 +113,7 @@ class CommandLine:
         self.codes: list[int] = []
         self.problems: list[str] = []
         self.sweep: Sweep | None = None
+        self.problem: Problem | None = None  # of a search
         self.process = os.getpid()
 
     def prepare(self) -> list[str]:
@@ -120,6 +125,10 @@ class CommandLine:
         multirun = "--multirun" in self.flags or is_multirun(self.verb, self.quoted(words, sweep=True), groups)
         if multirun and self.verb == "resume":
             raise ValueError("ganrun resume: continues a single run; to finish a sweep, repeat its command.")
+        if self.verb == "search":
+            if multirun:
+                raise ValueError("ganrun search: is one search, with several trials; leave out -m and hydra.mode.")
+            return self.prepare_search(self.quoted(words, sweep=True), groups)
         words = [directory(word, self.verb, multirun) for word in words]
         overrides = [*(TIDY if UserConf.primary else []), *self.quoted(words, sweep=multirun)]
         self.arguments = [*self.flags, *overrides]
@@ -128,6 +137,12 @@ class CommandLine:
         self.sweep = Sweep(self.verb, parse(overrides), groups, self.paths)
         self.sweep.check()
         return ["--multirun", *(flag for flag in self.flags if flag != "--multirun"), *self.sweep.hydras]
+
+    def prepare_search(self, words: Sequence[str], groups: Collection[str]) -> list[str]:
+        """The command line for Hydra, with the settings of one trial. Raises ValueError."""
+        search = SearchLine(words, groups, self.paths)
+        self.problem = search.problem(["search", *self.arguments])
+        return [*self.flags, *(TIDY if UserConf.primary else []), *search.fixed, *self.problem.first[0]]
 
     def quoted(self, words: Sequence[str], sweep: bool) -> list[str]:
         return [quote_path(word, self.paths, sweep) for word in words]
@@ -156,7 +171,8 @@ class CommandLine:
             start()
         several = dict.fromkeys(default_options(self.verb), "*")  # Hydra does not list the choices in a list
         choices = several | dict(HydraConfig.get().runtime.choices)
-        print(with_comments(printed.getvalue(), comments_of(self.verb, choices, config_dirs(self.flags))), end="")
+        comments = comments_of(primary_configs(self.verb), choices, config_dirs(self.flags))
+        print(with_comments(printed.getvalue(), comments), end="")
 
     def job(self, cfg: DictConfig) -> None:
         """Run one job; Hydra calls this. An error ends the job, not the sweep; an interrupt ends both.
@@ -191,7 +207,9 @@ class CommandLine:
             command = load(self.verb)
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
             typed = [unquote_path(override, self.paths) for override in HydraConfig.get().overrides.task]
-            job = {"overrides": typed, "options": options} if self.verb == "train" else {}
+            job: dict[str, Any] = {"overrides": typed, "options": options} if self.verb == "train" else {}
+            if self.problem:
+                job = {"problem": self.problem}
             with trusting(trusted):
                 code = command.main(config, title or "run", **job)
             return name, code, "interrupted" if code - 128 in SIGNALS else f"ended with exit code {code}"

@@ -17,6 +17,7 @@ from ganrun.config import Config, slug
 from ganrun.console import logging_to_file
 from ganrun.diagnosis.diagnosis import Diagnosis
 from ganrun.process import exit_as_error
+from ganrun.protocols import Observer
 from ganrun.records import checkpoint
 from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
 from ganrun.training.best import choose_best
@@ -56,12 +57,13 @@ def train(
     overrides: Sequence[str] | None = None,
     options: TrainOptions | None = None,
     changes: Collection[str] = (),
+    observer: Observer | None = None,
 ) -> Outcome:
     """Train a run in config["run_dir"], or in a new directory under outputs/ whose name ends in `name`.
 
     An existing run is resumed. overrides: the settings that were typed, to save them. options: of config["train"], if
-    the caller has them already. changes: settings in which an existing run may differ. Raises ValueError, before
-    anything is written, for a config that cannot work.
+    the caller has them already. changes: settings in which an existing run may differ. observer: is told of every
+    evaluation, and can stop the run. Raises ValueError, before anything is written, for a config that cannot work.
     """
     path = config["run_dir"]
     with RunDir(Path(path)) if path else new_run_dir(Path("outputs"), slug(name)) as run_dir:
@@ -91,7 +93,7 @@ def train(
             run_dir.write_overrides(overrides)
         run_dir.write_config(config)
         with logging_to_file(run_dir.log_file), Interrupts() as interrupts:
-            return _train(run, run_dir, config, state, status, interrupts)
+            return _train(run, run_dir, config, state, status, interrupts, observer or Observer())
 
 
 def train_and_load(config: Config) -> LoadedRun:
@@ -108,7 +110,13 @@ def train_and_load(config: Config) -> LoadedRun:
 
 
 def _train(
-    run: Run, run_dir: RunDir, config: Config, state: dict[str, Any] | None, status: Status, interrupts: Interrupts
+    run: Run,
+    run_dir: RunDir,
+    config: Config,
+    state: dict[str, Any] | None,
+    status: Status,
+    interrupts: Interrupts,
+    observer: Observer,
 ) -> Outcome:
     """Run the loop, and write result.json however it ends."""
     log.info("run        %s", run_dir.path)
@@ -120,7 +128,7 @@ def _train(
     )
     error: BaseException | None = None
     try:
-        train_loop(run, run_dir, config, state, status, interrupts.received)
+        train_loop(run, run_dir, config, state, status, interrupts.received, observer)
         ending: Ending = "finished" if status.is_last(run) else "interrupted"
     except KeyboardInterrupt as found:  # a second Ctrl-C, in the middle of a step
         ending, error = "interrupted", found
