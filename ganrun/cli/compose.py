@@ -1,5 +1,6 @@
 """The composition of configs, and the folders that are searched for them."""
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
@@ -122,6 +123,7 @@ def primary_configs(verb: str) -> list[str]:
     return [*(name for entry in included for name in primary_configs(entry)), verb]
 
 
+@functools.cache  # it is needed several times for every job, and parsed slowly
 def _content(verb: str) -> dict[str, Any]:
     found: dict[str, Any] = yaml.safe_load((CONF / f"{verb}.yaml").read_text())
     return found

@@ -60,9 +60,11 @@ class SearchLine:
         numbers = [parameter_of(override, defaults.get(override.key_or_group)) for override in rest]
         firsts = [p.setting(p.ends()[0]) for p in numbers]
         jobs = [[*combination, *firsts] for combination in combinations[:MOST_COMBINATIONS]]
-        ends = [[*jobs[0], p.setting(value)] for p in numbers for value in p.ends()[1:]]
-        for job in [*jobs, *ends]:
+        for job in jobs:
             self(job)
+        for index, parameter in enumerate(numbers):
+            for value in parameter.ends()[1:]:
+                self([*combinations[0], *firsts[:index], parameter.setting(value), *firsts[index + 1 :]])
         order = [override.get_key_element() for override in self.space]
         parameters: list[Parameter] = sorted([*options, *numbers], key=lambda p: order.index(p.key))
         typed = [unquote_path(word, self.paths) for word in self.fixed]
@@ -73,34 +75,29 @@ class SearchLine:
         """The values of all settings, by their dotted keys, with these. Empty if a searched setting has to be given."""
         try:
             return flat(self.composed(settings))
-        except ValueError:
+        except USERS_ERRORS:  # found again, and reported, when a trial is composed
             return {}
 
     def __call__(self, settings: Sequence[str]) -> Config:
         """The config of a run with these settings in addition to the fixed ones. Raises ValueError."""
-        config = self.composed(settings)
         try:
+            config = self.composed(settings)
             validate("train", config)
         except USERS_ERRORS as error:
-            problem = sentence(error, "train", settings)
+            problem = sentence(error, "train", [*self.fixed, *settings])
             hidden = [word for word in settings if word not in problem]
             raise ValueError(f"{problem} This is the trial {' '.join(settings)}." if hidden else problem) from error
         return config
 
     def composed(self, settings: Sequence[str]) -> Config:
         """The config, without its section `search`. Runs with the same options are composed once."""
-        words = [*self.fixed, *settings]
-        try:
-            overrides = parse(words)
-            chosen = tuple(chooses(overrides, self.groups))
-            if chosen not in self.bases:
-                self.bases[chosen] = compose("search", chosen)
-            config = copy.deepcopy(self.bases[chosen])
-            ConfigLoaderImpl._apply_overrides_to_config([o for o in overrides if o.input_line not in chosen], config)
-            found = plain(config)
-        except USERS_ERRORS as error:
-            raise ValueError(sentence(error, "train", words)) from error
-        return {key: value for key, value in found.items() if key not in ("search", "trust")}
+        overrides = parse([*self.fixed, *settings])
+        chosen = tuple(chooses(overrides, self.groups))
+        if chosen not in self.bases:
+            self.bases[chosen] = compose("search", chosen)
+        config = copy.deepcopy(self.bases[chosen])
+        ConfigLoaderImpl._apply_overrides_to_config([o for o in overrides if o.input_line not in chosen], config)
+        return {key: value for key, value in plain(config).items() if key not in ("search", "trust")}
 
 
 def parameter_of(override: Override, value: Any) -> Parameter:

@@ -1,10 +1,12 @@
 """What a search prints: its space, each trial, and the answer at the end."""
 
 import shlex
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import optuna
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from ganrun.search.space import Parameter, Problem, name_of
@@ -104,12 +106,23 @@ def importance_lines(study: optuna.Study, metrics: Sequence[str]) -> Iterator[st
     """The share of each parameter in the differences of the objectives. Needs a few trials, and different values."""
     for index, key in enumerate(metrics):
         try:
-            found = optuna.importance.get_param_importances(study, target=lambda t, i=index: t.values[i])  # type: ignore[misc]
-        except (ValueError, RuntimeError):
+            found = importances(study, index)
+        except (ValueError, RuntimeError):  # of too few trials, in Optuna's words
             continue
-        text = ", ".join(f"{name} {share:.2f}" for name, share in found.items())
-        if text:
+        if text := ", ".join(f"{name} {share:.2f}" for name, share in found.items()):
             yield line("importance", f"{text}{f' (for {key})' if len(metrics) > 1 else ''}")
+
+
+def importances(study: optuna.Study, index: int) -> dict[str, float]:
+    """PED-ANOVA's share of each parameter in what makes the values of an objective good (Watanabe et al. 2023)."""
+    sign = -1 if study.directions[index] == StudyDirection.MAXIMIZE else 1  # low values are good
+
+    def target(trial: FrozenTrial) -> float:
+        return sign * float(trial.values[index])
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # it says that low values are good
+        return optuna.importance.get_param_importances(study, target=target)
 
 
 def is_best(study: optuna.Study, number: int) -> bool:
