@@ -84,7 +84,7 @@ class SearchLine:
             config = self.composed(settings)
             validate("train", config)
         except USERS_ERRORS as error:
-            problem = sentence(error, "train", [*self.fixed, *settings])
+            problem = sentence(error, "search", [*self.fixed, *settings])
             hidden = [word for word in settings if word not in problem]
             raise ValueError(f"{problem} This is the trial {' '.join(settings)}." if hidden else problem) from error
         return config

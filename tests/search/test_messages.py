@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 from conftest import Here
-from search.conftest import RUN, Search, X, Y
+from searches import RUN, Search, X, Y, searching
+
+pytest.importorskip("optuna")
+
+
+@pytest.fixture
+def search(here: Here, tmp_path: Path) -> Search:
+    return searching(here, tmp_path)
+
 
 WRONG = {
     "search.metric=erro: is declared by no metric of these runs; choose one of error, other, gain.": [
@@ -47,7 +55,7 @@ def test_missing_library_is_named(search: Search, monkeypatch: pytest.MonkeyPatc
     assert (code, err) == (2, "ganrun search: needs Optuna, which is not installed; `pip install 'ganrun[search]'`.\n")
 
 
-def test_cmaes_needs_numbers(my_metric: None, here: Here) -> None:
+def test_cmaes_needs_numbers(search: Search, here: Here) -> None:
     code, _, err = here("search", X, *RUN, "search.metric=error", "loss=wgan,hinge", "search.sampler=cmaes")
     assert code == 2
     assert "search.sampler=cmaes: needs at least two settings with an interval" in err

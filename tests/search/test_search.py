@@ -5,22 +5,31 @@ import re
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import Command, Here
 from helpers import assert_same_run, end_of, result_of, send_at
-from search.conftest import LINE, RUN, Search, distance, trials_in
+from searches import LINE, RUN, Search, distance, searching, trials_in, write_metric
 
 from ganrun.records.run_dir import RunDir
-from ganrun.search import study
-from ganrun.search.space import Parameter
+from ganrun.search.space import Parameter, Value
+
+pytest.importorskip("optuna")
 
 NEAR = 0.1  # of a space of 2 by 4
 KILLED = {12: "training", 41: "drawing"}  # trials in which the process is killed, once TPE proposes them, and where
 
 
+@pytest.fixture
+def search(here: Here, tmp_path: Path) -> Search:
+    return searching(here, tmp_path)
+
+
 def kill_in(number: int, where: str) -> None:
     """Kill this process in that trial: after its only step is logged, or after the first of its parameters is drawn."""
+    from ganrun.search import study  # imports Optuna
+
     log_row, suggest = RunDir.log_row, study.suggest
 
     def log_and_die(self: RunDir, row: dict[str, object]) -> None:
@@ -28,7 +37,7 @@ def kill_in(number: int, where: str) -> None:
         if where == "training" and f"trial_{number:04d}" in str(self.path):
             os.kill(os.getpid(), signal.SIGKILL)
 
-    def suggest_and_die(trial: study.Trial, parameter: Parameter) -> study.Value:
+    def suggest_and_die(trial: Any, parameter: Parameter) -> Value:
         if where == "drawing" and trial.number == number and parameter.key == "metric.known.y":
             os.kill(os.getpid(), signal.SIGKILL)
         return suggest(trial, parameter)
@@ -214,7 +223,8 @@ def test_diagnosis_of_an_evaluation_prunes(search: Search, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_processes_share_the_trials(my_metric: None, command: Command, tmp_path: Path) -> None:
+def test_processes_share_the_trials(command: Command, tmp_path: Path) -> None:
+    write_metric(tmp_path)
     done = command(*LINE, "search.trials=7", "search.jobs=2")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("objective  minimize error") == 1

@@ -1,14 +1,11 @@
-"""A search whose best settings are known, and its trials."""
+"""A search whose best settings are known, for tests of `ganrun search`."""
 
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pytest
 from conftest import Here
-
-optuna = pytest.importorskip("optuna")
 
 MODULE = '''
 import math
@@ -16,7 +13,7 @@ from pathlib import Path
 from ganrun.protocols import MetricKey
 
 class Known:
-    """`error` is 0 at x = 0.3 and y = 0.01. `other` is best elsewhere, at x = 0.8. `test` is of test data."""
+    """`error` is 0 at x = 0.3 and y = 0.01, and `other` at x = 0.8."""
 
     num = 2
 
@@ -24,8 +21,9 @@ class Known:
         self.x, self.y, self.noise = x, y, noise
 
     def keys(self, spec, logistic):
-        names = {"error": "lower", "other": "lower", "gain": "higher", "count": None}
-        return {name: MetricKey(better) for name, better in names.items()} | {"test": MetricKey("lower", from_test=True)}
+        lower, higher = MetricKey("lower"), MetricKey("higher")
+        test = MetricKey("lower", from_test=True)
+        return {"error": lower, "other": lower, "gain": higher, "count": MetricKey(), "test": test}
 
     def __call__(self, samples, dataset):
         if Path("broken").exists():
@@ -44,24 +42,23 @@ LINE = ["search", X, Y, *RUN, "search.metric=error", "run_dir=s"]
 Search = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def my_metric(tmp_path: Path) -> None:
-    (tmp_path / "conf" / "metric").mkdir(parents=True)
-    (tmp_path / "conf" / "metric" / "known.yaml").write_text(OPTION)
-    (tmp_path / "my.py").write_text(MODULE)
+def write_metric(folder: Path) -> None:
+    """Write the metric, and its option `metric=known`."""
+    (folder / "conf" / "metric").mkdir(parents=True)
+    (folder / "conf" / "metric" / "known.yaml").write_text(OPTION)
+    (folder / "my.py").write_text(MODULE)
 
 
-@pytest.fixture
-def search(my_metric: None, here: Here) -> Search:
-    """Run `ganrun search` with these settings in addition to LINE, in this process."""
-
-    def run(*words: str) -> tuple[int, str, str]:
-        return here(*LINE, *words)
-
-    return run
+def searching(here: Here, folder: Path) -> Search:
+    """Run `ganrun search` with settings in addition to LINE, in this process."""
+    write_metric(folder)
+    return lambda *words: here(*LINE, *words)
 
 
 def trials_in(folder: Path) -> list[Any]:
+    """The trials of the study of a search, in Optuna's form."""
+    import optuna
+
     storage = optuna.storages.RDBStorage(f"sqlite:///{folder / 'study.db'}")
     found: list[Any] = optuna.load_study(study_name="search", storage=storage).trials
     storage.engine.dispose()
