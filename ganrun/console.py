@@ -143,12 +143,12 @@ def logging_to_console() -> Iterator[None]:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Print only warnings; log files get all messages. A progress bar vanishes at its end."""
+def quiet(least: int = logging.WARNING) -> Iterator[None]:
+    """Print only messages of this level or above; log files get all. A progress bar vanishes at its end."""
     consoles = [handler for handler in log.handlers if isinstance(handler, Console)]
     levels = [console.level for console in consoles]
     for console in consoles:
-        console.setLevel(logging.WARNING)
+        console.setLevel(least)
     try:
         yield
     finally:

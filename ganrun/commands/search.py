@@ -66,10 +66,10 @@ def new_folder() -> Path:
 
 
 def train_run(config: Config, overrides: Sequence[str], observer: Observer) -> Outcome:
-    """Train one run of a trial. All that it prints is in its train.log."""
+    """Train one run of a trial. Only its warnings are printed; the rest is in its train.log."""
     with quiet():
         outcome = train(config, overrides=overrides, observer=observer)
-        if outcome.status is not None:
-            with logging_to_file(outcome.run_dir.log_file):
-                print_outcome(outcome)
+    if outcome.status is not None:
+        with quiet(logging.CRITICAL), logging_to_file(outcome.run_dir.log_file):
+            print_outcome(outcome)
     return outcome

@@ -70,7 +70,9 @@ def conclusion(trials: Trials, problem: Problem, metrics: Sequence[str], running
     yield line("search", f"{counts(trials)}{f', {running} running in other processes' if running else ''}")
     for trial in trials.failed()[:SHOWN]:
         yield line("", f"trial {trial.number} failed: {trial.user_attrs.get(REASON)}")
-    if finished:
+    if not finished:
+        yield line("best", "none, since no trial has finished")
+    else:
         yield from best_lines(trials, problem, metrics)
         yield from importance_lines(study, metrics)
     yield line("look", f"optuna-dashboard {shlex.quote(url_of(trials.folder))}")

@@ -231,8 +231,11 @@ class Loop:
             self.stopped = self.observer.evaluated(self.status.step, metrics, findings)
 
     def findings(self, evaluation: Evaluation) -> Collection[str]:
-        """The names of the findings of a diagnosis during training."""
-        found = evaluation.diagnosis(self.run_dir.rows(), self.config, self.run_dir.overrides())
+        """The names of the findings of a diagnosis during training. None before losses are logged, which it needs."""
+        rows = list(self.run_dir.rows())
+        if not any("loss/d" in row for row in rows):
+            return []
+        found = evaluation.diagnosis(rows, self.config, self.run_dir.overrides())
         return [finding.name for finding in found.findings]
 
     def finish(self) -> None:
