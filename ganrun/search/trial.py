@@ -129,9 +129,9 @@ def ending_of(claim: Claim, plan: Plan) -> Ending:
 
 
 def progress_of(folder: Path) -> str:
-    """The newest checkpoint of each run in a trial's folder."""
-    newest = {path.name: checkpoint.steps_in(path / "checkpoints")[-1:] for path in sorted(folder.glob("seed=*"))}
-    return str(newest)
+    """The newest checkpoint of each run in a trial's folder, as text."""
+    kept = {path.name: checkpoint.steps_in(path / "checkpoints") for path in folder.glob("seed=*")}
+    return ", ".join(f"{name} at step {steps[-1]}" for name, steps in sorted(kept.items()) if steps)
 
 
 def run_seed(claim: Claim, plan: Plan, seed: int, first: int) -> Ending:

@@ -232,3 +232,18 @@ def test_processes_share_the_trials(command: Command, tmp_path: Path) -> None:
     assert "7 trials: 7 finished" in done.stdout
     assert sorted(map(int, re.findall(r"^trial (\d+) ", done.stdout, re.MULTILINE))) == [*range(7)]
     assert [trial.state.name for trial in trials_in(tmp_path / "s")] == ["COMPLETE"] * 7
+
+
+@pytest.mark.slow
+def test_trial_that_kills_its_process_three_times_has_failed(search: Search, tmp_path: Path) -> None:
+    """Else it would end every process of the search. The same command tries it again."""
+    for _ in range(3):
+        ended = end_of([*LINE, "search.trials=2"], tmp_path, partial(kill_in, 0, "training"))
+        assert ended.code == -signal.SIGKILL
+    code, out, _ = search("search.trials=2")
+    assert code == 1
+    assert "trial 0    failed: its process was killed 3 times without any progress" in out
+    assert "2 trials: 1 finished, 1 failed" in out or "2 trials: 1 failed, 1 finished" in out
+    code, out, err = search("search.trials=2")
+    assert (code, err) == (0, "")
+    assert [trial.state.name for trial in trials_in(tmp_path / "s")] == ["FAIL", "COMPLETE", "COMPLETE"]
