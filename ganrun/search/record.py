@@ -21,7 +21,7 @@ def record_of(
 
     The settings are those of one possible trial.
     """
-    space = {name_of(parameter): parameter.typed.partition("=")[2] for parameter in problem.parameters}
+    space = {name_of(parameter): "".join(parameter.typed.partition("=")[2].split()) for parameter in problem.parameters}
     goals = {"search.metric": list(metrics), "search.direction": list(directions), "search.seeds": len(seeds)}
     config = {key: value for key, value in flat(problem.compose(problem.first[0])).items() if key not in MAY_DIFFER}
     return config | goals | space
