@@ -59,9 +59,8 @@ class SearchLine:
         defaults = self.defaults(combinations[0])
         numbers = [parameter_of(override, defaults.get(override.key_or_group)) for override in rest]
         firsts = [p.setting(p.ends()[0]) for p in numbers]
-        jobs = [[*combination, *firsts] for combination in combinations[:MOST_COMBINATIONS]]
-        for job in jobs:
-            self(job)
+        for combination in combinations[:MOST_COMBINATIONS]:
+            self([*combination, *firsts])
         for index, parameter in enumerate(numbers):
             for value in parameter.ends()[1:]:
                 self([*combinations[0], *firsts[:index], parameter.setting(value), *firsts[index + 1 :]])
@@ -69,7 +68,7 @@ class SearchLine:
         parameters: list[Parameter] = sorted([*options, *numbers], key=lambda p: order.index(p.key))
         typed = [unquote_path(word, self.paths) for word in self.fixed]
         fixed = [word for word in typed if not word.lstrip("+").startswith(("search.", "run_dir=", "hydra."))]
-        return Problem(parameters, fixed, self, line, jobs)
+        return Problem(parameters, fixed, self, line, [[*chosen, *firsts] for chosen in every_option(options)])
 
     def defaults(self, settings: Sequence[str]) -> Config:
         """The values of all settings, by their dotted keys, with these. Empty if a searched setting has to be given."""
@@ -98,6 +97,12 @@ class SearchLine:
         config = copy.deepcopy(self.bases[chosen])
         ConfigLoaderImpl._apply_overrides_to_config([o for o in overrides if o.input_line not in chosen], config)
         return {key: value for key, value in plain(config).items() if key not in ("search", "trust")}
+
+
+def every_option(choices: Sequence[Choice]) -> list[list[str]]:
+    """Combinations of options that have every option at least once, and are as few as possible."""
+    num = max((len(choice.words) for choice in choices), default=1)
+    return [[list(map(c.setting, c.ends()))[index % len(c.words)] for c in choices] for index in range(num)]
 
 
 def parameter_of(override: Override, value: Any) -> Parameter:

@@ -76,8 +76,8 @@ class Problem:
     """A search as typed: its space, its fixed settings, and how to compose the config of a run.
 
     fixed: the settings of training that do not vary, as typed. compose: from settings in addition to `fixed` to the
-    config of a run. line: the arguments of the command. first: for each combination of options of groups in the space,
-    the settings of a possible trial.
+    config of a run. line: the arguments of the command. first: the settings of possible trials, which together have
+    every option of the groups in the space.
     """
 
     parameters: Sequence[Parameter]

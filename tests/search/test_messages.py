@@ -39,6 +39,7 @@ WRONG = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", WRONG)
 def test_wrong_settings(message: str, search: Search, tmp_path: Path) -> None:
     code, _, err = search(*WRONG[message])

@@ -225,8 +225,11 @@ def test_diagnosis_of_an_evaluation_prunes(search: Search, tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_processes_share_the_trials(command: Command, tmp_path: Path) -> None:
+    """The first one to train is killed, and started again."""
     write_metric(tmp_path)
+    (tmp_path / "deadly").touch()
     done = command(*LINE, "search.trials=7", "search.jobs=2")
+    assert not (tmp_path / "deadly").exists()
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("objective  minimize error") == 1
     assert "7 trials: 7 finished" in done.stdout

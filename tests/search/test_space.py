@@ -71,6 +71,7 @@ CHOICES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", CHOICES)
 def test_choices_and_their_settings(word: str) -> None:
     problem = problem_of(word)
@@ -94,6 +95,16 @@ def test_run_has_the_config_of_its_command_line() -> None:
     ]
 
 
+@pytest.mark.slow
+def test_first_trials_have_every_option() -> None:
+    problem = problem_of("loss=wgan,hinge,minimax", "optimizer=adam,sgd", "train.n_critic=interval(1,5)")
+    assert [list(trial) for trial in problem.first] == [
+        [f"loss={loss}", f"optimizer={optimizer}", "train.n_critic=1"]
+        for loss, optimizer in (("wgan", "adam"), ("hinge", "sgd"), ("minimax", "adam"))
+    ]
+
+
+@pytest.mark.slow
 def test_settings_of_a_searched_option_can_be_searched_and_fixed() -> None:
     """Neither the default architecture nor the default data have these settings."""
     problem = problem_of("data=ring,spiral", "data.std=0.05", "data.num=choice(100,200)")
@@ -127,6 +138,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("message", WRONG)
 def test_wrong_spaces_are_reported(message: str) -> None:
     with pytest.raises(ValueError, match=re.escape(message)) as found:
