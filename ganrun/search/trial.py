@@ -81,6 +81,7 @@ class Watcher(Observer):
     def report(self, step: int, value: float) -> None:
         """Report a value, unless a process that was killed has done so."""
         if step not in self.reported:
+            self.reported.add(step)
             self.trial.report(value, step)
 
     def reason_to_stop(self, step: int, findings: Callable[[], Collection[str]]) -> str:
