@@ -33,6 +33,8 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
     Raises ValueError if the directory contains anything else than this search.
     """
     path = folder / NAME
+    if "?" in str(folder):
+        raise ValueError(f"run_dir={folder}: must have no question mark, as in addresses of SQLite.")
     if not path.exists():
         if other := next((entry for entry in folder.iterdir() if entry.name not in LEFTOVERS), None):
             raise ValueError(f"run_dir={folder}: contains {other.name}, but no search; choose a new directory.")

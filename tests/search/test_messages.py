@@ -78,6 +78,7 @@ def test_directory_with_anything_else_is_refused(search: Search, here: Here, tmp
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "notes.txt").touch()
     assert "run_dir=other: contains notes.txt, but no search" in search("run_dir=other")[2]
+    assert "run_dir=a?b: must have no question mark" in search("run_dir=a?b")[2]
 
 
 @pytest.mark.slow
