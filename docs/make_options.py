@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ganrun.cli.compose import default_options, groups_and_options, verbs
+from ganrun.cli.compose import default_options, groups_and_options, primary_configs, verbs
 from ganrun.cli.help import examples_of, text_of
 from ganrun.cli.settings import Setting, settings_in, settings_of_option, title_of
 from ganrun.config import CONF, flat
@@ -41,7 +41,9 @@ def verb_section(verb: str) -> Iterator[str]:
     yield f"{title_of(text)}"
     yield "```\n" + "\n".join(line.strip() for line in examples_of(text)) + "\n```"
     yield settings_table((setting, "") for setting in settings_in(text))
-    if groups := default_options(verb):
+    if len(configs := primary_configs(verb)) > 1:
+        yield f"It takes all settings and groups of `ganrun {configs[0]}`, too."
+    elif groups := default_options(verb):
         chosen = [f"`{key}={'null' if option is None else option}`" for key, option in groups.items()]
         yield "\n".join(textwrap.wrap(f"Groups, with their default options: {', '.join(chosen)}.", WIDTH))
 

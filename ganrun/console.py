@@ -29,7 +29,8 @@ class Progress:
         self.steps, self.at, self.time = steps, start, time.perf_counter()
         self.printed = -float("inf")
         disable = None if sys.stderr else True  # None: unless it is a terminal
-        self.bar = tqdm(total=steps, initial=start, unit="step", disable=disable, dynamic_ncols=True)
+        leave = not is_quiet()
+        self.bar = tqdm(total=steps, initial=start, unit="step", disable=disable, dynamic_ncols=True, leave=leave)
 
     def update(self, step: int, values: Mapping[str, float]) -> None:
         """Show the losses and the rate at `step`."""
@@ -142,6 +143,24 @@ def logging_to_console() -> Iterator[None]:
         for handler in (console, memory):
             log.removeHandler(handler)
             handler.close()
+
+
+@contextmanager
+def quiet(least: int = logging.WARNING) -> Iterator[None]:
+    """Print only messages of this level or above; log files get all. A progress bar vanishes at its end."""
+    consoles = [handler for handler in log.handlers if isinstance(handler, Console)]
+    levels = [console.level for console in consoles]
+    for console in consoles:
+        console.setLevel(least)
+    try:
+        yield
+    finally:
+        for console, level in zip(consoles, levels, strict=True):
+            console.setLevel(level)
+
+
+def is_quiet() -> bool:
+    return any(isinstance(handler, Console) and handler.level > logging.INFO for handler in log.handlers)
 
 
 @contextmanager

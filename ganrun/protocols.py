@@ -4,7 +4,7 @@ Your own classes need not derive from these: when a run is built, `complete` add
 training code then calls every component through its interface, without testing what it can do.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -223,6 +223,18 @@ class Metric:
     def gallery(self, samples: Tensor, dataset: Dataset) -> Gallery | None:
         """Images to draw of the same samples, or None."""
         return None
+
+
+class Observer:
+    """Follows a run while it trains, as a search does. It belongs to no config, and cannot change the run's results."""
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], findings: Callable[[], Collection[str]]) -> bool:
+        """Called after each evaluation before the last one. Returns whether the run is to stop after this step.
+
+        It then stops as on a signal: its checkpoint is saved, and it can be resumed. findings: computes the names of
+        the findings of a diagnosis at this step, such as mode_collapse.
+        """
+        return False
 
 
 @runtime_checkable

@@ -119,14 +119,22 @@ def primary_config(verb: str) -> dict[str, Any]:
 
 def default_options(verb: str) -> dict[str, str | None]:
     """The entries of a primary config's defaults list: for each key its option, as in {"loss": "nonsaturating"}."""
-    entries = [entry for entry in primary_config(verb)["defaults"] if isinstance(entry, dict)]
+    configs = [primary_config(name) for name in primary_configs(verb)]
+    entries = [entry for config in configs for entry in config["defaults"] if isinstance(entry, dict)]
     return {key: option for entry in entries for key, option in entry.items() if key != "hydra"}
+
+
+def primary_configs(verb: str) -> list[str]:
+    """The verb, after the verbs that its defaults list includes: that of search includes train."""
+    included = [entry for entry in primary_config(verb)["defaults"] if isinstance(entry, str) and entry != "_self_"]
+    return [*(name for entry in included for name in primary_configs(entry)), verb]
 
 
 def root_keys(verb: str) -> set[str]:
     """The top-level settings and the config groups of a primary config."""
     groups = {key.rpartition("@")[2] for key in default_options(verb)}
-    return {key for key in primary_config(verb) if key not in ("defaults", "hydra")} | groups
+    keys = {key for name in primary_configs(verb) for key in primary_config(name)}
+    return (keys - {"defaults", "hydra"}) | groups
 
 
 def nullable_keys(verb: str) -> set[str]:

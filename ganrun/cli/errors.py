@@ -27,6 +27,7 @@ EXAMPLES = {
     "data": "data.root=DIR",
     "arch": "arch.z_dim=64",
     "init": "init.nets=generator",
+    "search": "search.trials=50",
 }
 
 
@@ -188,7 +189,8 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
     if verb == "evaluate" and key.startswith("metric.") and not any(name.startswith("metric.") for name in known):
         return f"{key}={value}: no metric is chosen; choose one, as in metric=modes metric.modes.num=10000."
     hint = did_you_mean(key, known)
-    lists = "ganrun --cfg job" if verb == "train" else f"ganrun {verb} --help"
+    of_training = verb == "train" or (verb == "search" and not key.startswith("search."))
+    lists = "ganrun --cfg job" if of_training else f"ganrun {verb} --help"
     lists = "ganrun --cfg hydra" if key.startswith("hydra") else lists
     return f"{key}={value}: no such setting{hint} `{lists}` lists them all."
 

@@ -4,7 +4,7 @@ import re
 import textwrap
 from collections.abc import Collection, Sequence
 
-from ganrun.cli.compose import config_dirs, default_options, groups_and_options, verbs
+from ganrun.cli.compose import config_dirs, default_options, groups_and_options, primary_configs, verbs
 from ganrun.cli.settings import title_of
 from ganrun.config import CONF
 
@@ -38,7 +38,9 @@ def help_text(verb: str, arguments: Sequence[str]) -> str:
     parts = [title_of(text), settings_body(text)]
     if chosen := choices_body(text):
         parts.append(f"Groups, selected with group=option, and their default options:\n{chosen}")
-    if verb != "train" and (groups := default_options(verb)):  # `ganrun --help` lists those of training
+    if len(configs := primary_configs(verb)) > 1:
+        parts.append(f"It takes all settings and groups of `ganrun {configs[0]} --help`, too.")
+    elif verb != "train" and (groups := default_options(verb)):  # `ganrun --help` lists those of training
         parts.append("\n".join(["Options:", *group_lines(arguments, groups)]))
     parts.append("\n".join(["Examples:", *examples_of(text)]))
     return "\n\n".join(parts)

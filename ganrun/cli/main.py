@@ -31,6 +31,7 @@ from ganrun.cli.compose import (
     groups_and_options,
     ignore_empty_variables,
     plain,
+    primary_configs,
     verbs,
 )
 from ganrun.cli.errors import USERS_ERRORS, known_keys, sentence
@@ -49,12 +50,14 @@ from ganrun.cli.overrides import (
     words_as_setting,
 )
 from ganrun.cli.recipes import report_replaced, run_title
+from ganrun.cli.search import SearchLine
 from ganrun.cli.settings import comments_of, path_keys, with_comments
 from ganrun.cli.sweep import Sweep
 from ganrun.cli.validate import validate
 from ganrun.config import CONF, Config
 from ganrun.console import logging_to_console, print_traceback, visible
 from ganrun.process import discard, exit_as_error, interrupts_end_the_process
+from ganrun.search.space import Problem
 from ganrun.training.interrupts import SIGNALS
 from ganrun.trusted import trusting
 
@@ -127,6 +130,7 @@ class CommandLine:
         self.problems: list[str] = []
         self.sweep: Sweep | None = None
         self.single: list[str] = []  # settings with which a job's command line is no sweep
+        self.problem: Problem | None = None  # of a search
         self.process = os.getpid()
 
     def prepare(self) -> list[str]:
@@ -138,6 +142,10 @@ class CommandLine:
         multirun = "--multirun" in self.flags or is_multirun(self.verb, self.quoted(words, sweep=True), groups)
         if multirun and self.verb == "resume":
             raise ValueError("ganrun resume: continues a single run; to finish a sweep, repeat its command.")
+        if self.verb == "search":
+            if multirun:
+                raise ValueError("ganrun search: is one search, with several trials; leave out -m and hydra.mode.")
+            return self.prepare_search(self.quoted(words, sweep=True), groups)
         words = [directory(word, self.verb, multirun) for word in words]
         overrides = [*(TIDY if UserConf.primary else []), *self.quoted(words, sweep=multirun)]
         self.arguments = [*self.flags, *overrides]
@@ -149,6 +157,12 @@ class CommandLine:
         self.sweep = Sweep(self.verb, parse(overrides), groups, self.paths)
         self.sweep.check()
         return ["--multirun", *(flag for flag in self.flags if flag != "--multirun"), *self.sweep.hydras]
+
+    def prepare_search(self, words: Sequence[str], groups: Collection[str]) -> list[str]:
+        """The command line for Hydra, with the settings of one trial. Raises ValueError."""
+        search = SearchLine(words, groups, self.paths)
+        self.problem = search.problem(["search", *self.arguments])
+        return [*self.flags, *(TIDY if UserConf.primary else []), *search.fixed, *self.problem.first[0]]
 
     def quoted(self, words: Sequence[str], sweep: bool) -> list[str]:
         return [quote_path(word, self.paths, sweep) for word in words]
@@ -181,7 +195,8 @@ class CommandLine:
             return
         several = dict.fromkeys(default_options(self.verb), "*")  # Hydra does not list the choices in a list
         choices = several | dict(HydraConfig.get().runtime.choices)
-        print(with_comments(printed.getvalue(), comments_of(self.verb, choices, config_dirs(self.flags))), end="")
+        comments = comments_of(primary_configs(self.verb), choices, config_dirs(self.flags))
+        print(with_comments(printed.getvalue(), comments), end="")
 
     def job(self, cfg: DictConfig) -> None:
         """Run one job; Hydra calls this. An error ends the job, not the sweep; an interrupt ends both.
@@ -223,7 +238,9 @@ class CommandLine:
             typed = [unquote_path(override, self.paths) for override in task]
             title = run_title(choices, typed)
             flags = [flag for flag in self.flags if flag.startswith("--config-")]
-            job = {"overrides": [*flags, *typed], "options": options} if self.verb == "train" else {}
+            job: dict[str, Any] = {"overrides": [*flags, *typed], "options": options} if self.verb == "train" else {}
+            if self.problem:
+                job = {"problem": self.problem}
             with trusting(trusted):
                 code = command.main(config, title or "run", **job)
             return name, code, "interrupted" if code - 128 in SIGNALS else f"ended with exit code {code}"

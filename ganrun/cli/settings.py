@@ -50,12 +50,13 @@ def keyed_lines(text: str) -> Iterator[tuple[str, list[str], re.Match[str] | Non
         yield line, [name for _, name in parents], found
 
 
-def comments_of(verb: str, choices: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, str]:
+def comments_of(verbs: Sequence[str], choices: Mapping[str, Any], folders: Sequence[Path]) -> dict[str, str]:
     """The comments on the settings of a composed config, by key.
 
-    choices: the options of its groups, as in {"loss": "wgan", "optimizer@g_optimizer": None, "penalty": "*"}.
+    verbs: its primary configs. choices: the options of its groups, as in {"loss": "wgan", "optimizer@g_optimizer":
+    None, "penalty": "*"}.
     """
-    found = {s.key: s.comment for s in settings_in((CONF / f"{verb}.yaml").read_text())}
+    found = {s.key: s.comment for verb in verbs for s in settings_in((CONF / f"{verb}.yaml").read_text())}
     for choice, option in choices.items():
         group, _, package = choice.partition("@")
         for path in (path for folder in folders for path in (folder / group).glob(f"{option}.yaml")):

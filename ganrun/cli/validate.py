@@ -6,9 +6,11 @@ from ganrun.checks import as_typed, fits, must_be
 from ganrun.cli.compose import UserConf, nullable_keys, recipe_groups, root_keys
 from ganrun.cli.errors import is_a_section, unknown_key
 from ganrun.config import Config, flat
+from ganrun.search.options import SearchOptions
 from ganrun.training.options import TrainOptions
 
-SECTIONS = ("train", "data", "arch", "init")
+SECTIONS = ("train", "data", "arch", "init", "search")
+TRAINS = ("train", "search")  # verbs that train
 
 NOT_STORED = {"trust", "tracker"}  # in the config of a run
 
@@ -16,7 +18,7 @@ NOT_STORED = {"trust", "tracker"}  # in the config of a run
 def validate(verb: str, config: Config) -> TrainOptions | None:
     """Raise ValueError for an unknown key, or a setting of the wrong type or range.
 
-    Returns the options of the training loop for `train`, else None.
+    Returns the options of the training loop for verbs that train, else None.
     """
     recipes = recipe_groups(verb)
     known = root_keys(verb) - recipes
@@ -30,19 +32,21 @@ def validate(verb: str, config: Config) -> TrainOptions | None:
     check_kind("seed", config, int | None if verb == "evaluate" else int)
     if (config.get("seed") or 0) < 0:
         raise ValueError(f"seed={config['seed']}: must be at least 0.")
-    check_kind("run_dir", config, str | None if verb == "train" else str)
+    check_kind("run_dir", config, str | None if verb in TRAINS else str)
     for key in sorted(known - config.keys() - nullable_keys(verb) - NOT_STORED):
-        raise ValueError(is_missing(key))
+        raise ValueError(is_missing(verb, key))
     for key in known & {*SECTIONS}:
         if not isinstance(config[key], dict):
             raise ValueError(is_a_section(key, config[key]))
-    return validate_training(config) if verb == "train" else None
+    if verb == "search":
+        SearchOptions.of(config["search"])
+    return validate_training(config) if verb in TRAINS else None
 
 
-def is_missing(key: str) -> str:
+def is_missing(verb: str, key: str) -> str:
     if UserConf.primary is None:
         return f"{key}: was removed, but is required."
-    return f"--config-name={UserConf.primary[1]}: has no {key}; begin it with `defaults: [train, _self_]`."
+    return f"--config-name={UserConf.primary[1]}: has no {key}; begin it with `defaults: [{verb}, _self_]`."
 
 
 def validate_training(config: Config) -> TrainOptions:

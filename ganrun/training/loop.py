@@ -3,8 +3,9 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ganrun.config import Config
 from ganrun.console import Progress
 from ganrun.diagnosis.diagnosis import Diagnosis
 from ganrun.figures.grid import save_png
+from ganrun.protocols import Observer
 from ganrun.records import checkpoint, dashboard, frames
 from ganrun.records.board import Board
 from ganrun.records.run_dir import RunDir
@@ -55,18 +57,18 @@ class Status:
 
 def train_loop(
     run: Run, run_dir: RunDir, config: Config, state: dict[str, Any] | None, status: Status, stop: Callable[[], bool],
-    board: Board,
+    board: Board, observer: Observer,
 ) -> None:  # fmt: skip
     """Train `run` from the checkpoint `state`, or from the start if it is None, to the last step or until `stop()`.
 
-    Updates `status`. Raises Diverged; the last good checkpoint is kept.
+    Updates `status`. `observer` can stop it, too. Raises Diverged; the last good checkpoint is kept.
     """
     restore(run, run_dir, state, status)
     board.open(config, is_new=state is None)
     progress = Progress(status.step, run.options.steps)
     try:
         run_dir.describe_metrics(metric_keys(run))
-        loop = Loop(run, run_dir, config, board, progress, status)
+        loop = Loop(run, run_dir, config, board, progress, status, observer)
         loop.game.lazy_terms = {tag: x.to(run.device) for tag, x in (state or {}).get("lazy_terms", {}).items()}
         try:
             loop.train(stop)
@@ -127,10 +129,18 @@ class Loop:
     """Algorithm 1, with logging, pictures, evaluations and checkpoints between its steps."""
 
     def __init__(
-        self, run: Run, run_dir: RunDir, config: Config, board: Board, progress: Progress, status: Status
+        self,
+        run: Run,
+        run_dir: RunDir,
+        config: Config,
+        board: Board,
+        progress: Progress,
+        status: Status,
+        observer: Observer,
     ) -> None:
         self.run, self.options, self.run_dir, self.config = run, run.options, run_dir, config
-        self.board, self.progress, self.status = board, progress, status
+        self.board, self.progress, self.status, self.observer = board, progress, status, observer
+        self.stopped = False  # by the observer
         self.game, self.pictures = Game(run), Pictures(run)
         self.last_logged, self.last_time = status.step, time.perf_counter()
         self.last_evaluation: Evaluation | None = None  # of the last step, if the run stops early
@@ -161,7 +171,7 @@ class Loop:
             if self.is_due(options.sample_every):
                 self.draw_samples(f"step {status.step:,}")
             self.record_frame()
-            stopping = stop()
+            stopping = stop() or self.stopped
             if self.is_due(options.checkpoint_every) or status.is_last(self.run) or stopping:
                 self.save()
             if stopping:
@@ -215,6 +225,16 @@ class Loop:
             self.last_evaluation, self.status.metrics = evaluation, metrics
         else:
             self.log_metrics(evaluation, metrics)
+            findings = partial(self.findings, evaluation)
+            self.stopped = self.observer.evaluated(self.status.step, metrics, findings)
+
+    def findings(self, evaluation: Evaluation) -> Collection[str]:
+        """The names of the findings of a diagnosis during training. None before losses are logged, which it needs."""
+        rows = list(self.run_dir.rows())
+        if not any("loss/d" in row for row in rows):
+            return []
+        found = evaluation.diagnosis(rows, self.config, self.run_dir.overrides())
+        return [finding.name for finding in found.findings]
 
     def finish(self) -> None:
         """Log all metrics, the HParams row and the diagnosis at the end of the run."""

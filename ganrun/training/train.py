@@ -17,6 +17,7 @@ from ganrun.config import Config, slug
 from ganrun.console import logging_to_file
 from ganrun.diagnosis.diagnosis import Diagnosis
 from ganrun.process import exit_as_error
+from ganrun.protocols import Observer
 from ganrun.records import checkpoint
 from ganrun.records.board import Board
 from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
@@ -57,12 +58,13 @@ def train(
     overrides: Sequence[str] | None = None,
     options: TrainOptions | None = None,
     changes: Collection[str] = (),
+    observer: Observer | None = None,
 ) -> Outcome:
     """Train a run in config["run_dir"], or in a new directory under outputs/ whose name ends in `name`.
 
     An existing run is resumed. overrides: the settings that were typed, to save them. options: of config["train"], if
-    the caller has them already. changes: settings in which an existing run may differ. Raises ValueError, before
-    anything is written, for a config that cannot work.
+    the caller has them already. changes: settings in which an existing run may differ. observer: is told of every
+    evaluation, and can stop the run. Raises ValueError, before anything is written, for a config that cannot work.
     """
     config = dict(config)
     trackers = make_trackers(config.pop("tracker", None))
@@ -95,7 +97,8 @@ def train(
             run_dir.write_overrides(overrides)
         run_dir.write_config(config)
         with logging_to_file(run_dir.log_file), Interrupts() as interrupts:
-            return _train(run, config, state, status, interrupts, Board(run_dir, trackers))
+            board, watch = Board(run_dir, trackers), observer or Observer()
+            return _train(run, config, state, status, interrupts, board, watch)
 
 
 def train_and_load(config: Config) -> LoadedRun:
@@ -112,7 +115,13 @@ def train_and_load(config: Config) -> LoadedRun:
 
 
 def _train(
-    run: Run, config: Config, state: dict[str, Any] | None, status: Status, interrupts: Interrupts, board: Board
+    run: Run,
+    config: Config,
+    state: dict[str, Any] | None,
+    status: Status,
+    interrupts: Interrupts,
+    board: Board,
+    observer: Observer,
 ) -> Outcome:
     """Run the loop, and write result.json however it ends."""
     run_dir = board.run_dir
@@ -125,7 +134,7 @@ def _train(
     )
     error: BaseException | None = None
     try:
-        train_loop(run, run_dir, config, state, status, interrupts.received, board)
+        train_loop(run, run_dir, config, state, status, interrupts.received, board, observer)
         ending: Ending = "finished" if status.is_last(run) else "interrupted"
     except KeyboardInterrupt as found:  # a second Ctrl-C, in the middle of a step
         ending, error = "interrupted", found

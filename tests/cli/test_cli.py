@@ -217,7 +217,7 @@ def lines_of(verb: str) -> Iterator[str]:
     for line in (CONF / f"{verb}.yaml").read_text().splitlines():
         if not line.startswith((" ", "#")):
             section = line.partition(":")[0]
-        if section in ("", "hydra") or line in ("defaults:", "  - hydra: shared", "  - _self_"):
+        if section in ("", "hydra") or line in ("defaults:", "  - hydra: shared", "  - train", "  - _self_"):
             continue
         yield line.replace("- ", "", 1) if section == "defaults" else line
 

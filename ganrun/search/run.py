@@ -1,0 +1,80 @@
+"""A search from its start to its answer, in one process or several."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from ganrun.search import summary
+from ganrun.search.options import Direction, SearchOptions
+from ganrun.search.record import check_record, record_of
+from ganrun.search.study import Trials, locked, make_sampler, open_study
+from ganrun.search.trial import Plan, run_trial
+from ganrun.search.workers import is_worker, run_workers
+
+log = logging.getLogger("ganrun")
+
+
+@dataclass(frozen=True)
+class Search:
+    """A search in a directory. seed: of the sampler."""
+
+    folder: Path
+    options: SearchOptions
+    plan: Plan
+    directions: Sequence[Direction]
+    seed: int
+
+    def run(self) -> int | None:
+        """Run the trials that are missing, and print the answer. Returns the signal that ended it, or None.
+
+        Raises ValueError if the directory contains another search.
+        """
+        trials = self.open()
+        if is_worker():
+            return self.work(trials)
+        log.info(summary.line("search", f"{self.folder}; the same command with this run_dir goes on"))
+        for text in summary.heading(self.plan.problem, self.plan.metrics, self.directions, self.plan.seeds):
+            log.info(text)
+        if retried := trials.retry_failed():
+            log.info(summary.line("search", f"{retried} failed trials are tried again"))
+        if self.options.jobs > 1:
+            line = [*self.plan.problem.line, f"run_dir={self.folder}"]
+            number = run_workers(line, self.options.jobs)
+        else:
+            number = self.work(trials)
+        if number:
+            log.info(summary.line("search", "interrupted"))
+        running = trials.num_running()
+        for text in summary.conclusion(trials, self.plan.problem, self.plan.metrics, running):
+            log.info(text)
+        return number
+
+    def succeeded(self) -> bool:
+        """Whether a trial has finished, and no trial failed."""
+        trials = self.open()
+        return bool(trials.study.get_trials(states=(TrialState.COMPLETE,))) and not trials.failed()
+
+    def open(self) -> Trials:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        plan = self.plan
+        with locked(self.folder / ".lock"):
+            check_record(self.folder, record_of(plan.problem, plan.metrics, self.directions, plan.seeds))
+            sampler = make_sampler(self.options.sampler, self.seed)
+            study = open_study(self.folder, plan.metrics, self.directions, sampler)
+        return Trials(self.folder, study, plan.problem.parameters)
+
+    def work(self, trials: Trials) -> int | None:
+        """Run trials until none is left. Returns the signal that stopped it, or None."""
+        while claim := trials.claim(self.options.trials):
+            with claim:
+                ending = run_trial(claim, self.plan)
+            if ending.kind != "interrupted":
+                number = claim.trial.number
+                best = ending.kind == "finished" and summary.is_best(trials.study, number)
+                log.info(summary.trial_line(number, self.plan.metrics, claim.overrides, ending, best))
+            if ending.signal or ending.kind == "interrupted":
+                return ending.signal
+        return None
