@@ -8,12 +8,16 @@ import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
 from io import StringIO
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
 from ganrun import __version__
@@ -33,12 +37,16 @@ from ganrun.cli.compose import (
 )
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.flags import flags_first
+from ganrun.cli.isolation import ignored_signals
+from ganrun.cli.launch import SWEEPER, GivenJobs, check_no_sweep, is_of_sweep, plan_launch
 from ganrun.cli.help import help_text, overview
 from ganrun.cli.overrides import SWEEP_DIR, TIDY, chooses, directory, parse, quote_path, unquote_path
 from ganrun.cli.recipes import report_replaced
 from ganrun.cli.settings import comments_of, path_keys, with_comments
 from ganrun.cli.sweep import Sweep
+from ganrun.cli.supervisor import Supervisor
 from ganrun.cli.validate import validate
+from ganrun.cli.worker import Worker
 from ganrun.config import CONF, Config
 from ganrun.console import logging_to_console, print_traceback, visible
 from ganrun.process import discard, exit_as_error, interrupts_end_the_process
@@ -50,8 +58,11 @@ log = logging.getLogger("ganrun")
 USAGE_ERROR, ERROR = 2, 1  # exit codes
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code: 2 for an invalid one, else that of the command."""
+def main(arguments: Sequence[str] | None = None, is_program: bool = False) -> int:
+    """Run a command line and return its exit code: 2 for an invalid one, else that of the command.
+
+    is_program: whether this process has no other purpose, so that it may be forked.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     show_traceback = "--traceback" in arguments
     verb = "train"
@@ -69,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if (paths := completed_paths(arguments)) is not None:
                 print(paths)
                 return 0
-            return CommandLine(verb, arguments, show_traceback).run()
+            return CommandLine(verb, arguments, show_traceback, is_program).run()
         except KeyboardInterrupt:
             log.error("interrupted.")
             return 128 + signal.SIGINT
@@ -102,9 +113,11 @@ def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
 class CommandLine:
     """One verb with its overrides and Hydra's own flags."""
 
-    def __init__(self, verb: str, arguments: list[str], show_traceback: bool) -> None:
+    def __init__(self, verb: str, arguments: list[str], show_traceback: bool, is_program: bool) -> None:
         """arguments: flags as by `flags_first`, and overrides."""
         self.verb, self.show_traceback, self.arguments = verb, show_traceback, arguments
+        self.is_program = is_program
+        self.worker: Worker | None = None
         self.flags = [a for a in arguments if a.startswith("-")]
         self.codes: list[int] = []
         self.problems: list[str] = []
@@ -124,10 +137,23 @@ class CommandLine:
         overrides = [*(TIDY if UserConf.primary else []), *self.quoted(words, sweep=multirun)]
         self.arguments = [*self.flags, *overrides]
         if not multirun:
+            if self.verb == "train" and not any(flag.startswith("--cfg") for flag in self.flags):
+                check_no_sweep(overrides)
             return self.arguments
         self.sweep = Sweep(self.verb, parse(overrides), groups, self.paths)
         self.sweep.check()
-        return ["--multirun", *(flag for flag in self.flags if flag != "--multirun"), *self.sweep.hydras]
+        own = self.plan_launch(self.sweep, parse(overrides)) if self.sweep.is_planned else []
+        return ["--multirun", *(flag for flag in self.flags if flag != "--multirun"), *self.sweep.hydras, *own]
+
+    def plan_launch(self, sweep: Sweep, typed: Sequence[Override]) -> list[str]:
+        """Prepare the worker of a sweep, and return Hydra's settings for its launcher."""
+        Plugins.instance().register(GivenJobs)
+        launch = plan_launch(sweep.kind, sweep.options.launch, typed, sweep.on_gpu)
+        self.worker = Worker(
+            Path(sweep.dir).expanduser().absolute(), "", launch, self.is_program, sweep.options.fail_fast,
+            ignored=tuple(ignored_signals()), cwd=os.getcwd(),
+        )  # fmt: skip
+        return [SWEEPER, *launch.overrides]
 
     def quoted(self, words: Sequence[str], sweep: bool) -> list[str]:
         return [quote_path(word, self.paths, sweep) for word in words]
@@ -140,6 +166,11 @@ class CommandLine:
         logging.getLogger("hydra").propagate = bool(flag_value(self.flags, "--info"))  # which is logged
         with sweep_folder(self.verb, self.sweep) as folder:
             sys.argv = ["ganrun", *line, *folder]
+            if self.sweep and self.worker:
+                jobs = list(self.sweep.planned.values())
+                self.sweep.planned = {}  # a launcher may send this object to other processes
+                sweep_dir = self.worker.sweep
+                return Supervisor(sweep_dir, jobs, self.sweep.options, self.worker, self.start).run()
             try:
                 self.start()
             finally:
@@ -165,6 +196,11 @@ class CommandLine:
         """
         is_elsewhere = os.getpid() != self.process
         with nullcontext() if log.handlers else logging_to_console():
+            if self.worker:
+                _, code, _ = self.worker.work(HydraConfig.get().job.num, partial(self.run_job, cfg))
+                if code - 128 in SIGNALS and self.worker.launch.kind == "serial":
+                    sys.exit(code)
+                return
             name, code, problem = self.run_job(cfg)
         if is_elsewhere and code and (code == USAGE_ERROR or self.verb != "train"):
             raise ValueError(f"{name}: {problem}")  # no run directory records it; the launcher passes it on
@@ -186,11 +222,14 @@ class CommandLine:
                 log.info("job %d: %s", HydraConfig.get().job.num, name)
                 if self.verb == "train":
                     config["run_dir"] = str(self.sweep.run_dir(name))
+                if self.worker:
+                    config["run_dir"] = os.path.relpath(self.worker.job(HydraConfig.get().job.num).path)
             if self.verb == "train":
                 report_replaced(choices, HydraConfig.get().overrides.task)
             command = load(self.verb)
             title = "_".join(str(choices[group]) for group in ("data", "loss") if choices.get(group))
-            typed = [unquote_path(override, self.paths) for override in HydraConfig.get().overrides.task]
+            task = [override for override in HydraConfig.get().overrides.task if not is_of_sweep(override)]
+            typed = [unquote_path(override, self.paths) for override in task]
             job = {"overrides": typed, "options": options} if self.verb == "train" else {}
             with trusting(trusted):
                 code = command.main(config, title or "run", **job)

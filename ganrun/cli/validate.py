@@ -5,6 +5,7 @@ from typing import Any
 from ganrun.checks import as_typed, fits, must_be
 from ganrun.cli.compose import UserConf, nullable_keys, recipe_groups, root_keys
 from ganrun.cli.errors import is_a_section, unknown_key
+from ganrun.cli.launch import SWEEP_KEYS
 from ganrun.config import Config, flat
 from ganrun.training.options import TrainOptions
 
@@ -29,7 +30,7 @@ def validate(verb: str, config: Config) -> TrainOptions | None:
     if (config.get("seed") or 0) < 0:
         raise ValueError(f"seed={config['seed']}: must be at least 0.")
     check_kind("run_dir", config, str | None if verb == "train" else str)
-    for key in sorted(known - config.keys() - nullable_keys(verb) - {"trust"}):
+    for key in sorted(known - config.keys() - nullable_keys(verb) - {"trust", *SWEEP_KEYS}):
         raise ValueError(is_missing(key))
     for key in known & {*SECTIONS}:
         if not isinstance(config[key], dict):

@@ -23,22 +23,13 @@ from ganrun.records import checkpoint, shapes
 from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.legacy import upgraded_config, upgraded_overrides, upgraded_row
 from ganrun.records.shapes import read_json
+from ganrun.records.state import MAY_DIFFER
 
 log = logging.getLogger("ganrun")
 
 LOCK_TRIES = 10
 LEFTOVERS = {".lock", "command.json"}  # of a run that was killed before it started
 OUTPUTS = {".log", ".out", ".err"}  # suffixes of files with the output of a program, as schedulers name them
-MAY_DIFFER = {  # settings that may change when a run is resumed
-    "run_dir",
-    "trust",
-    "data.root",
-    "data.download",
-    "data.cache",
-    "train.keep_checkpoints",
-    "train.keep_every",
-    "train.diagnose",
-}
 
 
 class RunIsLocked(ValueError):
