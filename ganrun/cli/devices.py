@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from ganrun.files import opened_to_append
+
 CORES = "GANRUN_CORES"  # the cores that a job may use for train.threads=0
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 WAIT = 0.5  # seconds between two looks for a free GPU
@@ -65,7 +67,7 @@ def free_gpu(names: Sequence[str], per_gpu: int, is_stopped: Callable[[], bool])
     while not is_stopped():
         for slot in range(per_gpu):
             for name in names:
-                file = open(folder / f"{name.replace('/', '_')}.{slot}", "a")
+                file = opened_to_append(folder / f"{name.replace('/', '_')}.{slot}")
                 try:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     return name, file

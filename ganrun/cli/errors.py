@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganrun.checks import as_typed, cannot_change, did_you_mean
 from ganrun.cli.compose import compose, config_dirs, groups_and_options, root_keys
+from ganrun.cli.overrides import WORDS
 from ganrun.cli.settings import GLOBAL
 from ganrun.config import flat
 
@@ -20,6 +21,7 @@ PLUGINS = {
     "hydra/launcher": ("joblib", "submitit", "ray", "rq"),
     "hydra/sweeper": ("optuna", "ax", "nevergrad"),
 }
+EXTRAS = {"submitit": "ganrun[slurm]", "ray": "ganrun[ray]"}  # that install a plugin
 EXAMPLES = {
     "train": "train.steps=1000",
     "data": "data.root=DIR",
@@ -43,7 +45,7 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
     if isinstance(error, OmegaConfBaseException):
         key = error.full_key or ""
         if "Missing mandatory value" in str(error):
-            return f"{key}: must be given, as in `ganrun {verb} {key}=...`."
+            return f"{key}: must be given, as in `ganrun {verb} {'DIR' if key == WORDS.get(verb) else f'{key}=...'}`."
         return f"{key}: {str(error).splitlines()[0]}."
     if isinstance(error, UnicodeDecodeError) and (path := file_with(error.object, config_dirs(arguments))):
         return f"{path}: is not UTF-8 ({error.reason} at byte {error.start}); save it as UTF-8."
@@ -70,7 +72,8 @@ def no_such_option(error: MissingConfigException, arguments: Sequence[str]) -> s
         options = groups_and_options(config_dirs(arguments)).get(group, [])
     if plugin := next((name for name in plugins if option.partition("_")[0] == name), None):
         kind = group.rpartition("/")[2]
-        hint = f"; it is a plugin: `pip install hydra-{plugin}-{kind}`."
+        package = f"'{EXTRAS[plugin]}'" if plugin in EXTRAS else f"hydra-{plugin}-{kind}"
+        hint = f"; it is a plugin: `pip install {package}`."
     else:
         hint = did_you_mean(option, [*options, *plugins])
     known = f" {group} is one of {', '.join(options)}." if options else ""

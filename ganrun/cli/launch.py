@@ -82,7 +82,7 @@ class Launch:
     """How the jobs of a sweep are started. overrides: Hydra's settings that say so."""
 
     kind: Kind
-    share: Share = Share()
+    share: Share = field(default_factory=Share)
     overrides: tuple[str, ...] = ()
     jobs: int | None = None
 
@@ -101,14 +101,12 @@ def plan_launch(kind: Kind, options: Mapping[str, Any], typed: Sequence[Override
         local = options.get("address") is None
         if gpus is None:
             gpus = 1 if on_gpu and local and devices.gpus() else 0
-        overrides = [f"hydra.launcher.ray.remote.num_gpus={gpus}"]
-        if local:
-            init = {"object_store_memory": 78643200, "+_node_ip_address": "'127.0.0.1'", "+include_dashboard": "false"}
-            overrides += [
-                f"{'+' * key.startswith('+')}hydra.launcher.ray.init.{key.lstrip('+')}={value}"
-                for key, value in init.items()
-            ]
-        overrides = [o for o in overrides if o.partition("=")[0].lstrip("+") not in keys]
+        settings = {"remote.num_gpus": gpus}
+        if local:  # Ray refuses these for a running cluster
+            settings |= {"init.object_store_memory": 78643200, "init._node_ip_address": "'127.0.0.1'"}
+            settings |= {"init.include_dashboard": "false"}
+        known = {f"hydra.launcher.ray.{key}": value for key, value in settings.items()}
+        overrides = [f"++{key}={value}" for key, value in known.items() if key not in keys]
         return Launch(kind, Share(max(1, int(options.get("cpus") or 1))), tuple(overrides))
     return Launch(kind)
 
@@ -123,15 +121,15 @@ class GivenJobs(Sweeper):
         self.size = 1 if self.one_by_one else max_batch_size or len(self.jobs)
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.config = config
+        self.folder, self.content = Path(config.hydra.sweep.dir), config
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        folder = Path(self.config.hydra.sweep.dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, folder / "multirun.yaml")
+        assert self.launcher is not None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(self.content, self.folder / "multirun.yaml")
         for start in range(0, len(self.jobs), self.size):
             for job in self.launcher.launch(self.jobs[start : start + self.size], initial_job_idx=start):
                 _ = job.return_value  # raises the error of a job, if it has one
@@ -146,5 +144,3 @@ SWEEPER = "hydra.sweeper._target_=hydra_plugins.ganrun.GivenJobs"
 def without_sweep(config: dict[str, Any]) -> dict[str, Any]:
     """The config of a job: without the settings of the sweep."""
     return {key: value for key, value in config.items() if key not in SWEEP_KEYS}
-
-

@@ -37,14 +37,14 @@ from ganrun.cli.compose import (
 )
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.flags import flags_first
+from ganrun.cli.help import help_text, overview
 from ganrun.cli.isolation import ignored_signals
 from ganrun.cli.launch import SWEEPER, GivenJobs, check_no_sweep, is_of_sweep, plan_launch
-from ganrun.cli.help import help_text, overview
-from ganrun.cli.overrides import SWEEP_DIR, TIDY, chooses, directory, parse, quote_path, unquote_path
+from ganrun.cli.overrides import SWEEP_DIR, TIDY, chooses, directory, parse, quote_path, unquote_path, words_as_setting
 from ganrun.cli.recipes import report_replaced
 from ganrun.cli.settings import comments_of, path_keys, with_comments
-from ganrun.cli.sweep import Sweep
 from ganrun.cli.supervisor import Supervisor
+from ganrun.cli.sweep import Sweep
 from ganrun.cli.validate import validate
 from ganrun.cli.worker import Worker
 from ganrun.config import CONF, Config
@@ -127,7 +127,7 @@ class CommandLine:
     def prepare(self) -> list[str]:
         """The command line for Hydra. Raises ValueError if it is invalid."""
         add_user_folders(self.flags)
-        words = [a for a in self.arguments if not a.startswith("-")]
+        words = words_as_setting([a for a in self.arguments if not a.startswith("-")], self.verb)
         self.paths = path_keys(config_dirs(self.flags)) | {SWEEP_DIR}
         groups = groups_and_options(config_dirs(self.flags))
         multirun = "--multirun" in self.flags or is_multirun(self.verb, self.quoted(words, sweep=True), groups)

@@ -8,7 +8,7 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob, IntervalSweep, Override, Quote, QuotedString
 
-from ganrun.cli.compose import UserConf, groups_and_options
+from ganrun.cli.compose import UserConf, groups_and_options, root_keys
 from ganrun.config import CONF
 
 SWEEP_DIR = "hydra.sweep.dir"
@@ -26,6 +26,7 @@ TIDY = [  # the settings in conf/hydra/shared.yaml, for a primary config without
     "hydra.run.dir=.",
     "hydra.sweep.subdir=.",
 ]
+WORDS = {"status": "dirs"}  # the setting of a verb that gets the words of the line: `ganrun status DIR DIR`
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")  # a sweep in Hydra's grammar
 
 
@@ -48,6 +49,24 @@ def single_choices(override: Override) -> list[str]:
     return [f"{key}={value}" for value in override.sweep_string_iterator()]
 
 
+def words_as_setting(words: Sequence[str], verb: str) -> list[str]:
+    """The settings of a line, in which the paths typed as words are one setting of the verb, a list."""
+    if verb not in WORDS:
+        return list(words)
+    known = root_keys(verb)
+    paths = [word for word in words if is_path(word, known)]
+    quoted = ",".join(_quoted(path, literally=True) for path in paths)
+    return [*([f"{WORDS[verb]}=[{quoted}]"] if paths else []), *(word for word in words if word not in paths)]
+
+
+def is_path(word: str, known: Collection[str]) -> bool:
+    """Whether a word is a path, and not one of the known settings: `loss=wgan_seed=0` can be a run directory."""
+    key, equals, _ = word.partition("=")
+    if re.split(r"[.@]", key.lstrip("+~"))[0] in known or key.lstrip("+~").startswith("hydra"):
+        return not equals
+    return not equals or "/" in key or os.path.exists(os.path.expanduser(word))
+
+
 def quote_path(argument: str, paths: Collection[str], sweep: bool) -> str:
     """Quote a path, so that Hydra's grammar does not interpret the characters in it. In a sweep, commas separate paths.
 
@@ -65,8 +84,11 @@ def quote_path(argument: str, paths: Collection[str], sweep: bool) -> str:
     return f"{key}={_quoted(value)}"
 
 
-def _quoted(path: str) -> str:
-    if path == "null" or path[:1] in ("'", '"', "$", ""):
+def _quoted(path: str, literally: bool = False) -> str:
+    """literally: whether the path was typed as a word, which cannot be quoted or interpolated."""
+    if literally:
+        path = path.replace("${", r"\${")
+    elif path == "null" or path[:1] in ("'", '"', "$", ""):
         return path
     return QuotedString(os.path.expanduser(path), Quote.single).with_quotes()
 

@@ -5,6 +5,7 @@ nothing that happens to a job or to the launcher can end the sweep.
 """
 
 import atexit
+import json
 import logging
 import os
 import secrets
@@ -23,13 +24,15 @@ from ganrun.cli import isolation
 from ganrun.cli.launch import GivenJobs, SweepOptions
 from ganrun.cli.worker import SIGNAL, Worker
 from ganrun.console import LINE_SECONDS
-from ganrun.records.state import ENDINGS
+from ganrun.files import replace_text
+from ganrun.records.state import ENDINGS, is_locked
 from ganrun.records.sweep_dir import (
     Job,
     Plan,
     Row,
     SweepDir,
     counts,
+    last_step,
     progress_line,
     remaining_seconds,
     table,
@@ -161,6 +164,7 @@ class Supervisor:
             isolation.ignore_signals()
             isolation.watch(parent, lambda: os._exit(1))
             os.environ["PYTHONSAFEPATH"] = "1"  # workers do not import modules of the working directory
+            os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")  # which cleans up after this process
             if self.worker.is_beside:
                 isolation.write_output_to(self.sweep.own / "launcher.log")
             self.start()
@@ -173,13 +177,22 @@ class Supervisor:
             os.write(writer, f"{type(error).__name__}: {error}".encode(errors="replace")[:4000])
         finally:
             with suppress(BaseException):
-                atexit._run_exitfuncs()  # the launcher's, which end its workers
+                self.end_workers()
             isolation.flush()
             os._exit(code)
 
+    def end_workers(self) -> None:
+        """End the launcher's idle workers. Those of joblib would need seconds to end by themselves."""
+        if self.worker.launch.kind == "joblib":
+            from joblib.externals.loky import get_reusable_executor
+
+            get_reusable_executor().shutdown(wait=True, kill_workers=True)
+        elif self.worker.launch.kind != "serial":
+            atexit._run_exitfuncs()
+
     def wait(self, show: Callable[[], None]) -> int:
         """Wait for the launcher, and stop its jobs if they are to stop."""
-        stopped_at, looked = 0.0, time.monotonic()
+        over_since, looked = 0.0, time.monotonic()
         while True:
             pid, status = os.waitpid(self.child, os.WNOHANG)
             if pid:
@@ -189,14 +202,20 @@ class Supervisor:
                 looked = now
                 self.look()
                 show()
-                running = any(row.state == "running" for row in self.rows.values())
-                if not self.worker.is_stopped() or running:
-                    stopped_at = 0.0
-                elif not stopped_at:
-                    stopped_at = now
-                elif now - stopped_at > (2 if self.worker.launch.kind != "serial" else GRACE):
-                    os.kill(self.child, signal.SIGKILL)  # all of its jobs have ended; its workers end with it
+                if not self.is_over():
+                    over_since = 0.0
+                elif not over_since:
+                    over_since = now
+                elif now - over_since > GRACE:
+                    os.kill(self.child, signal.SIGKILL)  # its workers end with it
             time.sleep(LOOK)
+
+    def is_over(self) -> bool:
+        """Whether no job of the launch is running, and none will be."""
+        names = self.worker.names
+        return not any(self.rows[name].state == "running" for name in names) and (
+            self.worker.is_stopped() or all(self.has_ended(name) for name in names)
+        )
 
     def settle(self, names: Sequence[str], code: int, error: str) -> None:
         """Decide what becomes of the jobs of a launch that has ended."""
@@ -224,6 +243,9 @@ class Supervisor:
     def give_up(self, job: Job, problem: str) -> None:
         """Record that a job failed, since it was killed again and again."""
         self.sweep.record(job.name, code=1, failed=problem, launch=self.worker.id)
+        if (job.path / "config.yaml").exists() and not is_locked(job.path):
+            result = {"status": "failed", "error": problem, "steps": last_step(job.path), "metrics": {}}
+            replace_text(job.path / "result.json", json.dumps(result, indent=2) + "\n")
         self.ended.add(job.name)
         self.look()
 
@@ -255,10 +277,10 @@ class Supervisor:
             self.sweep.stop(self.worker.id)
         for name in self.worker.names:
             facts = self.sweep.recorded(name)
-            if "code" not in facts and facts.get("pid") and facts.get("host") == os.uname().nodename:
-                if facts["pid"] != self.child:
-                    with suppress(OSError):
-                        os.kill(facts["pid"], number)
+            pid, is_here = facts.get("pid"), facts.get("host") == os.uname().nodename
+            if "code" not in facts and pid and pid != self.child and is_here:
+                with suppress(OSError):
+                    os.kill(pid, number)
 
     def suspend(self, number: int, frame: FrameType | None) -> None:
         if self.child:
@@ -280,10 +302,10 @@ class Supervisor:
             return
         bar = tqdm(bar_format="{desc}", disable=None if sys.stderr else True, dynamic_ncols=True)
         known = {name: row.state for name, row in self.rows.items()}
-        printed = time.monotonic()
+        printed, before = time.monotonic(), ""
 
         def show() -> None:
-            nonlocal printed
+            nonlocal printed, before
             rows = list(self.rows.values())
             line = progress_line(rows, remaining_seconds(rows, self.sweep.plan(), time.time()))
             for row in rows:
@@ -292,8 +314,8 @@ class Supervisor:
                     if row.state in ENDINGS:
                         log.info("  %s: %s", row.job.name, row.state)
             bar.set_description_str(line)
-            if bar.disable and time.monotonic() - printed >= LINE_SECONDS:
-                printed = time.monotonic()
+            if bar.disable and line != before and time.monotonic() - printed >= LINE_SECONDS:
+                printed, before = time.monotonic(), line
                 log.info(line)
 
         try:
@@ -329,5 +351,3 @@ class Supervisor:
             return 3
         code = self.sweep.recorded(row.job.name).get("code")
         return code if isinstance(code, int) and code else 1
-
-

@@ -20,7 +20,7 @@ from torch.utils.tensorboard import summary
 from ganrun.config import flat
 from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.event_file import content_of, record, sound_records
-from ganrun.records.run_dir import MAY_DIFFER
+from ganrun.records.state import MAY_DIFFER
 
 log = logging.getLogger("ganrun")
 

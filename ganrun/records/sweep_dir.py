@@ -156,7 +156,9 @@ class SweepDir:
         if state in UNFINISHED and facts.get("failed"):
             state, error = "failed", facts["failed"]
         error = str(error).strip().splitlines()[0] if state in ("failed", "diverged") and error else ""
-        share = 1.0 if state in ("finished", "diverged", "failed") else 0.0 if state == "missing" else share_of(job.path)
+        share = (
+            1.0 if state in ("finished", "diverged", "failed") else 0.0 if state == "missing" else share_of(job.path)
+        )
         return Row(job, state, error, share)
 
     def log_of(self, row: Row) -> Path | None:

@@ -11,7 +11,8 @@ from typing import Any
 from ganrun.config import Config, flat
 from ganrun.figures.likelihood import Line, Panel
 from ganrun.metric.parzen import Parzen, part_of
-from ganrun.records.run_dir import MAY_DIFFER, RunDir
+from ganrun.records.run_dir import RunDir
+from ganrun.records.state import MAY_DIFFER
 
 COLUMNS = {"mnist": "MNIST", "tfd": "TFD"}  # of the published table, by the name of the data set here
 PUBLISHED = {  # mean log-likelihood and its standard error: over test examples for MNIST, over five folds for TFD
