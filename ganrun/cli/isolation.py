@@ -16,6 +16,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from ganrun.records.sweep_dir import KILLED
 from ganrun.training.interrupts import SIGNALS
 
 EVERY = 0.3  # seconds between two looks at the parent process
@@ -26,7 +27,7 @@ class Killed(Exception):
     """A process was ended by a signal. number: of the signal."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"the process was killed by signal {number} ({meaning(number)})")
+        super().__init__(f"{KILLED} {number} ({meaning(number)})")
         self.number = number
 
 

@@ -263,8 +263,8 @@ class Supervisor:
         try:
             yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            for received, handler in before.items():
+                signal.signal(received, handler)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
         self.signal = number

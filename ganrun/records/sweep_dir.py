@@ -28,6 +28,7 @@ from ganrun.records.state import State, ending_of, is_locked, state_of
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
 TAIL = 10_000  # bytes at the end of metrics.jsonl that hold its last rows
+KILLED = "the process was killed by signal"  # how the error of a job begins whose process did not survive
 UNFINISHED: tuple[State, ...] = ("missing", "interrupted", "killed")
 
 
@@ -162,8 +163,10 @@ class SweepDir:
         return Row(job, state, error, share)
 
     def log_of(self, row: Row) -> Path | None:
-        """The file with the messages of a job."""
-        files = (row.job.path / "train.log", self.output_of(row.job.name))
+        """The file that tells most about a job: of one that was killed, the output of its process."""
+        files = [row.job.path / "train.log", self.output_of(row.job.name)]
+        if row.error.startswith(KILLED):
+            files.reverse()
         return next((path for path in files if path.exists()), None)
 
 
