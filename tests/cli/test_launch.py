@@ -202,13 +202,17 @@ def log_in(shown: str, folder: Path) -> Path:
 @pytest.mark.slow
 def test_killed_job_is_resumed_and_equals_one_that_was_not_killed(tmp_path: Path) -> None:
     line = ["-m", "seed=1,2", *SHORT, "train.steps=20", "train.log_every=1", "train.checkpoint_every=5"]
-    assert end_of([*line, "run_dir=whole"], tmp_path, lambda: None).code == 0
+    assert end_of([*line, "run_dir=whole"], tmp_path, nothing).code == 0
     ended = end_of([*line, "run_dir=s"], tmp_path, partial(kill_once_at, 12, tmp_path / "killed"))
     assert ended.code == 0, ended
     assert "2 of 2 jobs succeeded" in ended.out
     assert "resuming at step 10 of 20" in ended.out
     for name in ("seed=1", "seed=2"):
         assert_same_run(tmp_path / "whole" / name, tmp_path / "s" / name)
+
+
+def nothing() -> None:
+    pass
 
 
 def kill_once_at(step: int, marker: Path) -> None:
@@ -288,8 +292,8 @@ def test_parallel_jobs_have_the_same_bits_and_a_device_of_their_own(
     (tmp_path / "seeing.py").write_text(
         "import os\nfrom pathlib import Path\nfrom ganrun.loss import NonSaturating\n"
         "class Loss(NonSaturating):\n"
-        "    def __init__(self):\n"
-        "        super().__init__()\n"
+        "    def __init__(self, real_label=1.0):\n"
+        "        super().__init__(real_label)\n"
         "        with open('seen.txt', 'a') as file:\n"
         "            file.write(f\"{os.environ.get('CUDA_VISIBLE_DEVICES')} {os.getppid()}\\n\")\n"
     )
