@@ -15,8 +15,10 @@ import pytest
 import yaml
 from conftest import Command, Here
 from helpers import assert_same_run, at_step, end_of, result_of, send
+from omegaconf import OmegaConf
 
 from ganrun.cli import devices, isolation
+from ganrun.cli.compose import compose
 from ganrun.cli.isolation import Killed, in_child
 from ganrun.cli.launch import SweepOptions, kind_of, plan_launch
 from ganrun.cli.overrides import parse
@@ -99,12 +101,17 @@ def test_automatic_norm_does_not_hide_a_run(here: Here, tmp_path: Path) -> None:
     digits = ["data=digits", "arch=dcgan", "data.num_test=100", "arch.generator.width=2", "arch.discriminator.width=2"]
     assert here("-m", "seed=range(1)", *digits, *SHORT, "run_dir=s")[0] == 0
     assert config_of(tmp_path / "s" / "seed=0")["arch"]["discriminator"]["norm"] == "batch"
-    assert "of which 1 finished" in here("-m", "loss=choice(nonsaturating)", "seed=range(1)", *digits, *SHORT, "run_dir=s")[1]
+    assert (
+        "of which 1 finished"
+        in here("-m", "loss=choice(nonsaturating)", "seed=range(1)", *digits, *SHORT, "run_dir=s")[1]
+    )
 
 
 @pytest.mark.slow
 def test_sweep_over_a_list_of_jobs(here: Here, tmp_path: Path) -> None:
-    (tmp_path / "runs.yaml").write_text("- [loss=wgan, train.steps=3]\n- loss=hinge 'optimizer.betas=[0.0,0.9]'\n- []\n")
+    (tmp_path / "runs.yaml").write_text(
+        "- [loss=wgan, train.steps=3]\n- loss=hinge 'optimizer.betas=[0.0,0.9]'\n- []\n"
+    )
     code, out, err = here("-m", "sweep_file=runs.yaml", "seed=4,5", *SHORT, "run_dir=s")
     assert (code, err) == (0, "")
     assert "6 of 6" in out
@@ -416,3 +423,67 @@ def test_remaining_time_counts_the_steps_of_running_jobs() -> None:
     rows = [Row(job, "finished", share=1.0), Row(job, "running", share=0.5), Row(job, "missing")]
     assert remaining_seconds(rows, Plan(started=10, share=1.0), now=20) == pytest.approx(30)
     assert remaining_seconds(rows, Plan(started=10, share=1.5), now=20) is None
+
+
+# ---- clusters
+
+PREEMPTED = """
+import os, signal
+from pathlib import Path
+from ganrun.loss import NonSaturating
+class Loss(NonSaturating):
+    calls = 0
+    def d_loss(self, real, fake):
+        Loss.calls += 1
+        if Loss.calls == 8 and not Path("preempted").exists():
+            Path("preempted").touch()
+            os.kill(os.getpid(), signal.SIGUSR2)
+        return super().d_loss(real, fake)
+"""
+
+
+@pytest.mark.slow
+def test_preempted_job_is_queued_again_and_resumes(command: Command, tmp_path: Path) -> None:
+    """With submitit's executor on this machine, which handles the signal as on a SLURM cluster."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    (tmp_path / "losses.py").write_text(PREEMPTED)
+    line = ["-m", "seed=range(1)", "loss._target_=losses.Loss", *SHORT, "train.steps=20", "train.log_every=1"]
+    done = command(*line, "run_dir=s", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=60")
+    assert done.returncode == 0, done.stderr
+    assert "sweep: 1 of 1 jobs succeeded" in done.stdout
+    log = (tmp_path / "s" / "seed=0" / "train.log").read_text()
+    assert "interrupted after " in log
+    assert "resuming at step " in log
+    assert command(*line, "run_dir=whole").returncode == 0
+    assert_same_run(tmp_path / "whole" / "seed=0", tmp_path / "s" / "seed=0")
+
+
+def test_slurm_script_has_the_settings_of_the_launch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the launcher makes it: the options of sbatch (https://slurm.schedmd.com/sbatch.html) and their values."""
+    submitit = pytest.importorskip("submitit")
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    (tmp_path / "srun").write_text("#!/bin/sh\n")
+    (tmp_path / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    config = compose("train", ["launch=slurm", "launch.partition=gpu", "launch.jobs=3"], hydra_config=True)
+    config.hydra.sweep.dir = "sweep"
+    params = OmegaConf.to_container(config.hydra.launcher, resolve=True)
+    assert isinstance(params, dict)
+    base = ("timeout_min", "cpus_per_task", "gpus_per_node", "tasks_per_node", "mem_gb", "nodes", "name")
+    given = {k if k in (*base, "stderr_to_stdout") else f"slurm_{k}": v for k, v in params.items()}
+    for key in ("_target_", "submitit_folder", "max_num_timeout"):
+        given.pop(f"slurm_{key}")
+    executor = submitit.AutoExecutor(params["submitit_folder"], cluster="slurm", slurm_max_num_timeout=10)
+    executor.update_parameters(**given)
+    executor._executor.parameters["map_count"] = 24
+    text = executor._executor._make_submission_file_text("program", "id")
+    options = dict(
+        line.removeprefix("#SBATCH --").partition("=")[::2] for line in text.splitlines() if line.startswith("#SBATCH")
+    )
+    assert {key: value for key, value in options.items() if key not in ("output", "error", "wckey")} == {
+        "array": "0-23%3", "cpus-per-task": "4", "gpus-per-node": "1", "job-name": "ganrun", "mem": "16GB",
+        "nodes": "1", "ntasks-per-node": "1", "open-mode": "append", "partition": "gpu", "signal": "USR2@120",
+        "time": "240",
+    }  # fmt: skip
+    assert options["output"].endswith("sweep/.sweep/slurm/%A_%a/%A_%a_0_log.out")
+    assert "\nsrun " in text
