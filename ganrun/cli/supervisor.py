@@ -25,7 +25,7 @@ from ganrun.cli.launch import GivenJobs, SweepOptions
 from ganrun.cli.worker import SIGNAL, Worker
 from ganrun.console import LINE_SECONDS
 from ganrun.files import replace_text
-from ganrun.records.state import ENDINGS, is_locked
+from ganrun.records.state import ENDINGS, ending_of, is_locked
 from ganrun.records.sweep_dir import (
     Job,
     Plan,
@@ -350,4 +350,5 @@ class Supervisor:
         if row.state == "diverged":
             return 3
         code = self.sweep.recorded(row.job.name).get("code")
-        return code if isinstance(code, int) and code else 1
+        has_result = ending_of(row.job.path).get("status") == "failed"
+        return code if isinstance(code, int) and code and not has_result else 1
