@@ -18,7 +18,7 @@ def main() -> int:
     with interrupts_end_the_process():
         from ganrun.cli.main import main as command_line
     try:
-        return command_line()
+        return command_line(is_program=True)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
     finally:

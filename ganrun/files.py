@@ -57,3 +57,19 @@ def link_out_of(folder: Path, but: str) -> Path | None:
             ):
                 return path
     return None
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Write a small file whole or not at all, also if the process is killed. It is not flushed to the disk."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "w", encoding="utf-8", errors="backslashreplace", opener=_opened_to_replace) as file:
+            file.write(text)
+        partial.replace(path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+
+
+def _opened_to_replace(path: str | Path, flags: int) -> int:
+    return _opened(path, flags | os.O_TRUNC)

@@ -22,6 +22,10 @@ NEEDS = {
     "arch/goodfellow2014/cifar_conv": ["arch=goodfellow2014/cifar_conv", "data=cifar10", "data.gcn=55"],
     "schedule/momentum_goodfellow2014": ["schedule@momentum=momentum_goodfellow2014", "optimizer=momentum"],
 }
+PLUGINS = {  # of options that need an optional library
+    "launch/ray": "hydra_plugins.hydra_ray_launcher",
+    "launch/slurm": "hydra_plugins.hydra_submitit_launcher",
+}
 SHORT = ["init_from=null", "train.steps=2", "train.batch_size=4", "train.threads=1", "train.device=cpu"]
 
 
@@ -38,6 +42,8 @@ def overrides_for(name: str) -> Iterator[list[str]]:
 
 
 def first_valid_run(name: str, root: Path) -> Run:
+    if name in PLUGINS:
+        pytest.importorskip(PLUGINS[name])
     refusals = []
     for overrides in overrides_for(name):
         try:

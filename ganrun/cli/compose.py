@@ -15,6 +15,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
+from ganrun.cli.launch import without_sweep
 from ganrun.cli.settings import GLOBAL
 from ganrun.config import CONF
 
@@ -108,7 +109,9 @@ def ignore_empty_variables() -> None:
 
 
 def plain(cfg: DictConfig) -> dict[str, Any]:
-    return OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    """The config of a job as dictionaries, without the settings of its sweep."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    return without_sweep(config)
 
 
 @cache  # PyYAML takes 20 ms

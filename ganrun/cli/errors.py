@@ -22,6 +22,7 @@ PLUGINS = {
     "hydra/launcher": ("joblib", "submitit", "ray", "rq"),
     "hydra/sweeper": ("optuna", "ax", "nevergrad"),
 }
+EXTRAS = {"submitit": "ganrun[slurm]", "ray": "ganrun[ray]"}  # that install a plugin
 EXAMPLES = {
     "train": "train.steps=1000",
     "data": "data.root=DIR",
@@ -106,7 +107,8 @@ def no_such_option(error: MissingConfigException, arguments: Sequence[str]) -> s
         options = groups_and_options(config_dirs(arguments)).get(group, [])
     if plugin := next((name for name in plugins if option.partition("_")[0] == name), None):
         kind = group.rpartition("/")[2]
-        hint = f"; it is a plugin: `pip install hydra-{plugin}-{kind}`."
+        package = f"'{EXTRAS[plugin]}'" if plugin in EXTRAS else f"hydra-{plugin}-{kind}"
+        hint = f"; it is a plugin: `pip install {package}`."
     else:
         hint = did_you_mean(option, [*options, *plugins])
     known = f" {group} is one of {', '.join(options)}." if options else ""

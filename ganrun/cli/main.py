@@ -8,13 +8,17 @@ import signal
 import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, redirect_stdout
+from functools import partial
 from io import StringIO
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import ModuleType
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -37,6 +41,8 @@ from ganrun.cli.compose import (
 from ganrun.cli.errors import USERS_ERRORS, known_keys, sentence
 from ganrun.cli.flags import flags_first
 from ganrun.cli.help import help_text, overview
+from ganrun.cli.isolation import ignored_signals
+from ganrun.cli.launch import SWEEPER, GivenJobs, check_no_sweep, is_of_sweep, plan_launch
 from ganrun.cli.overrides import (
     NO_EFFECT,
     SWEEP_DIR,
@@ -52,8 +58,10 @@ from ganrun.cli.overrides import (
 from ganrun.cli.recipes import report_replaced, run_title
 from ganrun.cli.search import SearchLine
 from ganrun.cli.settings import comments_of, path_keys, with_comments
+from ganrun.cli.supervisor import Supervisor
 from ganrun.cli.sweep import Sweep
 from ganrun.cli.validate import validate
+from ganrun.cli.worker import Worker
 from ganrun.config import CONF, Config
 from ganrun.console import logging_to_console, print_traceback, visible
 from ganrun.process import discard, exit_as_error, interrupts_end_the_process
@@ -66,8 +74,11 @@ log = logging.getLogger("ganrun")
 USAGE_ERROR, ERROR = 2, 1  # exit codes
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command line and return its exit code: 2 for an invalid one, else that of the command."""
+def main(arguments: Sequence[str] | None = None, is_program: bool = False) -> int:
+    """Run a command line and return its exit code: 2 for an invalid one, else that of the command.
+
+    is_program: whether this process has no other purpose, so that it may be forked.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     show_traceback = "--traceback" in arguments
     verb = "train"
@@ -85,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if (paths := completed_paths(arguments, verb)) is not None:
                 print(paths)
                 return 0
-            return CommandLine(verb, arguments, show_traceback).run()
+            return CommandLine(verb, arguments, show_traceback, is_program).run()
         except KeyboardInterrupt:
             log.error("interrupted.")
             return 128 + signal.SIGINT
@@ -122,9 +133,11 @@ def split_verb(arguments: list[str]) -> tuple[str, list[str]]:
 class CommandLine:
     """One verb with its overrides and Hydra's own flags."""
 
-    def __init__(self, verb: str, arguments: list[str], show_traceback: bool) -> None:
+    def __init__(self, verb: str, arguments: list[str], show_traceback: bool, is_program: bool) -> None:
         """arguments: flags as by `flags_first`, and overrides."""
         self.verb, self.show_traceback, self.arguments = verb, show_traceback, arguments
+        self.is_program = is_program
+        self.worker: Worker | None = None
         self.flags = [a for a in arguments if a.startswith("-")]
         self.codes: list[int] = []
         self.problems: list[str] = []
@@ -151,12 +164,25 @@ class CommandLine:
         self.arguments = [*self.flags, *overrides]
         check_choices(parse(overrides), groups)
         if not multirun:
+            if self.verb == "train" and not any(flag.startswith("--cfg") for flag in self.flags):
+                check_no_sweep(overrides)
             return self.arguments
         if "--multirun" not in self.flags and not any(word.startswith("hydra.mode=") for word in words):
             self.single = ["hydra.mode=RUN"]  # a config file makes it a sweep
         self.sweep = Sweep(self.verb, parse(overrides), groups, self.paths)
         self.sweep.check()
-        return ["--multirun", *(flag for flag in self.flags if flag != "--multirun"), *self.sweep.hydras]
+        own = self.plan_launch(self.sweep, parse(overrides)) if self.sweep.is_planned else []
+        return ["--multirun", *(flag for flag in self.flags if flag != "--multirun"), *self.sweep.hydras, *own]
+
+    def plan_launch(self, sweep: Sweep, typed: Sequence[Override]) -> list[str]:
+        """Prepare the worker of a sweep, and return Hydra's settings for its launcher."""
+        Plugins.instance().register(GivenJobs)
+        launch = plan_launch(sweep.kind, sweep.options.launch, typed, sweep.on_gpu)
+        self.worker = Worker(
+            Path(sweep.dir).expanduser().absolute(), "", launch, self.is_program, sweep.options.fail_fast,
+            ignored=tuple(ignored_signals()), cwd=os.getcwd(),
+        )  # fmt: skip
+        return [SWEEPER, *launch.overrides]
 
     def prepare_search(self, words: Sequence[str], groups: Collection[str]) -> list[str]:
         """The command line for Hydra, with the settings of one trial. Raises ValueError."""
@@ -175,6 +201,11 @@ class CommandLine:
         logging.getLogger("hydra").propagate = bool(flag_value(self.flags, "--info"))  # which is logged
         with sweep_folder(self.verb, self.sweep) as folder:
             sys.argv = ["ganrun", *line, *folder]
+            if self.sweep and self.worker:
+                jobs = list(self.sweep.planned.values())
+                self.sweep.planned = {}  # a launcher may send this object to other processes
+                sweep_dir = self.worker.sweep
+                return Supervisor(sweep_dir, jobs, self.sweep.options, self.worker, self.start).run()
             try:
                 self.start()
             finally:
@@ -205,6 +236,11 @@ class CommandLine:
         """
         is_elsewhere = os.getpid() != self.process
         with nullcontext() if log.handlers else logging_to_console():
+            if self.worker:
+                _, code, _ = self.worker.work(HydraConfig.get().job.num, partial(self.run_job, cfg))
+                if code - 128 in SIGNALS and self.worker.launch.kind == "serial":
+                    sys.exit(code)
+                return
             name, code, problem = self.run_job(cfg)
         if is_elsewhere and code and (code == USAGE_ERROR or self.verb != "train"):
             raise ValueError(f"{name}: {problem}")  # no run directory records it; the launcher passes it on
@@ -232,10 +268,12 @@ class CommandLine:
                 log.info("job %d: %s", HydraConfig.get().job.num, name)
                 if self.verb == "train":
                     config["run_dir"] = str(self.sweep.run_dir(name))
+                if self.worker:
+                    config["run_dir"] = os.path.relpath(self.worker.job(HydraConfig.get().job.num).path)
             if self.verb == "train":
                 report_replaced(choices, task)
             command = load(self.verb)
-            typed = [unquote_path(override, self.paths) for override in task]
+            typed = [unquote_path(override, self.paths) for override in task if not is_of_sweep(override)]
             title = run_title(choices, typed)
             flags = [flag for flag in self.flags if flag.startswith("--config-")]
             job: dict[str, Any] = {"overrides": [*flags, *typed], "options": options} if self.verb == "train" else {}

@@ -27,7 +27,7 @@ TIDY = [  # the settings in conf/hydra/shared.yaml, for a primary config without
     "hydra.run.dir=.",
     "hydra.sweep.subdir=.",
 ]
-WORDS = {"report": "dirs"}  # the setting of a verb that gets the words of the line: `ganrun report DIR DIR`
+WORDS = dict.fromkeys(("report", "status"), "dirs")  # the setting that gets the words of `ganrun report DIR DIR`
 FUNCTION = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(")  # a sweep in Hydra's grammar
 
 

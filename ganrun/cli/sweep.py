@@ -6,17 +6,22 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any, cast
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ganrun.cli.compose import compose, plain
 from ganrun.cli.errors import USERS_ERRORS, sentence
+from ganrun.cli.found_runs import FoundRuns
+from ganrun.cli.launch import SweepOptions, is_of_sweep, kind_of
 from ganrun.cli.overrides import SWEEP_DIR, check_choices, chooses, one_value_sweep, parse, single_choices, unquote_path
+from ganrun.cli.sweep_file import read_sweep_file
 from ganrun.cli.validate import validate
-from ganrun.config import slug
+from ganrun.config import Config, slug
+from ganrun.records.sweep_dir import Job
 
 log = logging.getLogger("ganrun")
 
@@ -36,7 +41,14 @@ class Sweep:
         """groups: the options of each group. paths: the keys of paths. Raises ValueError."""
         self.verb, self.groups, self.paths = verb, groups, paths
         self.bases: dict[tuple[str, ...], DictConfig] = {}
-        config = compose(verb, chooses(overrides, groups), hydra_config=True)
+        self.runs: FoundRuns | None = None
+        self.planned: dict[Path, tuple[Job, list[str]]] = {}  # by run directory
+        self.on_gpu = False
+        own = [o for o in overrides if is_of_sweep(str(o.input_line))] if verb == "train" else []
+        if swept := next((o for o in own if o.is_sweep_override()), None):
+            raise ValueError(f"{swept.input_line}: is a setting of the whole sweep; choose one.")
+        chosen = list(dict.fromkeys([*chooses(overrides, groups), *(str(o.input_line) for o in own)]))
+        config = compose(verb, chosen, hydra_config=True)
         HydraConfig.instance().set_config(config)  # for ${hydra:...} in hydra.sweep.dir
         hydra = config.hydra
         for part in ("launcher", "sweeper"):
@@ -46,6 +58,9 @@ class Sweep:
                 )
         self.is_local = hydra.launcher._target_.startswith(BASIC)
         self.is_basic = hydra.sweeper._target_.startswith(BASIC)
+        self.options = SweepOptions.of(cast(dict[str, Any], OmegaConf.to_container(config)) if verb == "train" else {})
+        self.kind = kind_of(hydra.launcher._target_)
+        self.is_planned = verb == "train" and self.is_basic
         self.dir = str(hydra.sweep.dir or "")
         if not self.dir or self.dir.startswith("multirun/"):  # Hydra's default, of a primary config without another
             self.dir = f"outputs/sweeps/{datetime.now():%Y-%m-%d_%H-%M-%S-%f}"
@@ -53,6 +68,8 @@ class Sweep:
         found = [*parse([f"{key}={value}" for key, value in params.items()]), *overrides]
         self.overrides = list({override.get_key_element(): override for override in found}.values())
         self.swept = [override.key_or_group for override in self.overrides if override.is_sweep_override()]
+        self.file = read_sweep_file(self.options.sweep_file, paths) if self.options.sweep_file else []
+        self.swept += [o.key_or_group for lines in self.file for o in parse(lines)]
         self.deletions = [str(o.input_line) for o in overrides if self.is_applied_by_job(o)]
         kept = [o for o in overrides if o.key_or_group != SWEEP_DIR and o.input_line not in self.deletions]
         self.hydras = [one_value_sweep(override, groups) for override in kept]
@@ -77,7 +94,13 @@ class Sweep:
                     f"{override.key_or_group}=0.1,0.2; sweepers that draw from an interval are plugins, as in "
                     "hydra/sweeper=optuna."
                 )
-        choices = {str(override.input_line): single_choices(override) for override in self.overrides}
+        jobs = [job for lines in self.file or [[]] for job in self.product(lines)]
+        return list({tuple(job): job for job in jobs}.values())
+
+    def product(self, lines: Sequence[str]) -> list[list[str]]:
+        """The overrides of all combinations of the swept settings. lines: settings of a job in `sweep_file`."""
+        overrides = {o.get_key_element(): o for o in [*self.overrides, *parse(lines)]}.values()
+        choices = {str(override.input_line): single_choices(override) for override in overrides}
         if empty := next((line for line, found in choices.items() if not found), None):
             raise ValueError(f"{empty}: sweeps over no values.")
         if not self.is_basic:
@@ -93,10 +116,26 @@ class Sweep:
             if number and number % EVERY == 0:
                 log.info("sweep: checked %d of %d jobs", number, len(jobs))
             try:
-                validate(self.verb, plain(self.composed(job)))
+                config = plain(self.composed(job))
+                validate(self.verb, config)
             except USERS_ERRORS as error:
                 raise ValueError(self.about(job, sentence(error, self.verb, job))) from error
+            if self.is_planned:
+                self.plan(job, config)
+        self.runs = None
         self.bases.clear()  # a launcher may send this object to other processes
+
+    def plan(self, job: Sequence[str], config: Config) -> None:
+        """Find the run of a job, or its new directory. Raises ValueError if that holds another run."""
+        if self.runs is None:
+            self.runs = FoundRuns(Path(self.dir).expanduser())
+        name = self.name(job)
+        path = self.runs.path_of(config, Path(self.dir).expanduser() / slug(name))
+        if path not in self.planned:  # else the same job is in the list twice
+            own = [line for line in job if line not in self.deletions]
+            lines = [line for line in own if not line.lstrip("+~").startswith("hydra")]
+            self.planned[path] = Job(name, path.absolute()), lines
+        self.on_gpu |= config["train"]["device"] not in ("cpu", "mps")
 
     def composed(self, job: Sequence[str]) -> DictConfig:
         """The config of a job. Jobs with the same options are composed once, which takes most of the time."""

@@ -5,6 +5,7 @@ from typing import Any
 from ganrun.checks import as_typed, fits, must_be
 from ganrun.cli.compose import UserConf, nullable_keys, recipe_groups, root_keys
 from ganrun.cli.errors import is_a_section, unknown_key
+from ganrun.cli.launch import SWEEP_KEYS
 from ganrun.config import Config, flat
 from ganrun.search.options import SearchOptions
 from ganrun.training.options import TrainOptions
@@ -12,7 +13,7 @@ from ganrun.training.options import TrainOptions
 SECTIONS = ("train", "data", "arch", "init", "search")
 TRAINS = ("train", "search")  # verbs that train
 
-NOT_STORED = {"trust", "tracker"}  # in the config of a run
+NOT_STORED = {"trust", "tracker", *SWEEP_KEYS}  # in the config of a run
 
 
 def validate(verb: str, config: Config) -> TrainOptions | None:

@@ -48,6 +48,9 @@ def memory_of(device: torch.device) -> float:
 
 
 def available_cores() -> int:
+    """The cores that this process may use: its share of those of a sweep, else all (ganrun/cli/devices.py)."""
+    if share := os.environ.get("GANRUN_CORES"):
+        return int(share)
     try:
         return len(os.sched_getaffinity(0))
     except AttributeError:  # not available on every system

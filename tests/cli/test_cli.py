@@ -110,11 +110,18 @@ SLIPS = [
     ),
     ("-m optimizer.lr=interval(0,1)", "optimizer.lr=interval(0,1): Hydra's own sweeper needs a list of values"),
     ("-m seed=1,2 hydra.sweep.subdir=x", "hydra.sweep.subdir=x: has no effect; the directory of each job is named"),
-    ("-m seed=1,2 hydra/launcher=joblib", "hydra/launcher=joblib: no such option; it is a plugin: `pip install"),
     (
-        "-m seed=1,2 hydra/launcher=submitit_slurm",
-        "`pip install hydra-submitit-launcher`. hydra/launcher is one of basic",
+        "-m seed=1,2 hydra/launcher=rq",
+        "hydra/launcher=rq: no such option; it is a plugin: `pip install hydra-rq-launch",
     ),
+    ("launch=local", "launch=local: is a setting of a sweep, and has no effect without -m."),
+    ("-m seed=1,2 launch=local,serial", "launch=local,serial: is a setting of the whole sweep; choose one."),
+    ("-m seed=1,2 launch=local launch.jobs=0", "launch.jobs=0: must be a whole number, at least 1."),
+    ("-m seed=1,2 launch=local launch.job=2", "launch.job=2: no such setting"),
+    ("-m seed=1,2 retry=[finished]", "retry=['finished']: must be a list, each one of failed, diverged."),
+    ("-m sweep_file=gone.yaml", "sweep_file=gone.yaml: cannot be read (No such file or directory)."),
+    ("status", "dirs: must be given, as in `ganrun status DIR`."),
+    ("status nowhere", "nowhere: no sweep and no run there."),
     ("-m seed=1,2 hydra/launcher=basik", "hydra/launcher=basik: no such option; did you mean basic?"),
     ("-m seed=1,2 hydra/sweeper=optuna", "`pip install hydra-optuna-sweeper`. hydra/sweeper is one of basic."),
     ("--loss wgan", "--loss: no such flag; settings are key=value; did you mean loss=wgan?"),
@@ -510,13 +517,15 @@ def test_sweep_runs_every_combination_and_when_repeated_only_missing_ones(here: 
     line = ["-m", "loss=minimax,wgan", "seed=range(2)", "train.steps=3", "train.sample_every=0", "run_dir=sweep"]
     code, out, _ = here(*line)
     assert code == 0
-    names = {p.name for p in (tmp_path / "sweep").iterdir() if p.is_dir()}
+    names = {p.parent.name for p in (tmp_path / "sweep").glob("*/result.json")}
     assert names == {f"loss={loss}_seed={seed}" for loss in ("minimax", "wgan") for seed in (0, 1)}
     assert "4 of 4" in out
     (tmp_path / "sweep" / "loss=wgan_seed=1" / "result.json").unlink()
     code, out, _ = here(*line)
     assert code == 0
-    assert out.count("already finished") == 3
+    assert "sweep: 4 jobs in sweep, of which 3 finished, 1 killed" in out
+    assert out.count("job 0: ") == 1
+    assert "job 1: " not in out
 
 
 @pytest.mark.slow
@@ -533,16 +542,16 @@ def test_failed_job_does_not_stop_a_sweep(here: Here) -> None:
     code, out, err = here("-m", "data.std=0,1", "train.steps=3", "train.sample_every=0")
     assert code == 2
     assert "1 of 2" in out
-    assert "data.std=0: data.std=0: must be greater than 0." in err
+    assert "data.std=0  failed  data.std=0: must be greater than 0." in err
 
 
 @pytest.mark.slow
 def test_sweep_over_a_glob_and_over_names_that_differ_only_in_slashes(here: Here, tmp_path: Path) -> None:
     short = ["train.steps=2", "train.sample_every=0"]
     assert here("-m", "loss=glob(w*n)", "run_dir=a", *short)[0] == 0
-    assert [p.name for p in (tmp_path / "a").iterdir() if p.is_dir()] == ["loss=wgan"]
+    assert [p.parent.name for p in (tmp_path / "a").glob("*/result.json")] == ["loss=wgan"]
     assert here("-m", "data.root=x/y,x_y", "run_dir=b", *short)[0] == 0
-    assert len([p for p in (tmp_path / "b").iterdir() if p.is_dir()]) == 2
+    assert len(list((tmp_path / "b").glob("*/result.json"))) == 2
 
 
 # ---- paths
@@ -552,7 +561,7 @@ ODD = "it's [a], b (1) #2 {x}=3"
 PATHS = [
     "run_dir", "init_from", "data.root", "data=folder data.cache", "diagnose run_dir", "diagnose data.root",
     "evaluate run_dir", "evaluate data.root", "figures run_dir", "figures out", "resume run_dir", "resume data.root",
-    "sample run_dir", "sample out", "table1 runs", "table1 figure",
+    "sample run_dir", "sample out", "sweep_file", "table1 runs", "table1 figure",
 ]  # fmt: skip
 
 

@@ -169,7 +169,7 @@ def test_failures_in_other_processes_are_reported(command: Command, tmp_path: Pa
     done = command(*line, "optimizer.lr=0.1,1e38", "run_dir=a", PYTHONPATH=path)
     assert done.returncode == 3, done.stderr
     assert "sweep: 1 of 2 jobs succeeded" in done.stdout
-    assert "\n  optimizer.lr=1e+38: diverged: " in done.stderr
+    assert "\n  optimizer.lr=1e+38  diverged  step 1: loss/g is nan.  a/optimizer.lr=1e+38/train.log\n" in done.stderr
     assert result_of(tmp_path / "a" / "optimizer.lr=0.1")["status"] == "finished"
     assert "finished: 2 steps" in (tmp_path / "a" / "optimizer.lr=0.1" / "train.log").read_text()
     done = command("sample", "-m", "hydra/launcher=other", "run_dir=a/optimizer.lr=0.1,nowhere", PYTHONPATH=path)

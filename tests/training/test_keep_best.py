@@ -303,7 +303,7 @@ def test_missing_and_damaged_best_checkpoints_are_reported(here, tmp_path: Path)
 def test_sweep_counts_a_run_stopped_early_as_done(here) -> None:
     line = ["-m", *BEST, "train.patience=1,4", "run_dir=s"]
     assert "2 of 2" in here(*line)[1]
-    assert here(*line)[1].count("already finished") == 2
+    assert "2 jobs in s, of which 2 finished" in here(*line)[1]
 
 
 # Resume, and evaluations without side effects

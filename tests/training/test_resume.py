@@ -193,7 +193,7 @@ def test_signal_also_stops_the_sweep(tmp_path: Path) -> None:
     line = ["-m", "seed=1,2", "train.steps=20", "train.log_every=1", "train.sample_every=0", "metric=none"]
     ended = send_at(5, [signal.SIGUSR1], [*line, "run_dir=s"], tmp_path)
     assert ended.code == 128 + signal.SIGUSR1, ended
-    assert [path.name for path in (tmp_path / "s").iterdir() if path.is_dir()] == ["seed=1"]
+    assert [path.parent.name for path in (tmp_path / "s").glob("*/result.json")] == ["seed=1"]
 
 
 def test_state_of_an_optimizer_of_the_user_is_loaded_without_a_step() -> None:
