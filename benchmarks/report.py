@@ -158,14 +158,13 @@ def open_in_chromium(page: Path, folder: Path) -> dict[str, float] | None:
     chromium = shutil.which("chromium")
     if chromium is None:
         return None
-    script = """addEventListener('load', () => setTimeout(() => {
-      document.body.offsetHeight; document.body.dataset.ms = performance.now();
-      document.body.dataset.load = performance.getEntriesByType('navigation')[0].loadEventEnd; }, 0));"""
+    script = """addEventListener('load', () => {
+      document.body.offsetHeight; document.body.dataset.ms = performance.now(); });"""
     text = re.sub(r'<meta http-equiv="Content-Security-Policy".*?>', "", page.read_text())
     timed = folder / "timed.html"
     timed.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
     line = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    line += ["--virtual-time-budget=0", "--dump-dom", timed.as_uri()]
+    line += ["--dump-dom", timed.as_uri()]
     loads = []
     for _ in range(5):
         dom = subprocess.run(line, capture_output=True, text=True).stdout
