@@ -11,7 +11,6 @@ import statistics as st
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -144,13 +143,26 @@ def write_one(path: Path, typed: list[str], config: dict[str, Any], level: float
         Image.fromarray(image).save(path / "samples" / f"step_{step:08d}.png")
 
 
+MEASURE = """
+import json, os, subprocess, sys, time
+start = time.perf_counter()
+process = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
+_, status, usage = os.wait4(process.pid, 0)
+assert status == 0, status
+print(json.dumps([time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024]))
+"""
+
+
 def measured(command: list[str], cwd: Path) -> tuple[float, float, float]:
-    """Wall-clock and CPU time in seconds, and peak memory in MB, of a process."""
-    start = time.perf_counter()
-    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, command
-    return time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024
+    """Wall-clock and CPU time in seconds, and peak memory in MB, of a process.
+
+    Started by a small process, since the peak of a process counts from the memory of the one that it was forked from.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *command], cwd=cwd, capture_output=True, text=True, check=True
+    )
+    wall, cpu, memory = json.loads(done.stdout)
+    return wall, cpu, memory
 
 
 def open_in_chromium(page: Path, folder: Path) -> dict[str, float] | None:
@@ -158,14 +170,13 @@ def open_in_chromium(page: Path, folder: Path) -> dict[str, float] | None:
     chromium = shutil.which("chromium")
     if chromium is None:
         return None
-    script = """addEventListener('load', () => setTimeout(() => {
-      document.body.offsetHeight; document.body.dataset.ms = performance.now();
-      document.body.dataset.load = performance.getEntriesByType('navigation')[0].loadEventEnd; }, 0));"""
+    script = """addEventListener('load', () => {
+      document.body.offsetHeight; document.body.dataset.ms = performance.now(); });"""
     text = re.sub(r'<meta http-equiv="Content-Security-Policy".*?>', "", page.read_text())
     timed = folder / "timed.html"
     timed.write_text(text.replace("</body>", f"<script>{script}</script></body>"))
     line = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
-    line += ["--virtual-time-budget=0", "--dump-dom", timed.as_uri()]
+    line += ["--dump-dom", timed.as_uri()]
     loads = []
     for _ in range(5):
         dom = subprocess.run(line, capture_output=True, text=True).stdout

@@ -97,4 +97,5 @@ def write_files(report: Report, folder: Path, to_stdout: bool) -> None:
     if to_stdout:
         log.info("")
         log.info("page       %s", shlex.quote(str(folder / f"{NAME}.html")))
-        log.info("files      %s in %s", ", ".join([*texts, *pictures][:-1]), folder)
+        others = [file for file in (*texts, *pictures) if file != f"{NAME}.html"]
+        log.info("files      %s in %s", ", ".join(others), folder)

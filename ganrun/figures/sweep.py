@@ -181,7 +181,8 @@ def draw_curves(axes: Axes, bands: Sequence[Band], x_label: str, y_label: str) -
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.xaxis.set_major_locator(MaxNLocator(5))
-    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    if max(band.x.max() for band in bands) >= 1000:
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def heat_figure(x: Axis, y: Axis, values: np.ndarray, label: str) -> Figure:

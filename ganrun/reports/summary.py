@@ -218,8 +218,8 @@ def notes(
     if lost := [line.name for line in lines if line.values and len(line.values) < len(line.runs) and line.diverged]:
         found.append(f"Diverged runs have no value, so the means of {'; '.join(lost)} are too good.")
     if repeats := sum(len(setting.repeats) for setting in settings):
-        them = "runs repeat" if repeats > 1 else "run repeats"
-        found.append(f"{repeats} more {them} a seed of the same setting; each seed counts once.")
+        again = "runs repeat" if repeats > 1 else "run repeats"
+        found.append(f"{repeats} more {again} a seed of the same setting; each seed counts once.")
     if different := unequal_records(settings):
         found.append(
             "Runs also differ in " + ", ".join(f"{key} ({', '.join(v)})" for key, v in different.items()) + "."

@@ -97,6 +97,7 @@ def sweep() -> None:
     )
 
 
+@pytest.mark.slow
 def test_page_needs_no_other_file_and_no_network() -> None:
     sweep()
     write_run("s/pictures", "loss=wgan", seed=3, metrics={"ks_100k": 0.2}, picture=True)
@@ -110,6 +111,7 @@ def test_page_needs_no_other_file_and_no_network() -> None:
     assert [tag for tag, _ in tags].count("script") == 1
 
 
+@pytest.mark.slow
 def test_page_says_what_the_terminal_says() -> None:
     sweep()
     write_run("s/collapsed", "loss=wgan", seed=3, metrics={"ks_100k": 0.2}, findings=[COLLAPSE])
@@ -124,6 +126,7 @@ def test_page_says_what_the_terminal_says() -> None:
         assert text in page, text
 
 
+@pytest.mark.slow
 def test_figures_have_the_text_color_of_the_page_and_no_mathematical_text() -> None:
     write_sweep("s", {"arch.z_dim=1": [0.001, 0.002], "arch.z_dim=2": [0.4, 0.5]})
     write_run("s/dollars", "arch.z_dim=3", metrics={"ks_100k": 0.2})
