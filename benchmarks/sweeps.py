@@ -31,7 +31,7 @@ from ganrun.records.sweep_dir import SweepDir
 OUT = Path(__file__).with_suffix(".json")
 GANRUN = [sys.executable, "-m", "ganrun"]
 HEIGHTS = ["-m", "seed=range(16)", "experiment=heights"]
-ROUNDS, STEPS = 3, int(os.environ.get("STEPS", "2000"))
+ROUNDS, STEPS = int(os.environ.get("ROUNDS", "3")), int(os.environ.get("STEPS", "2000"))
 SEED = 17
 KILLS = 3
 DIGITS = ["data=digits", "arch=mlp_small", "metric=none", "train.batch_size=32"]

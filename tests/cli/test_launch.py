@@ -15,10 +15,12 @@ import pytest
 import yaml
 from conftest import Command, Here
 from helpers import assert_same_run, at_step, end_of, result_of, send
+from hydra.errors import MissingConfigException
 from omegaconf import OmegaConf
 
 from ganrun.cli import devices, isolation
 from ganrun.cli.compose import compose
+from ganrun.cli.errors import sentence
 from ganrun.cli.isolation import Killed, in_child
 from ganrun.cli.launch import SweepOptions, kind_of, plan_launch
 from ganrun.cli.overrides import parse
@@ -423,6 +425,16 @@ def test_remaining_time_counts_the_steps_of_running_jobs() -> None:
     rows = [Row(job, "finished", share=1.0), Row(job, "running", share=0.5), Row(job, "missing")]
     assert remaining_seconds(rows, Plan(started=10, share=1.0), now=20) == pytest.approx(30)
     assert remaining_seconds(rows, Plan(started=10, share=1.5), now=20) is None
+
+
+def test_launcher_that_is_not_installed_is_named_with_its_command() -> None:
+    for plugin, option, extra in (("ray", "ray", "ray"), ("submitit_slurm", "slurm", "slurm")):
+        message = f"In 'launch/{option}': Could not find 'hydra/launcher/{plugin}'"
+        error = MissingConfigException(message, f"hydra/launcher/{plugin}", ["basic", "joblib"])
+        assert sentence(error, "train", [f"launch={option}"]) == (
+            f"conf/launch/{option}.yaml: hydra/launcher={plugin}: no such option; it is a plugin: "
+            f"`pip install 'ganrun[{extra}]'`. hydra/launcher is one of basic, joblib."
+        )
 
 
 # ---- clusters
