@@ -27,6 +27,7 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("GANRUN_DATA", raising=False)
     monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "exit", sys.exit)  # wandb replaces it
     monkeypatch.setattr(UserConf, "folders", ())  # of an earlier command line in this process
     monkeypatch.setattr(UserConf, "primary", None)
     threads = torch.get_num_threads()

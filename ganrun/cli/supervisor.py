@@ -330,7 +330,8 @@ class Supervisor:
         good = sum(row.state == "finished" for row in rows)
         log.info("sweep: %d of %d jobs succeeded", good, len(rows))
         if bad := [row for row in rows if row.state != "finished"]:
-            log.error("\n".join(table(self.sweep, bad)))
+            for line in table(self.sweep, bad):
+                log.error(line)
         if self.problem:
             log.error(self.problem)
         if self.signal is not None:

@@ -32,5 +32,6 @@ def main(config: Config, name: str = "") -> int:
         log.info(progress_line(rows, seconds))
         log.info("  %s", ", ".join(f"{number} {state}" for state, number in counts(rows).items()))
         if unfinished := [row for row in rows if row.state != "finished"]:
-            log.info("\n".join(table(sweep, unfinished)))
+            for line in table(sweep, unfinished):
+                log.info(line)
     return 0
