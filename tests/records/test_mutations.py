@@ -36,7 +36,7 @@ def test_randomly_changed_file_is_read_or_answered_with_one_sentence(name: str, 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reader", {reader for readers in READERS.values() for reader in readers})
+@pytest.mark.parametrize("reader", dict.fromkeys(reader for readers in READERS.values() for reader in readers))
 def test_every_reader_accepts_the_files_of_a_run(reader: Reader, run: Path, tmp_path: Path) -> None:
     reader(shutil.copytree(run, tmp_path / "r"))
 
