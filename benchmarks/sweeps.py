@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import statistics
@@ -44,22 +45,31 @@ def timing() -> dict[str, Any]:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
     seconds: dict[str, list[float]] = {"serial": [], "local": []}
+    cpu: dict[str, list[float]] = {"serial": [], "local": []}  # of all processes
     load: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         for number in range(ROUNDS):
             for launch in ("serial", "local") if number % 2 == 0 else ("local", "serial"):
                 line = [*GANRUN, *HEIGHTS, f"train.steps={STEPS}", f"launch={launch}", f"run_dir={launch}_{number}"]
-                began = time.perf_counter()
+                began, before = time.perf_counter(), cpu_seconds()
                 done = subprocess.run(line, cwd=folder, capture_output=True, text=True)
                 seconds[launch].append(round(time.perf_counter() - began, 1))
+                cpu[launch].append(round(cpu_seconds() - before, 1))
                 load.append(round(os.getloadavg()[0], 1))
                 assert "16 of 16 jobs succeeded" in done.stdout, done.stdout + done.stderr
                 print(launch, seconds[launch][-1], "s, load", load[-1], flush=True)
     ratios = [local / serial for serial, local in zip(seconds["serial"], seconds["local"], strict=True)]
     return {
-        "jobs": 16, "steps": STEPS, "cores": 2, "seconds": seconds, "load_average": load,
+        "jobs": 16, "steps": STEPS, "cores": 2, "seconds": seconds, "cpu_seconds": cpu,
+        "load_average": load,
         "ratio": round(statistics.median(ratios), 3), "ratios": [round(ratio, 3) for ratio in ratios],
     }  # fmt: skip
+
+
+def cpu_seconds() -> float:
+    """The CPU time of all processes that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def kills(launch: str) -> dict[str, Any]:

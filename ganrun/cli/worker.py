@@ -8,6 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from logging.handlers import MemoryHandler
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,8 @@ class Worker:
     def prepare_child(self, name: str, output: Path) -> None:
         """Prepare the process of one job."""
         isolation.receive_signals(self.ignored)
+        for memory in (handler for handler in log.handlers if isinstance(handler, MemoryHandler)):
+            memory.buffer.clear()  # messages about the sweep, which do not belong into the log of a job
         if self.is_beside:
             isolation.write_output_to(output)
         here = os.getpid()

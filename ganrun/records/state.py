@@ -5,16 +5,6 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-MAY_DIFFER = {  # settings that may change when a run is resumed
-    "run_dir",
-    "trust",
-    "data.root",
-    "data.download",
-    "data.cache",
-    "train.keep_checkpoints",
-    "train.keep_every",
-    "train.diagnose",
-}
 State = Literal["missing", "running", "finished", "diverged", "failed", "interrupted", "killed"]
 ENDINGS: tuple[State, ...] = ("finished", "diverged", "failed", "interrupted")
 MAY_DIFFER = {  # settings that may change when a run is resumed

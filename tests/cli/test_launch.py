@@ -254,8 +254,11 @@ def interrupt_command_at(step: int) -> None:
     isolation.EVERY = 3600  # so that the job gets the signal itself
 
     def interrupt() -> None:
+        handler, arrived = signal.getsignal(signal.SIGTERM), []
+        signal.signal(signal.SIGTERM, lambda *received: (arrived.append(1), handler(*received)))
         os.kill(command, signal.SIGTERM)
-        signal.pause()  # until the job gets it
+        while not arrived:  # the signal may have come already, so `signal.pause` could wait forever
+            time.sleep(0.01)
 
     at_step(step, interrupt)
 
