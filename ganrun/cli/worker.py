@@ -138,7 +138,8 @@ class Worker:
     def log_progress(self) -> None:
         sweep = self.sweep
         rows = [sweep.row(job) for job in sweep.jobs()]
-        log.info("\n%s", progress_line(rows, remaining_seconds(rows, sweep.plan(), time.time())))
+        log.info("")
+        log.info(progress_line(rows, remaining_seconds(rows, sweep.plan(), time.time())))
 
 
 def is_failure(code: int) -> bool:

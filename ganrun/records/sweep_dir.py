@@ -113,13 +113,17 @@ class SweepDir:
         return Plan()
 
     def jobs(self) -> list[Job]:
-        """The jobs of the last command, then all other runs in the directory; a single run is its own job."""
+        """The jobs of the last command, then all other runs in the directory; a single run is its own job.
+
+        The runs of a search are one level deeper, in the folders of its trials.
+        """
         if (self.path / "config.yaml").exists():
             return [Job(self.path.name, self.path)]
         planned = [Job(name, self.path / path) for name, path in self.plan().jobs]
         known = {job.path for job in planned}
-        others = sorted(path.parent for path in self.path.glob("*/config.yaml"))
-        return [*planned, *(Job(path.name, path) for path in others if path not in known)]
+        found = [*self.path.glob("*/config.yaml"), *self.path.glob("trial_*/*/config.yaml")]
+        others = sorted({path.parent for path in found} - known)
+        return [*planned, *(Job(str(path.relative_to(self.path)), path) for path in others)]
 
     def record(self, name: str, **facts: Any) -> None:
         """Record how a job started or ended, in place of what was recorded before."""

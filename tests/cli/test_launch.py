@@ -53,6 +53,8 @@ def test_wider_or_other_sweep_runs_only_the_new_jobs(here: Here, tmp_path: Path)
     code, out, err = here("-m", "loss=nonsaturating,hinge", "seed=range(3)", *SHORT, "run_dir=s")
     assert (code, err) == (0, "")
     assert "sweep: 6 jobs in s, of which 2 finished" in out
+    assert "\nsweep: 5 of 6 done, 1 to do, ETA" in out
+    assert "\\n" not in out
     assert "sweep: 6 of 6 jobs succeeded" in out
     old, new = {"seed=0", "seed=1"}, {"loss=nonsaturating_seed=2", *(f"loss=hinge_seed={k}" for k in range(3))}
     assert names_in(tmp_path / "s") == old | new
@@ -421,6 +423,13 @@ def test_states_of_a_sweep(tmp_path: Path) -> None:
     for damaged in ("", "[]", "{}", '{"jobs": 1}', '{"more": []}', '{"jobs": [1]}'):
         sweep.plan_file.write_text(damaged)
         assert [job.name for job in sweep.jobs()] == ["elsewhere", "old"]
+
+
+def test_runs_of_a_search_are_found_in_the_folders_of_its_trials(tmp_path: Path) -> None:
+    for path in ("trial_0000/seed=0", "trial_0001/seed=0", "other/deeper/seed=0"):
+        (tmp_path / path).mkdir(parents=True)
+        (tmp_path / path / "config.yaml").write_text("train: {steps: 4}\n")
+    assert [job.name for job in SweepDir(tmp_path).jobs()] == ["trial_0000/seed=0", "trial_0001/seed=0"]
 
 
 def test_remaining_time_counts_the_steps_of_running_jobs() -> None:
