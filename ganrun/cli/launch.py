@@ -17,7 +17,7 @@ from ganrun.checks import check_arguments
 from ganrun.cli import devices
 from ganrun.cli.devices import Share
 
-SWEEP_KEYS = ("launch", "sweep_file", "retry", "fail_fast")  # settings of a sweep, which are in no job's config
+SWEEP_KEYS = ("launch", "jobs", "sweep_file", "retry", "fail_fast")  # settings of a sweep, which are in no job's config
 Kind = Literal["serial", "joblib", "ray", "submitit", "other"]
 BESIDE: tuple[Kind, ...] = ("joblib", "ray")  # run jobs side by side, whose output goes into files
 
@@ -43,6 +43,7 @@ class SweepOptions:
 
     retry: list[Literal["failed", "diverged"]]
     fail_fast: bool
+    jobs: list[Any] = field(default_factory=list)
     sweep_file: str | None = None
     launch: dict[str, Any] = field(default_factory=dict)
 

@@ -18,7 +18,7 @@ from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.found_runs import FoundRuns
 from ganrun.cli.launch import SweepOptions, is_of_sweep, kind_of
 from ganrun.cli.overrides import SWEEP_DIR, check_choices, chooses, one_value_sweep, parse, single_choices, unquote_path
-from ganrun.cli.sweep_file import read_sweep_file
+from ganrun.cli.job_list import listed_jobs, read_sweep_file
 from ganrun.cli.validate import validate
 from ganrun.config import Config, slug
 from ganrun.records.sweep_dir import Job
@@ -68,8 +68,9 @@ class Sweep:
         found = [*parse([f"{key}={value}" for key, value in params.items()]), *overrides]
         self.overrides = list({override.get_key_element(): override for override in found}.values())
         self.swept = [override.key_or_group for override in self.overrides if override.is_sweep_override()]
-        self.file = read_sweep_file(self.options.sweep_file, paths) if self.options.sweep_file else []
-        self.swept += [o.key_or_group for lines in self.file for o in parse(lines)]
+        options = self.options
+        self.listed = read_sweep_file(options.sweep_file, paths) if options.sweep_file else listed_jobs(options.jobs, paths)
+        self.swept += swept_in(self.listed)
         self.deletions = [str(o.input_line) for o in overrides if self.is_applied_by_job(o)]
         kept = [o for o in overrides if o.key_or_group != SWEEP_DIR and o.input_line not in self.deletions]
         self.hydras = [one_value_sweep(override, groups) for override in kept]
@@ -94,12 +95,13 @@ class Sweep:
                     f"{override.key_or_group}=0.1,0.2; sweepers that draw from an interval are plugins, as in "
                     "hydra/sweeper=optuna."
                 )
-        jobs = [job for lines in self.file or [[]] for job in self.product(lines)]
+        jobs = [job for lines in self.listed or [[]] for job in self.product(lines)]
         return list({tuple(job): job for job in jobs}.values())
 
     def product(self, lines: Sequence[str]) -> list[list[str]]:
-        """The overrides of all combinations of the swept settings. lines: settings of a job in `sweep_file`."""
-        overrides = {o.get_key_element(): o for o in [*self.overrides, *parse(lines)]}.values()
+        """The overrides of all combinations of the swept settings. lines: settings of a job in a list."""
+        own = parse(lines)
+        overrides = {o.get_key_element(): o for o in [*own, *self.overrides, *own]}.values()  # its own first, and win
         choices = {str(override.input_line): single_choices(override) for override in overrides}
         if empty := next((line for line, found in choices.items() if not found), None):
             raise ValueError(f"{empty}: sweeps over no values.")
@@ -181,6 +183,12 @@ class Sweep:
         else:
             names = sorted(path.parent.name for path in Path(self.dir).glob("*/config.yaml"))
         return [(name, *ending(self.run_dir(name))) for name in names]
+
+
+def swept_in(jobs: Sequence[Sequence[str]]) -> list[str]:
+    """The keys of the settings in a list of jobs that not all jobs have in common."""
+    common = set.intersection(*map(set, jobs)) if jobs else set()
+    return [override.key_or_group for job in jobs for override in parse([line for line in job if line not in common])]
 
 
 def ending(path: Path) -> tuple[int, str]:
