@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from hydra.core.override_parser.types import Override
 
 from ganrun.checks import fits
-from ganrun.cli.overrides import quote_path
+from ganrun.cli.overrides import parse, quote_path, single_choices
 
 
 def read_sweep_file(name: str, paths: Collection[str]) -> list[list[str]]:
@@ -42,6 +43,26 @@ def listed_jobs(found: Sequence[Any], paths: Collection[str], source: str = "job
                 f"{source}: job {number} is {job}, and must be a list of settings, as in `- [loss=wgan, seed=0]`."
             )
     return [[quote_path(line, paths, sweep=True) for line in job] for job in jobs]
+
+
+def selected_jobs(jobs: Sequence[Sequence[str]], typed: Sequence[Override]) -> list[list[str]]:
+    """The jobs that an experiment lists, with what was typed: this wins, as it does over all of an experiment.
+
+    If the key of a job's first setting was typed, as in loss=wgan,hinge, only the jobs with these values are left.
+    Raises ValueError if none is.
+    """
+    chosen = {o.key_or_group: [line.partition("=")[2] for line in single_choices(o)] for o in typed}
+    found = []
+    for job in jobs:
+        (key, value), *_ = [(o.key_or_group, str(o.input_line).partition("=")[2]) for o in parse(job)]
+        if value in chosen.get(key, [value]):
+            found.append([job[0], *(line for line in job[1:] if parse([line])[0].key_or_group not in chosen)])
+    if jobs and not found:
+        names = ", ".join(dict.fromkeys(job[0] for job in jobs))
+        raise ValueError(
+            f"jobs: the experiment lists none with the settings typed, but {names}; jobs=[] ignores its list."
+        )
+    return found
 
 
 def words(line: str, source: str) -> list[str]:

@@ -16,9 +16,9 @@ from omegaconf import DictConfig, OmegaConf
 from ganrun.cli.compose import compose, plain
 from ganrun.cli.errors import USERS_ERRORS, sentence
 from ganrun.cli.found_runs import FoundRuns
+from ganrun.cli.job_list import listed_jobs, read_sweep_file, selected_jobs
 from ganrun.cli.launch import SweepOptions, is_of_sweep, kind_of
 from ganrun.cli.overrides import SWEEP_DIR, check_choices, chooses, one_value_sweep, parse, single_choices, unquote_path
-from ganrun.cli.job_list import listed_jobs, read_sweep_file
 from ganrun.cli.validate import validate
 from ganrun.config import Config, slug
 from ganrun.records.sweep_dir import Job
@@ -68,9 +68,11 @@ class Sweep:
         found = [*parse([f"{key}={value}" for key, value in params.items()]), *overrides]
         self.overrides = list({override.get_key_element(): override for override in found}.values())
         self.swept = [override.key_or_group for override in self.overrides if override.is_sweep_override()]
-        options = self.options
-        self.listed = read_sweep_file(options.sweep_file, paths) if options.sweep_file else listed_jobs(options.jobs, paths)
-        self.swept += swept_in(self.listed)
+        file = self.options.sweep_file
+        listed = read_sweep_file(file, paths) if file else listed_jobs(self.options.jobs, paths)
+        self.listed = listed if file else selected_jobs(listed, overrides)
+        left = {line for job in self.listed for line in job}
+        self.swept += swept_in([[line for line in job if line in left] for job in listed])
         self.deletions = [str(o.input_line) for o in overrides if self.is_applied_by_job(o)]
         kept = [o for o in overrides if o.key_or_group != SWEEP_DIR and o.input_line not in self.deletions]
         self.hydras = [one_value_sweep(override, groups) for override in kept]
@@ -187,7 +189,7 @@ class Sweep:
 
 def swept_in(jobs: Sequence[Sequence[str]]) -> list[str]:
     """The keys of the settings in a list of jobs that not all jobs have in common."""
-    common = set.intersection(*map(set, jobs)) if jobs else set()
+    common = set.intersection(*map(set, jobs)) if len(jobs) > 1 else set()
     return [override.key_or_group for job in jobs for override in parse([line for line in job if line not in common])]
 
 

@@ -81,7 +81,8 @@ def confounds(settings: Sequence[Setting]) -> Confounds:
 def other_units(settings: Sequence[Setting], keys: Sequence[str]) -> list[str]:
     """What else differs between settings: sections by their group, other settings by their key."""
     different = different_leaves([relevant(setting.config) for setting in settings])
-    found = dict.fromkeys(unit_of(leaf) for leaf in different if not any(is_part(leaf, key) for key in keys))
+    different = [leaf for leaf in different if not any(is_part(leaf, key) for key in keys)]
+    found = dict.fromkeys(leaf if leaf in settings[0].along else unit_of(leaf) for leaf in different)
     return [unit for unit in found if len({text_of(setting, unit) for setting in settings}) > 1]
 
 
@@ -111,7 +112,9 @@ def overrides_of(setting: Setting, unit: str) -> tuple[str, dict[str, Any]]:
     Settings that were typed, or vary, do not count: they are named elsewhere.
     """
     node, group = lookup(setting.config, unit), PLAYERS.get(unit, unit)
-    ignored = {group + key.removeprefix(unit) for key in {*typed_values(setting.typed or ()), *setting.values}}
+    ignored = {
+        group + key.removeprefix(unit) for key in {*typed_values(setting.typed or ()), *setting.values, *setting.along}
+    }
     if not isinstance(node, dict) or group in SETS or not node:
         return ("" if node is None and "." in unit else option_of(group, node)), {}
     option, changed = nearest_option(group, node, ignored)

@@ -36,6 +36,7 @@ class Setting:
     runs: list[Run]
     values: dict[str, str] = field(default_factory=dict)
     repeats: list[Run] = field(default_factory=list)
+    along: Sequence[str] = ()  # keys that were typed and vary, but are determined by one of `values`
     known: dict[str, str] = field(default_factory=dict, repr=False)  # what `value_of` has found
 
     @property
@@ -63,9 +64,9 @@ def settings_of(runs: Iterable[Run]) -> list[Setting]:
     for run in runs:
         found.setdefault(identity(run.config), []).append(run)
     settings = [one_per_seed(members) for members in found.values()]
-    for key in varying_keys(settings):
-        for setting in settings:
-            setting.values[key] = value_of(setting, key)
+    keys, along = varying_keys(settings)
+    for setting in settings:
+        setting.values, setting.along = {key: value_of(setting, key) for key in keys}, along
     return sorted(settings, key=lambda setting: [natural(value) for value in setting.values.values()])
 
 
@@ -96,14 +97,20 @@ def identity(config: Config) -> str:
     return json.dumps(relevant(config), sort_keys=True)
 
 
-def varying_keys(settings: Sequence[Setting]) -> list[str]:
-    """The keys that tell the settings apart: those typed with different values; then, if needed, others."""
-    keys = [key for key in typed_keys(settings) if differs(settings, key)]
+def varying_keys(settings: Sequence[Setting]) -> tuple[list[str], list[str]]:
+    """The keys that tell the settings apart, and the typed ones that vary along with one of them.
+
+    The first are those typed with different values; then, if needed, others. A rate that was tuned for each loss varies
+    along with the loss.
+    """
+    typed = sorted((key for key in typed_keys(settings) if differs(settings, key)), key=rank)
+    along = [key for i, key in enumerate(typed) if any(determines(settings, other, key) for other in typed[:i])]
+    keys = [key for key in typed if key not in along]
     others = different_leaves([relevant(setting.config) for setting in settings])
     while True:
-        free = [key for key in others if key not in keys]
+        free = [key for key in others if key not in keys and key not in along]
         if distinct(settings, keys) == len(settings) or not free:
-            return sorted(keys, key=rank)
+            return sorted(keys, key=rank), along
         keys.append(max(free, key=lambda key: (distinct(settings, [*keys, key]), -rank(key))))
 
 
@@ -111,6 +118,12 @@ def rank(key: str) -> int:
     """The place of a key in ORDER, by its first word."""
     group = key.partition(".")[0].partition("@")[0]
     return ORDER.index(group) if group in ORDER else len(ORDER)
+
+
+def determines(settings: Sequence[Setting], key: str, other: str) -> bool:
+    """Whether the choice of an option determines the value of another key."""
+    pairs = {(value_of(setting, key), value_of(setting, other)) for setting in settings}
+    return "." not in short(key) and len(pairs) == len({value for value, _ in pairs})
 
 
 def distinct(settings: Sequence[Setting], keys: Sequence[str]) -> int:

@@ -64,7 +64,7 @@ def test_wider_or_other_sweep_runs_only_the_new_jobs(here: Here, tmp_path: Path)
 @pytest.mark.slow
 def test_settings_of_the_sweep_are_in_no_run(here: Here, tmp_path: Path) -> None:
     assert here("-m", "seed=range(1)", *SHORT, "run_dir=s", "retry=[]", "fail_fast=true", "launch=serial")[0] == 0
-    assert not {"launch", "retry", "fail_fast", "sweep_file"} & config_of(tmp_path / "s" / "seed=0").keys()
+    assert not {"launch", "retry", "fail_fast", "sweep_file", "jobs"} & config_of(tmp_path / "s" / "seed=0").keys()
     assert json.loads((tmp_path / "s" / "seed=0" / "command.json").read_text()) == ["seed=0", *SHORT]
     assert "of which 1 finished" in here("-m", "seed=range(1)", *SHORT, "run_dir=s")[1]
 
@@ -141,6 +141,52 @@ def test_wrong_list_of_jobs(text: str, here: Here, tmp_path: Path) -> None:
     assert code == 2
     assert WRONG[text] in err
     assert err.count("\n") == 1
+
+
+LIST = """# @package _global_
+jobs:
+  - [loss=wgan, optimizer.lr=0.001, train.n_critic=1, train.steps=3]
+  - loss=hinge optimizer.lr=0.002 train.n_critic=1
+hydra: {sweeper: {params: {seed: "range(2)"}}}
+"""
+
+
+def write_experiment(text: str) -> None:
+    Path("conf/experiment").mkdir(parents=True)
+    Path("conf/experiment/mine.yaml").write_text(text)
+
+
+@pytest.mark.slow
+def test_experiment_with_a_list_of_jobs(here: Here, tmp_path: Path) -> None:
+    """Jobs are named by what they do not have in common. What was typed wins, and selects jobs by their first key."""
+    write_experiment(LIST)
+    short = [line for line in SHORT if not line.startswith("train.steps")]
+    assert here("-m", "experiment=mine", *short, "run_dir=s", "loss=wgan", "seed=3")[0] == 0
+    assert names_in(tmp_path / "s") == {"loss=wgan_optimizer.lr=0.001_train.steps=3"}
+    assert "jobs" not in config_of(tmp_path / "s" / "loss=wgan_optimizer.lr=0.001_train.steps=3")
+    code, out, _ = here("-m", "experiment=mine", *SHORT, "run_dir=t")
+    assert (code, "4 of 4" in out) == (0, True)
+    assert names_in(tmp_path / "t") == {
+        f"loss={loss}_optimizer.lr={lr}_seed={seed}"
+        for loss, lr in (("wgan", 0.001), ("hinge", 0.002))
+        for seed in (0, 1)
+    }
+    assert {config_of(path.parent)["train"]["steps"] for path in (tmp_path / "t").glob("*/config.yaml")} == {2}
+    assert here("-m", "experiment=mine", "jobs=[]", *SHORT, "run_dir=u")[0] == 0
+    assert names_in(tmp_path / "u") == {"seed=0", "seed=1"}
+
+
+def test_wrong_list_of_jobs_in_an_experiment(here: Here) -> None:
+    write_experiment(LIST)
+    code, _, err = here("-m", "experiment=mine", "loss=lsgan", "run_dir=s")
+    assert code == 2
+    listed = "loss=wgan, loss=hinge"
+    assert err == f"jobs: the experiment lists none with the settings typed, but {listed}; jobs=[] ignores its list.\n"
+    code, _, err = here("-m", "jobs=[3]", "run_dir=s")
+    assert (code, err) == (2, "jobs: job 1 is 3, and must be a list of settings, as in `- [loss=wgan, seed=0]`.\n")
+    code, _, err = here("-m", 'jobs=["loss=\'wgan"]', "run_dir=s")
+    assert (code, err) == (2, "jobs: the job loss='wgan has a quote without an end.\n")
+    assert here("jobs=[[loss=wgan]]")[0] == 2
 
 
 @pytest.mark.slow

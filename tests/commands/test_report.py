@@ -71,6 +71,20 @@ def test_settings_that_seeds_cannot_tell_apart(here: Here) -> None:
     assert not Path("s/report").exists()
 
 
+def test_settings_are_named_by_the_loss_if_it_determines_the_others(here: Here) -> None:
+    """Rates that were tuned for each loss differ along with it, and are named above the table."""
+    for loss, lr in (("minimax", 0.1), ("lsgan", 0.2), ("hinge", 0.2)):
+        for seed in (0, 1):
+            line = [f"loss={loss}", f"optimizer.lr={lr}", "optimizer=sgd", "schedule=constant", "train.n_critic=1"]
+            write_run(f"s/{loss}{seed}", *line, seed=seed, metrics={"ks_100k": lr * (1 + seed)})
+    out = here("report", "s", "files=false")[1]
+    assert cells(out, "1")[:3] == ["1", "minimax", "2"]
+    assert "Not a controlled comparison: loss=minimax also has optimizer.lr=0.1 (instead of 0.2). These" in out
+    assert "optimizer.lr=0.1" in next(line for line in out.splitlines() if line.startswith("  ganrun -m loss=minimax"))
+    write_run("s/more", "loss=hinge", "optimizer.lr=0.3", *line[2:], metrics={"ks_100k": 0.1})
+    assert cells(here("report", "s", "files=false")[1], "1")[:4] == ["1", "hinge", "0.3", "1"]
+
+
 def test_one_seed_cannot_tell(here: Here) -> None:
     write_sweep("s", {"loss=minimax": [0.1], "loss=lsgan": [0.2]})
     out = here("report", "s", "files=false")[1]
