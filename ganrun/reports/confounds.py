@@ -99,11 +99,11 @@ def is_part(leaf: str, key: str) -> bool:
 
 def text_of(setting: Setting, unit: str) -> str:
     """The value of a unit, as typed: that of a group is its option, with the settings that differ from it."""
-    if unit not in setting.known:
+    if unit not in setting.texts:
         choice, changed = overrides_of(setting, unit)
         more = ",".join(f"{key.removeprefix(f'{unit}.')}={as_text(value)}" for key, value in changed.items())
-        setting.known[unit] = f"{choice} with {more}" if more else choice
-    return setting.known[unit]
+        setting.texts[unit] = f"{choice} with {more}" if more else choice
+    return setting.texts[unit]
 
 
 def overrides_of(setting: Setting, unit: str) -> tuple[str, dict[str, Any]]:
@@ -112,12 +112,11 @@ def overrides_of(setting: Setting, unit: str) -> tuple[str, dict[str, Any]]:
     Settings that were typed, or vary, do not count: they are named elsewhere.
     """
     node, group = lookup(setting.config, unit), PLAYERS.get(unit, unit)
-    ignored = {
-        group + key.removeprefix(unit) for key in {*typed_values(setting.typed or ()), *setting.values, *setting.along}
-    }
+    typed = typed_values(setting.typed or ())
+    ignored = {group + key.removeprefix(unit) for key in {*typed, *setting.values, *setting.along}}
     if not isinstance(node, dict) or group in SETS or not node:
         return ("" if node is None and "." in unit else option_of(group, node)), {}
-    option, changed = nearest_option(group, node, ignored)
+    option, changed = nearest_option(group, node, ignored, typed.get(unit, ""))
     if not option:
         return option_of(group, node), {k: v for k, v in leaves(unit, node).items() if not k.endswith("_target_")}
     return option, {unit + key.removeprefix(group): value for key, value in changed.items()}

@@ -48,19 +48,22 @@ def class_of(node: Mapping[str, Any]) -> str:
     return next((class_of(child) for child in node.values() if isinstance(child, dict)), "?")
 
 
-def nearest_option(group: str, node: Mapping[str, Any], ignored: Collection[str] = ()) -> tuple[str, dict[str, Any]]:
+def nearest_option(
+    group: str, node: Mapping[str, Any], ignored: Collection[str] = (), typed: str = ""
+) -> tuple[str, dict[str, Any]]:
     """The option with the fewest settings that differ from the section, and these settings by key.
 
-    ignored: keys such as optimizer.lr that may differ. The option is "" if none has the same classes and keys.
+    ignored: keys such as optimizer.lr that may differ. typed: the option to prefer among equally near ones. The option
+    is "" if none has the same classes and keys.
     """
     found = candidates(group, node, ignored)
-    return found[0][1:] if found else ("", {})
+    return min(found, key=lambda entry: (entry[0], entry[1] != typed))[1:] if found else ("", {})
 
 
 def candidates(
     group: str, node: Mapping[str, Any], ignored: Collection[str] = ()
 ) -> list[tuple[int, str, dict[str, Any]]]:
-    """The options with the same classes and keys, those with the fewest other settings first, with these settings."""
+    """The options with the same classes and keys, and their other settings: with the fewest first, then by length."""
     found = []
     wanted = leaves(group, node)
     for name, own in options(group, Path.cwd()).items():
@@ -68,7 +71,7 @@ def candidates(
         if same_classes and own.keys() == wanted.keys():
             changed = {k: v for k, v in wanted.items() if k not in ignored and own[k] != v and not dynamic(own[k])}
             found.append((len(changed), name, changed))
-    return sorted(found, key=lambda entry: entry[:2])
+    return sorted(found, key=lambda entry: (entry[0], len(entry[1]), entry[1]))
 
 
 def dynamic(value: Any) -> bool:

@@ -38,6 +38,7 @@ class Setting:
     repeats: list[Run] = field(default_factory=list)
     along: Sequence[str] = ()  # keys that were typed and vary, but are determined by one of `values`
     known: dict[str, str] = field(default_factory=dict, repr=False)  # what `value_of` has found
+    texts: dict[str, str] = field(default_factory=dict, repr=False)  # what `confounds.text_of` has found
 
     @property
     def config(self) -> Config:
@@ -103,7 +104,8 @@ def varying_keys(settings: Sequence[Setting]) -> tuple[list[str], list[str]]:
     The first are those typed with different values; then, if needed, others. A rate that was tuned for each loss varies
     along with the loss.
     """
-    typed = sorted((key for key in typed_keys(settings) if differs(settings, key)), key=rank)
+    typed = [key for key in typed_keys(settings) if differs(settings, key)]
+    typed.sort(key=lambda key: (not is_choice(key), rank(key)))
     along = [key for i, key in enumerate(typed) if any(determines(settings, other, key) for other in typed[:i])]
     keys = [key for key in typed if key not in along]
     others = different_leaves([relevant(setting.config) for setting in settings])
@@ -120,10 +122,15 @@ def rank(key: str) -> int:
     return ORDER.index(group) if group in ORDER else len(ORDER)
 
 
+def is_choice(key: str) -> bool:
+    """Whether a key chooses the option of a group, or the class of a component."""
+    return "." not in short(key)
+
+
 def determines(settings: Sequence[Setting], key: str, other: str) -> bool:
     """Whether the choice of an option determines the value of another key."""
     pairs = {(value_of(setting, key), value_of(setting, other)) for setting in settings}
-    return "." not in short(key) and len(pairs) == len({value for value, _ in pairs})
+    return is_choice(key) and len(pairs) == len({value for value, _ in pairs})
 
 
 def distinct(settings: Sequence[Setting], keys: Sequence[str]) -> int:

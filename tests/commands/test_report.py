@@ -81,7 +81,18 @@ def test_settings_are_named_by_the_loss_if_it_determines_the_others(here: Here) 
     assert cells(out, "1")[:3] == ["1", "minimax", "2"]
     assert "Not a controlled comparison: loss=minimax also has optimizer.lr=0.1 (instead of 0.2). These" in out
     assert "optimizer.lr=0.1" in next(line for line in out.splitlines() if line.startswith("  ganrun -m loss=minimax"))
-    write_run("s/more", "loss=hinge", "optimizer.lr=0.3", *line[2:], metrics={"ks_100k": 0.1})
+    for seed in (0, 1):
+        line = ["loss=lsgan", "optimizer=adam", "optimizer.lr=0.002"]
+        write_run(f"t/lsgan{seed}", *line, seed=seed, metrics={"ks_100k": 0.1})
+        line = ["loss=wgan_gp", "optimizer=sgd", "optimizer.lr=0.1", "arch.discriminator.spectral_norm=true"]
+        write_run(f"t/gp{seed}", *line, seed=seed, metrics={"ks_100k": 0.2})
+    out = here("report", "t", "files=false")[1]
+    assert cells(out, "2")[:3] == ["2", "wgan_gp", "2"]
+    assert "loss=wgan_gp also has" in out
+    assert "optimizer=sgd (instead of adam)" in out
+    assert "arch.discriminator.spectral_norm=true (instead of false)" in out
+    line = ["optimizer=sgd", "schedule=constant", "train.n_critic=1"]
+    write_run("s/more", "loss=hinge", "optimizer.lr=0.3", *line, metrics={"ks_100k": 0.1})
     assert cells(here("report", "s", "files=false")[1], "1")[:4] == ["1", "hinge", "0.3", "1"]
 
 
