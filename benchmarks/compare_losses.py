@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "conf/experiment/compare_losses"
 OUT = Path(__file__).with_suffix(".json")
 LINE = re.compile(r"^  - \[.*optimizer\.lr=([0-9.e+-]+)")
-TRIALS = {"heights": 12, "ring": 8, "mnist": 5}
+TRIALS = {"heights": 12, "ring": 5, "mnist": 4}
 METRIC = {"heights": "ks_100k", "ring": "jsd_128x128bins_100k", "mnist": "fd_mnistcnn_10k"}
 RATES = {"heights": (1e-4, 0.1), "ring": (1e-4, 0.1), "mnist": (5e-5, 5e-3)}  # SGD: 30 times as large
 QUIET = ["train.metric_every=0", "train.sample_every=0", "train.frame_every=0", "train.checkpoint_every=0"]

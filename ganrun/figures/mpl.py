@@ -11,6 +11,7 @@ with contextlib.chdir(os.sep) if os.path.lexists("matplotlibrc") else contextlib
     import matplotlib
 
 from matplotlib.axes import Axes
+from matplotlib.axis import XAxis, YAxis
 from matplotlib.colors import BoundaryNorm, LinearSegmentedColormap, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -30,5 +31,7 @@ __all__ = [
     "NullFormatter",
     "Patch",
     "StrMethodFormatter",
+    "XAxis",
+    "YAxis",
     "matplotlib",
 ]

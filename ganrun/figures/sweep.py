@@ -23,6 +23,8 @@ from ganrun.figures.mpl import (
     MaxNLocator,
     NullFormatter,
     StrMethodFormatter,
+    XAxis,
+    YAxis,
     matplotlib,
 )
 from ganrun.figures.mpl import Figure as Figure
@@ -118,15 +120,20 @@ def dots_figure(rows: Sequence[Dots], label: str) -> Figure:
             axes.plot([row.mean], [i], "|", color=color, ms=13, mew=2.4, gid=f"mean-{row.number}")
         axes.set_yticks(range(len(rows)), [cut(row.name) for row in rows])
         axes.set(xlabel=label, ylim=(len(rows) - 0.4, -0.6))
-        axes.set_xlim(*reach([value for row in rows for value in (*row.values, row.mean)]))
+        values = np.array([value for row in rows for value in (*row.values, row.mean)])
+        if is_log(values):
+            make_log(axes.xaxis, values)
+            axes.set_xlim(*np.exp(reach(np.log(values).tolist(), margin=0.08)))
+        else:
+            axes.set_xlim(*reach(values.tolist()))
     return figure
 
 
-def reach(values: Sequence[float]) -> tuple[float, float]:
-    """The range of the values with a margin: intervals of few seeds can be much wider."""
+def reach(values: Sequence[float], margin: float = 0.25) -> tuple[float, float]:
+    """The range of the values with a margin, a share of it: intervals of few seeds can be much wider."""
     low, high = min(values), max(values)
-    margin = 0.25 * (high - low) or abs(high) * 0.1 or 1.0
-    return low - margin, high + margin
+    width = margin * (high - low) or abs(high) * 0.1 or 1.0
+    return low - width, high + width
 
 
 def curve_figure(bands: Sequence[Band], x_label: str, y_label: str) -> Figure:
@@ -175,10 +182,7 @@ def draw_curves(axes: Axes, bands: Sequence[Band], x_label: str, y_label: str) -
         )
     values = np.concatenate([part for band in bands for part in (band.low, band.high)])
     if is_log(values):
-        axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 1000 * values.min() else (1,)))
-        axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-        axes.yaxis.set_minor_formatter(NullFormatter())
+        make_log(axes.yaxis, values)
     axes.set(xlabel=x_label, ylabel=y_label)
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if max(band.x.max() for band in bands) >= 1000:
@@ -240,6 +244,15 @@ def parallel_figure(axes_of: Sequence[Axis], values: np.ndarray, label: str, hig
 
 def is_log(places: np.ndarray) -> bool:
     return bool(places.min() > 0 and places.max() >= LOG_FROM * places.min())
+
+
+def make_log(axis: XAxis | YAxis, values: np.ndarray) -> None:
+    """Make the axis of a figure logarithmic, with plain numbers."""
+    scale = axis.axes.set_xscale if isinstance(axis, XAxis) else axis.axes.set_yscale
+    scale("log")
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if values.max() < 1000 * values.min() else (1,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def scaled(axis: Axis) -> np.ndarray:

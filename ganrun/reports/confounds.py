@@ -42,8 +42,10 @@ class Confounds:
         """What the report says above its table."""
         if not self.changes:
             return []
-        found = "; ".join(map(str, self.changes))
-        return [f"Not a controlled comparison: {found}. These can be the cause of a difference, too."]
+        if len(self.changes) == 1:
+            return [f"Not a controlled comparison: {self.changes[0]}. These can be the cause of a difference, too."]
+        lead = "Not a controlled comparison: other settings differ, too, and can be the cause of a difference."
+        return [lead, *(f"- {change}" for change in self.changes)]
 
     @property
     def about_command(self) -> str:
