@@ -117,7 +117,8 @@ def no_such_option(error: MissingConfigException, arguments: Sequence[str]) -> s
 
 def in_defaults_list(message: str, arguments: Sequence[str]) -> str | None:
     """The message for an error that a defaults list causes, with its file, or None."""
-    if found := re.match(r"In '([^']+)': Could not override '([^'@]+)", message):
+    overridden = r"In '([^']+)': (?:Could not override|Invalid [^\n]+\nNo earlier Group Default for) '([^'@]+)"
+    if found := re.match(overridden, message):  # in the words of Hydra 1.3 and 1.4
         file, group = f"conf/{found[1]}.yaml", found[2].removeprefix(f"{found[1].rpartition('/')[0]}/")
         groups = groups_and_options(config_dirs(arguments))
         if not found[2].startswith(f"{found[1].rpartition('/')[0]}/") and group in groups:
