@@ -191,6 +191,8 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
         return cannot_change(key, as_typed(value))
     if verb == "evaluate" and key.startswith("metric.") and not any(name.startswith("metric.") for name in known):
         return f"{key}={value}: no metric is chosen; choose one, as in metric=modes metric.modes.num=10000."
+    if (own := key.removeprefix(f"{verb}.")) != key and own in known:
+        return f"{key}={value}: the settings of `ganrun {verb}` have no prefix; type {own}={value}."
     hint = did_you_mean(key, known)
     of_training = verb == "train" or (verb == "search" and not key.startswith("search."))
     lists = "ganrun --cfg job" if of_training else f"ganrun {verb} --help"

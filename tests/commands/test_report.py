@@ -129,6 +129,7 @@ def test_runs_without_metrics_are_ranked_by_their_diagnosis(here: Here) -> None:
         (["s", "better=larger"], "better=larger: must be one of higher, lower"),
         (["s", "compare=1"], "compare=1: must be at least 2"),
         (["s", "bye=3"], "bye=3: no such setting; did you mean by?"),
+        (["s", "report.by=fid"], "report.by=fid: the settings of `ganrun report` have no prefix; type by=fid.\n"),
         (["s", "format=latex"], "format=latex: must be one of text, markdown, csv, json"),
         (["dirs=[]"], "dirs=[]: names no folder"),
     ],
