@@ -51,6 +51,48 @@ class Progress:
         self.bar.close()
 
 
+class StatusLine:
+    """A line that says how far several runs have come: on a terminal one line, which is replaced.
+
+    is_plain: whether it is no terminal. `show` then prints a line every LINE_SECONDS at most, if it has changed.
+    """
+
+    def __init__(self) -> None:
+        self.bar = tqdm(bar_format="{desc}", disable=None if sys.stderr else True, dynamic_ncols=True)
+        self.is_plain = bool(self.bar.disable)
+        self.printed, self.before = time.monotonic(), ""
+
+    def show(self, text: str) -> None:
+        self.bar.set_description_str(text)
+        if self.is_plain and text != self.before and time.monotonic() - self.printed >= LINE_SECONDS:
+            self.printed, self.before = time.monotonic(), text
+            log.info(text)
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def status_text(
+    what: str, done: int, total: int, counts: Mapping[str, int], seconds: float | None = None, more: str = ""
+) -> str:
+    """How far several runs have come.
+
+    counts: further numbers by their names. seconds: until the end, if that is known. more: what else is to be said.
+
+    >>> status_text("sweep", 1, 3, {"running": 1, "to do": 1}, 75)
+    'sweep: 1 of 3 done, 1 running, 1 to do, ETA 0:01:15'
+    """
+    parts = [f"{done} of {total} done", *(f"{number} {name}" for name, number in counts.items() if number)]
+    parts += [more] if more else []
+    parts += [f"ETA {eta(seconds)}"] if seconds is not None and done < total else []
+    return f"{what}: {', '.join(parts)}"
+
+
+def time_left(left: float, done: float, seconds: float) -> float | None:
+    """The time that the work that is left takes, if what is done took these seconds; None while that is unknown."""
+    return left * seconds / done if done > 0 and seconds > 0 else None
+
+
 def eta(seconds: float) -> str:
     """The remaining time as H:MM:SS.
 

@@ -46,10 +46,10 @@ REFUSALS = [  # why data can refuse an option
     "arch.generator.deconvolution=.* images",
 ]
 NEEDS = {  # settings without which no images are accepted
-    "arch=goodfellow2014/cifar_fc": ["data.gcn=55"],
-    "arch=goodfellow2014/mnist": ["data.value_range=[0,1]"],
-    "arch=goodfellow2014/tfd": ["data.value_range=[0,1]"],
-    "arch=goodfellow2014/tfd_grown": ["data.value_range=[0,1]"],
+    "arch=goodfellow2014_cifar_fc": ["data.gcn=55"],
+    "arch=goodfellow2014_mnist": ["data.value_range=[0,1]"],
+    "arch=goodfellow2014_tfd": ["data.value_range=[0,1]"],
+    "arch=goodfellow2014_tfd_grown": ["data.value_range=[0,1]"],
 }
 SHORT = [
     "train.steps=2", "train.batch_size=4", "train.threads=1", "train.device=cpu", "train.log_every=1",

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import warnings
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,9 @@ from ganrun.config import CONF
 
 log = logging.getLogger("ganrun")
 
+# Hydra 1.3 needs it to act as version 1.3, and Hydra 1.4, which acts so anyway, warns of it.
+VERSION_BASE: Any = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+
 
 def verbs() -> list[str]:
     """One verb for each primary config. Without a verb, the command line uses `train`."""
@@ -39,6 +43,13 @@ def config_dirs(arguments: Sequence[str]) -> list[Path]:
     if user.is_dir() and user.resolve() != CONF.resolve():
         found.append(user)
     return found
+
+
+def plugins() -> Plugins:
+    """Hydra's plugins, which the first call imports. Warnings of their modules are for their authors."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="hydra_plugins")
+        return Plugins.instance()
 
 
 class UserConf(SearchPathPlugin):
@@ -61,7 +72,7 @@ def add_user_folders(arguments: Sequence[str]) -> None:
     primary, config_name = (flag_value(arguments, flag) for flag in ("--config-path", "--config-name"))
     is_given = primary or config_name
     UserConf.primary = (primary or str(CONF), config_name or "train") if is_given else None
-    Plugins.instance().register(UserConf)
+    plugins().register(UserConf)
     for folder in UserConf.folders:
         for file in folder.rglob("*.yaml"):
             name = file.relative_to(folder)
@@ -91,12 +102,13 @@ def compose(verb: str, overrides: Sequence[str], hydra_config: bool = False, own
     hydra_config: whether to keep Hydra's own settings, in the section `hydra`. own: whether to start from ganrun's
     primary config even if --config-path or --config-name chooses another one.
     """
+    plugins()
     folder, name = (None if own else UserConf.primary) or (str(CONF), verb)
     instance = GlobalHydra.instance()
     before = instance.hydra
     instance.clear()
     try:
-        with hydra.initialize_config_dir(folder, version_base="1.3"):
+        with hydra.initialize_config_dir(folder, **VERSION_BASE):
             return hydra.compose(name, list(overrides), return_hydra_config=hydra_config)
     finally:
         instance.hydra = before

@@ -117,7 +117,8 @@ def no_such_option(error: MissingConfigException, arguments: Sequence[str]) -> s
 
 def in_defaults_list(message: str, arguments: Sequence[str]) -> str | None:
     """The message for an error that a defaults list causes, with its file, or None."""
-    if found := re.match(r"In '([^']+)': Could not override '([^'@]+)", message):
+    overridden = r"In '([^']+)': (?:Could not override|Invalid [^\n]+\nNo earlier Group Default for) '([^'@]+)"
+    if found := re.match(overridden, message):  # in the words of Hydra 1.3 and 1.4
         file, group = f"conf/{found[1]}.yaml", found[2].removeprefix(f"{found[1].rpartition('/')[0]}/")
         groups = groups_and_options(config_dirs(arguments))
         if not found[2].startswith(f"{found[1].rpartition('/')[0]}/") and group in groups:
@@ -190,6 +191,8 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
         return cannot_change(key, as_typed(value))
     if verb == "evaluate" and key.startswith("metric.") and not any(name.startswith("metric.") for name in known):
         return f"{key}={value}: no metric is chosen; choose one, as in metric=modes metric.modes.num=10000."
+    if (own := key.removeprefix(f"{verb}.")) != key and own in known:
+        return f"{key}={value}: the settings of `ganrun {verb}` have no prefix; type {own}={value}."
     hint = did_you_mean(key, known)
     of_training = verb == "train" or (verb == "search" and not key.startswith("search."))
     lists = "ganrun --cfg job" if of_training else f"ganrun {verb} --help"

@@ -18,7 +18,6 @@ from typing import Any
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,6 +25,7 @@ from ganrun import __version__
 from ganrun.checks import did_you_mean, fits
 from ganrun.cli.completion import completed_paths, completed_verb
 from ganrun.cli.compose import (
+    VERSION_BASE,
     UserConf,
     add_user_folders,
     compose,
@@ -35,6 +35,7 @@ from ganrun.cli.compose import (
     groups_and_options,
     ignore_empty_variables,
     plain,
+    plugins,
     primary_configs,
     verbs,
 )
@@ -176,7 +177,7 @@ class CommandLine:
 
     def plan_launch(self, sweep: Sweep, typed: Sequence[Override]) -> list[str]:
         """Prepare the worker of a sweep, and return Hydra's settings for its launcher."""
-        Plugins.instance().register(GivenJobs)
+        plugins().register(GivenJobs)
         launch = plan_launch(sweep.kind, sweep.options.launch, typed, sweep.on_gpu)
         self.worker = Worker(
             Path(sweep.dir).expanduser().absolute(), "", launch, self.is_program, sweep.options.fail_fast,
@@ -214,7 +215,7 @@ class CommandLine:
         return next((code for code in self.codes if code), 0)
 
     def start(self) -> None:
-        start = hydra.main(version_base="1.3", config_path=str(CONF), config_name=self.verb)(self.job)
+        start = hydra.main(**VERSION_BASE, config_path=str(CONF), config_name=self.verb)(self.job)
         completes = "--shell-completion" in self.flags
         if not completes and ("--cfg=job" not in self.flags or flag_value(self.flags, "--package")):
             start()
@@ -319,9 +320,11 @@ def follow_hydra(config: Config, verb: str, hydra: Any) -> None:
 
 
 def is_multirun(verb: str, words: Sequence[str], groups: Collection[str]) -> bool:
-    """Whether `hydra.mode` is MULTIRUN, on the command line or in a config file of the user."""
+    """Whether `hydra.mode` is MULTIRUN, on the command line or in a config file of the user. Raises ValueError."""
     if mode := next((word for word in reversed(words) if word.startswith("hydra.mode=")), None):
-        return mode == "hydra.mode=MULTIRUN"
+        if (name := mode.partition("=")[2]) not in RunMode.__members__:
+            raise ValueError(f"{mode}: must be {' or '.join(RunMode.__members__)}.")
+        return name == RunMode.MULTIRUN.name
     files = [path for folder in UserConf.folders for path in folder.rglob("*.yaml")]
     if not any("MULTIRUN" in path.read_text(errors="replace") for path in files):
         return False

@@ -46,7 +46,8 @@ def recipe_choices(recipe: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for entry in (content or {}).get("defaults", []):
         if isinstance(entry, str) and entry != "_self_":
-            found |= recipe_choices(f"{recipe.partition('/')[0]}/{entry}")
+            absolute = entry[1:] if entry.startswith("/") else f"{recipe.partition('/')[0]}/{entry}"
+            found |= recipe_choices(absolute)
         elif isinstance(entry, dict):
             overridden = [(key, value) for key, value in entry.items() if key.startswith("override ")]
             found |= {key.removeprefix("override ").lstrip("/"): value for key, value in overridden}

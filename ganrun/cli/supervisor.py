@@ -10,7 +10,6 @@ import logging
 import os
 import secrets
 import signal
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +17,10 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-from tqdm import tqdm
-
 from ganrun.cli import isolation
 from ganrun.cli.launch import GivenJobs, SweepOptions
 from ganrun.cli.worker import SIGNAL, Worker
-from ganrun.console import LINE_SECONDS
+from ganrun.console import StatusLine
 from ganrun.files import replace_text
 from ganrun.records.state import ENDINGS, ending_of, is_locked
 from ganrun.records.sweep_dir import (
@@ -300,29 +297,23 @@ class Supervisor:
         if not self.worker.is_beside:
             yield lambda: None
             return
-        bar = tqdm(bar_format="{desc}", disable=None if sys.stderr else True, dynamic_ncols=True)
+        status = StatusLine()
         known = {name: row.state for name, row in self.rows.items()}
-        printed, before = time.monotonic(), ""
 
         def show() -> None:
-            nonlocal printed, before
             rows = list(self.rows.values())
-            line = progress_line(rows, remaining_seconds(rows, self.sweep.plan(), time.time()))
             for row in rows:
                 if row.state != known[row.job.name]:
                     known[row.job.name] = row.state
                     if row.state in ENDINGS:
                         log.info("  %s: %s", row.job.name, row.state)
-            bar.set_description_str(line)
-            if bar.disable and line != before and time.monotonic() - printed >= LINE_SECONDS:
-                printed, before = time.monotonic(), line
-                log.info(line)
+            status.show(progress_line(rows, remaining_seconds(rows, self.sweep.plan(), time.time())))
 
         try:
             yield show
         finally:
             show()
-            bar.close()
+            status.close()
 
     def report(self) -> int:
         """Print how the jobs ended, and return the exit code: 1 if any failed, else of what else happened."""

@@ -4,6 +4,7 @@
 """
 
 import io
+import itertools
 import math
 import re
 import warnings
@@ -31,11 +32,14 @@ from ganrun.figures.mpl import Figure as Figure
 from ganrun.records.checkpoint import write_atomically
 
 INK = "#123457"  # of texts and axes: in an SVG replaced by the text color of the page
+PAPER = "#fefdfe"  # behind labels on lines: in an SVG replaced by the color of the page
 COLORS = ("#0b7fc7", "#e08a00", "#0a9b72", "#cf6aa5", "#8a63d2", "#d1495b", "#8a8a8a", "#5fa8d3")  # on white and black
 STYLES = ("-", "--", "-.", ":")
 MOST = len(COLORS)  # lines in one figure
 LOG_FROM = 20  # ratio of the largest to the smallest number of an axis, from which on it is logarithmic
 LONGEST = 34  # characters of a name
+LETTER = 0.078  # inches, the width of a letter
+MOST_TICKS = 16  # labels on a vertical axis
 # The middle of plasma, which has enough contrast on white and on black.
 CMAP = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.12, 0.88, 256)), name="middle of plasma")
 RC: Any = {
@@ -94,7 +98,7 @@ def as_svg(figure: Figure, salt: str) -> str:
         figure.savefig(
             buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
         )
-    text = buffer.getvalue().replace(INK, "currentColor")
+    text = buffer.getvalue().replace(INK, "currentColor").replace(PAPER, "var(--back)")
     text = text[text.index("<svg") :]
     return re.sub(r"<(metadata|style)\b.*?</\1>|<!--.*?-->", "", text, flags=re.DOTALL)
 
@@ -226,20 +230,35 @@ def parallel_figure(axes_of: Sequence[Axis], values: np.ndarray, label: str, hig
     ranks = np.empty(len(values))
     ranks[order] = np.linspace(0, 1, len(values))
     all_axes = [*axes_of, Axis(label, values)]
+    x, width = positions(all_axes)
+    box = {"facecolor": PAPER, "alpha": 0.85, "lw": 0, "pad": 0.8}
     with style():
-        figure = Figure(figsize=(max(4.5, 1.7 * len(all_axes)), 3.6), layout="constrained")
+        figure = Figure(figsize=(width, 3.8), layout="constrained")
         axes = figure.add_subplot()
         heights = np.stack([scaled(axis) for axis in all_axes])  # (axes, n)
         for i in order:
-            axes.plot(heights[:, i], color=CMAP(ranks[i]), lw=1.6, alpha=0.8)
-        for i, axis in enumerate(all_axes):
-            axes.axvline(i, color=INK, lw=0.8)
+            axes.plot(x, heights[:, i], color=CMAP(ranks[i]), lw=1.6, alpha=0.8)
+        for place, axis in zip(x, all_axes, strict=True):
+            axes.axvline(place, color=INK, lw=0.8)
             for height, text in ticks(axis):
-                axes.annotate(text, (i, height), (4, 0), textcoords="offset points", va="center", fontsize="x-small")
-        axes.set_xticks(range(len(all_axes)), [cut(axis.name) for axis in all_axes], fontsize="small")
-        axes.set(yticks=[], xlim=(-0.1, len(all_axes) - 0.6))
+                axes.annotate(
+                    text, (place, height), (4, 0), textcoords="offset points", va="center", fontsize="small", bbox=box
+                )  # fmt: skip
+        axes.set_xticks(x, [cut(axis.name) for axis in all_axes])
+        axes.set(yticks=[], xlim=(-0.1, width - 0.8))
         axes.spines[:].set_visible(False)
     return figure
+
+
+def positions(axes: Sequence[Axis]) -> tuple[list[float], float]:
+    """The places of parallel axes in inches, with room for their labels and names, and the width of the figure."""
+    names = [LETTER * len(cut(axis.name)) for axis in axes]
+    rooms = [max(LETTER * len(text) for _, text in ticks(axis)) for axis in axes]
+    gaps = [
+        max(1.1, room + 0.5, (name + following) / 2 + 0.2)
+        for room, name, following in zip(rooms, names, names[1:], strict=False)
+    ]
+    return [0.0, *itertools.accumulate(gaps)], sum(gaps) + max(rooms[-1], names[-1] / 2) + 0.8
 
 
 def is_log(places: np.ndarray) -> bool:
@@ -263,12 +282,20 @@ def scaled(axis: Axis) -> np.ndarray:
 
 
 def ticks(axis: Axis) -> list[tuple[float, str]]:
-    """Heights and texts on an axis: all values if there are few, else the ends and the middle."""
+    """Heights and texts on an axis, which do not overlap: of all values, if they are few and apart."""
     heights = dict(zip(axis.places.tolist(), scaled(axis).tolist(), strict=True))
     places = sorted(heights)
-    if len(places) > 8 and axis.labels is None:
-        places = [places[0], places[len(places) // 2], places[-1]]
-    return [(heights[p], cut(axis.labels[int(p)]) if axis.labels else f"{p:.3g}") for p in places]
+    if axis.labels is not None:
+        every = math.ceil(len(places) / MOST_TICKS)
+        return [(heights[place], cut(axis.labels[int(place)])) for place in places[::every]]
+    found = [heights[place] for place in places]
+    if all(b - a > 1 / MOST_TICKS for a, b in itertools.pairwise(found)):
+        return [(heights[place], f"{place:.3g}") for place in places]
+    low, high = places[0], places[-1]
+    shares = np.linspace(0, 1, 5).tolist()
+    if is_log(axis.places):
+        return [(share, f"{low * (high / low) ** share:.2g}") for share in shares]
+    return [(share, f"{low + share * (high - low):.3g}") for share in shares]
 
 
 def cut(name: str) -> str:

@@ -16,9 +16,12 @@ TARGETS = {  # of components that were moved to other modules
     }.items()
     for name in names
 }
+GOODFELLOW = ("cifar_conv", "cifar_fc", "mnist", "tfd")
 OPTIONS = {  # of config groups, as typed on the command line
     "arch=mlp_unrolled": "arch=mlp_metz2017",
     "optimizer=adam_unrolled": "optimizer=adam_metz2017",
+    **{f"arch=goodfellow2014/{name}": f"arch=goodfellow2014_{name}" for name in (*GOODFELLOW, "tfd_grown")},
+    **{f"optimizer=goodfellow2014/{name}": f"optimizer=goodfellow2014_{name}" for name in GOODFELLOW},
 }
 STATES = {"averaged": "G_ema"}
 BEST = {"without": "evaluations_since", "measured": "last_step"}

@@ -22,7 +22,7 @@ from typing import IO, Any
 import yaml
 
 from ganrun.config import slug
-from ganrun.console import eta
+from ganrun.console import status_text, time_left
 from ganrun.files import opened_to_append, replace_text
 from ganrun.records.state import State, ending_of, is_locked, state_of
 
@@ -230,9 +230,7 @@ def remaining_seconds(rows: Sequence[Row], plan: Plan, now: float) -> float | No
     10.0
     """
     share = sum(row.share for row in rows)
-    if share <= plan.share or now <= plan.started:
-        return None
-    return (len(rows) - share) * (now - plan.started) / (share - plan.share)
+    return time_left(len(rows) - share, share - plan.share, now - plan.started)
 
 
 def counts(rows: Sequence[Row]) -> Mapping[str, int]:
@@ -263,11 +261,6 @@ def progress_line(rows: Sequence[Row], seconds: float | None = None) -> str:
     >>> progress_line([Row(Job("a", Path()), "finished"), Row(Job("b", Path()), "missing")], 75)
     'sweep: 1 of 2 done, 1 to do, ETA 0:01:15'
     """
-    found = counts(rows)
-    parts = [f"{sum(row.is_done for row in rows)} of {len(rows)} done"]
-    parts += [f"{found[state]} {state}" for state in ("running", "failed", "diverged") if state in found]
-    if waiting := sum(row.state in UNFINISHED for row in rows):
-        parts.append(f"{waiting} to do")
-    if seconds is not None and not all(row.is_done for row in rows):
-        parts.append(f"ETA {eta(seconds)}")
-    return f"sweep: {', '.join(parts)}"
+    found = {state: sum(row.state == state for row in rows) for state in ("running", "failed", "diverged")}
+    found["to do"] = sum(row.state in UNFINISHED for row in rows)
+    return status_text("sweep", sum(row.is_done for row in rows), len(rows), found, seconds)

@@ -1,5 +1,6 @@
 """What differs along with a key that varies, as loss=wgan brings RMSprop and n_critic 5, and the controlled sweep."""
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ PLAYERS = {f"{player}_{group}": group for player in "gd" for group in ("optimize
 PLAYERS["momentum"] = "schedule"
 RECIPES = ("experiment", "data")  # choose everything, so that nothing can be held fixed
 OWN = {"loss": ("penalty",)}  # groups that belong to an option: a loss may need its penalty
+LARGE = 4  # how many times more settings a controlled sweep may have
 SAFEST = {"arch.discriminator.norm": "none"}  # values that work with every loss and penalty
 
 
@@ -141,7 +143,7 @@ def common_value(settings: Sequence[Setting], owner: str, unit: str) -> str:
 
 
 def controlled(settings: Sequence[Setting], common: Mapping[str, str], units: Sequence[str]) -> str:
-    """The sweep in which these units have their common value; "" without units, or if commands are not known."""
+    """The sweep in which these units have their common value; "" without units, if it is large, or not known."""
     typed = settings[0].typed
     if not units or typed is None or any("._target_" in key for key in settings[0].values):
         return ""
@@ -152,7 +154,9 @@ def controlled(settings: Sequence[Setting], common: Mapping[str, str], units: Se
         group = PLAYERS.get(unit)
         fixed.append(f"{group}@{unit}={choice or 'null'}" if group else f"{unit}={choice or 'null'}")
         fixed += [f"{key}={as_text(value)}" for key, value in changed.items()]
-    axes = {key: [setting.values[key] for setting in settings] for key in settings[0].values}
+    axes = {key: [*dict.fromkeys(setting.values[key] for setting in settings)] for key in settings[0].values}
+    if math.prod(map(len, axes.values())) > LARGE * len(settings):  # as of the trials of a search
+        return ""
     same = [o for o in typed if all(commands_equal(setting, o) for setting in settings)]
     return commands.sweep(same, axes, fixed, [run.seed for setting in settings for run in setting.runs])
 

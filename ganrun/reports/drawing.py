@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ganrun.figures.sweep import (
+    LONGEST,
     MOST,
     Axis,
     Band,
@@ -68,7 +69,7 @@ def drawings(part: Part) -> Iterator[Drawing]:
     ranking = part.ranking
     label = f"{ranking.title}, {ranking.direction}"
     rows = [
-        Dots(line.name, i, [*line.values.values()], line.mean.value, line.mean.interval)
+        Dots(label_of(line, lines), i, [*line.values.values()], line.mean.value, line.mean.interval)
         for i, line in enumerate(lines[:MOST_DOTS])
         if line.mean
     ]
@@ -98,17 +99,24 @@ def curve_drawings(part: Part, lines: Sequence[Line]) -> Iterator[Drawing]:
             yield Drawing("", curve_figure(found, CLOCKS[0], name), what, as_file=False)
 
 
+def label_of(line: Line, lines: Sequence[Line]) -> str:
+    """The name of a setting in a figure. If names are too long, its rank and the values."""
+    if all(len(other.name) <= LONGEST for other in lines):
+        return line.name
+    return f"#{line.rank} {', '.join(filter(None, line.setting.shown.values()))}"
+
+
 def has(lines: Sequence[Line], tag: str) -> bool:
     return any(band for band in bands(lines, tag, 0))
 
 
 def bands(lines: Sequence[Line], tag: str, clock: int) -> list[Band]:
     """The curves of a tag over the seeds of each line. clock: 0 for steps, 1 for images, 2 for seconds."""
-    found = [band_of(line, i, tag, clock) for i, line in enumerate(lines)]
+    found = [band_of(line, label_of(line, lines), i, tag, clock) for i, line in enumerate(lines)]
     return [band for band in found if band is not None]
 
 
-def band_of(line: Line, number: int, tag: str, clock: int) -> Band | None:
+def band_of(line: Line, name: str, number: int, tag: str, clock: int) -> Band | None:
     """None without two steps that at least half of the runs have logged."""
     runs = [(run, run.curves[tag]) for run in line.runs if tag in run.curves]
     by_step: dict[int, list[tuple[float, float]]] = {}
@@ -124,7 +132,7 @@ def band_of(line: Line, number: int, tag: str, clock: int) -> Band | None:
     x = np.array([np.mean([place for place, _ in by_step[step]]) for step in steps])
     values = [np.array([value for _, value in by_step[step]]) for step in steps]
     middle, low, high = (np.array([f(v) for v in values]) for f in (np.median, np.min, np.max))
-    return Band(line.name, number, x, middle, low, high)
+    return Band(name, number, x, middle, low, high)
 
 
 def map_of(part: Part, label: str) -> Drawing | None:

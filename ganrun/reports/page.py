@@ -118,7 +118,7 @@ def view_of(part: Part, drawings: Sequence[Drawing], number: int) -> View:
         ranking=f"{ranking.title}{reason}; {ranking.direction}" if ranking else "nothing yet",
         settings=settings_table(part),
         runs=runs_table(part),
-        comparisons=comparisons_table(part.comparisons) if part.comparisons else None,
+        comparisons=comparisons_table(part.comparisons) if part.has_differences else None,
         values=by_stem.get("values"),
         map=by_stem.get("map"),
         figures=[picture for stem, picture in pictures if not stem],
@@ -143,7 +143,7 @@ def setting_cells(part: Part, line: Line) -> list[Cell]:
     text, _, ends = interval_text(line).partition(" ")
     collapsed = Cell(f"{line.collapsed}/{number}", line.collapsed / number) if line.has_diagnosis else Cell("-")
     return [
-        numeric(line.rank), *(Cell(line.setting.values[key] or "-") for key in part.keys), numeric(len(line.values)),
+        numeric(line.rank), *(Cell(line.setting.shown[key] or "-") for key in part.keys), numeric(len(line.values)),
         Cell(text, mean.value if mean else None, "mean", ends), numeric(line.best), numeric(line.worst),
         Cell(f"{line.diverged}/{number}", line.diverged / number), collapsed, numeric(line.median("steps")),
         Cell(short_number(line.median("nimg")), line.median("nimg")),
@@ -178,7 +178,7 @@ def run_cells(part: Part, line: Line, run: Run, others: Sequence[str]) -> list[C
     state = run.state if counts else f"{run.state}, repeated"
     diagnosis = Cell(run.diagnosis or "-", kind="findings", items=run.findings)
     return [
-        *(Cell(line.setting.values[key] or "-") for key in part.keys), numeric(run.seed),
+        *(Cell(line.setting.shown[key] or "-") for key in part.keys), numeric(run.seed),
         Cell(f"{state}: {run.error}" if run.error else state), shown, diagnosis, numeric(run.steps),
         Cell(short_number(run.nimg), run.nimg), Cell(duration(run.seconds), run.seconds), Cell(str(run.path)),
         *(numeric(run.metrics.get(name)) for name in others), Cell(line.command_of(run), kind="command"),

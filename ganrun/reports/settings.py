@@ -21,6 +21,7 @@ NO_EFFECT = {  # settings that do not change what a run learns, or only within r
     "train.checkpoint_every",
     "train.keep_best",
 }
+LONG = 8  # characters of a number that is rounded to be shown
 ENDINGS = ("finished", "diverged", "failed")  # states of a run that has ended by itself
 ORDER = ("experiment", "data", "arch", "loss", "penalty", "optimizer", "schedule", "train")  # of keys, in names
 
@@ -29,12 +30,13 @@ ORDER = ("experiment", "data", "arch", "loss", "penalty", "optimizer", "schedule
 class Setting:
     """The runs with one config, one for each seed.
 
-    values: of each key that varies, as typed. repeats: further runs with the same seed, which do not count: on one
-    machine they are the same run.
+    values: of each key that varies, as typed. shown: the same with four digits of long numbers. repeats: further runs
+    with the same seed, which do not count: on one machine they are the same run.
     """
 
     runs: list[Run]
     values: dict[str, str] = field(default_factory=dict)
+    shown: dict[str, str] = field(default_factory=dict)
     repeats: list[Run] = field(default_factory=list)
     along: Sequence[str] = ()  # keys that were typed and vary, but are determined by one of `values`
     known: dict[str, str] = field(default_factory=dict, repr=False)  # what `value_of` has found
@@ -52,7 +54,7 @@ class Setting:
     @property
     def name(self) -> str:
         """What varies, as in `loss=wgan optimizer.lr=0.001`."""
-        return " ".join(f"{short(key)}={value}" for key, value in self.values.items() if value) or "all runs"
+        return " ".join(f"{short(key)}={value}" for key, value in self.shown.items() if value) or "all runs"
 
 
 def short(key: str) -> str:
@@ -66,9 +68,26 @@ def settings_of(runs: Iterable[Run]) -> list[Setting]:
         found.setdefault(identity(run.config), []).append(run)
     settings = [one_per_seed(members) for members in found.values()]
     keys, along = varying_keys(settings)
-    for setting in settings:
-        setting.values, setting.along = {key: value_of(setting, key) for key in keys}, along
+    for key in keys:
+        values = [value_of(setting, key) for setting in settings]
+        shown = {value: rounded(value) for value in values}
+        for setting, value in zip(settings, values, strict=True):
+            setting.along = along
+            setting.values[key] = value
+            setting.shown[key] = shown[value] if len({*shown.values()}) == len(shown) else value
     return sorted(settings, key=lambda setting: [natural(value) for value in setting.values.values()])
+
+
+def rounded(value: str) -> str:
+    """A long number with four digits.
+
+    >>> rounded("0.0012345678"), rounded("12345678"), rounded("nonsaturating")
+    ('0.001235', '12345678', 'nonsaturating')
+    """
+    try:
+        return value if len(value) <= LONG or value.lstrip("+-").isdigit() else f"{float(value):.4g}"
+    except ValueError:
+        return value
 
 
 def natural(value: str) -> tuple[int, float, str]:

@@ -97,6 +97,11 @@ class Part:
     def ranked(self) -> list[Line]:
         return [line for line in self.lines if line.rank is not None]
 
+    @property
+    def has_differences(self) -> bool:
+        """Whether any two settings have enough seeds to be compared."""
+        return any(comparison.difference for comparison in self.comparisons)
+
 
 @dataclass(frozen=True)
 class Report:

@@ -41,7 +41,7 @@ def blocks(part: Part, markdown: bool) -> list[str]:
         "\n".join([*part.confounds.sentences(), *about]),
         "\n".join(drawn(rows_of(part, lines), markdown)) + (f"\n... and {more} more settings" if more else ""),
         conclusion(part),
-        "\n".join(drawn(comparison_rows(part), markdown)) if len(part.comparisons) > 1 else "",
+        "\n".join(drawn(comparison_rows(part), markdown)) if len(part.comparisons) > 1 and part.has_differences else "",
         "\n".join(part.notes),
         "\n".join(["Commands:" if len(lines) > 1 else "Command:", *commands]),
     ]
@@ -61,7 +61,7 @@ def rows_of(part: Part, lines: Sequence[Line]) -> list[list[str]]:
     head = ["", *map(short, part.keys), "n", f"{key} [95%]", "best", "worst", "diverged", "collapsed", "images", "time"]
     rows = [
         [
-            str(line.rank or "-"), *(line.setting.values[key] or "-" for key in part.keys), str(len(line.values)),
+            str(line.rank or "-"), *(line.setting.shown[key] or "-" for key in part.keys), str(len(line.values)),
             interval_text(line), formatted(line.best), formatted(line.worst), *shares(line),
             short_number(line.median("nimg")), duration(line.median("seconds")),
         ]

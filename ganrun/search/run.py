@@ -1,14 +1,13 @@
 """A search from its start to its answer, in one process or several."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from optuna.trial import TrialState
-
 from ganrun.search import summary
 from ganrun.search.options import Direction, SearchOptions
+from ganrun.search.progress import progress
 from ganrun.search.record import check_record, record_of
 from ganrun.search.study import Trials, locked, make_sampler, open_study
 from ganrun.search.trial import Plan, run_trial
@@ -40,11 +39,12 @@ class Search:
             log.info(text)
         if retried := trials.retry_failed():
             log.info(summary.line("search", f"{retried} failed trials are tried again"))
-        if self.options.jobs > 1:
-            line = [*self.plan.problem.line, f"run_dir={self.folder}"]
-            number = run_workers(line, self.options.jobs)
-        else:
-            number = self.work(trials)
+        with progress(trials, self.plan.metrics, self.options.trials) as shown:
+            if self.options.jobs > 1:
+                line = [*self.plan.problem.line, f"run_dir={self.folder}"]
+                number = run_workers(line, self.options.jobs, shown.show)
+            else:
+                number = self.work(trials, shown.show)
         if number:
             log.info(summary.line("search", "interrupted"))
         running = trials.num_running()
@@ -53,9 +53,11 @@ class Search:
         return number
 
     def succeeded(self) -> bool:
-        """Whether a trial has finished, and no trial failed."""
+        """Whether all trials have ended, or run elsewhere, at least one has finished, and none has failed."""
         trials = self.open()
-        return bool(trials.study.get_trials(states=(TrialState.COMPLETE,))) and not trials.failed()
+        kinds = summary.kinds_of(trials)
+        enough = kinds.total() + trials.num_running() >= self.options.trials
+        return enough and kinds["finished"] > 0 and kinds["failed"] == 0
 
     def open(self) -> Trials:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -66,10 +68,11 @@ class Search:
             study = open_study(self.folder, plan.metrics, self.directions, sampler)
         return Trials(self.folder, study, plan.problem.parameters)
 
-    def work(self, trials: Trials) -> int | None:
-        """Run trials until none is left. Returns the signal that stopped it, or None."""
+    def work(self, trials: Trials, show: Callable[[], None] = lambda: None) -> int | None:
+        """Run trials until none is left. Returns the signal that stopped it, or None. show: shows the progress."""
         while claim := trials.claim(self.options.trials):
             with claim:
+                show()
                 ending = run_trial(claim, self.plan)
             if ending.kind != "interrupted":
                 number = claim.trial.number

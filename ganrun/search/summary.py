@@ -78,15 +78,24 @@ def conclusion(trials: Trials, problem: Problem, metrics: Sequence[str], running
     yield line("look", f"optuna-dashboard {shlex.quote(url_of(trials.folder))}")
 
 
-def counts(trials: Trials) -> str:
-    """How many trials ended how.
-
-    Trials that failed and were tried again count once.
-    """
+def kinds_of(trials: Trials) -> Counter[str]:
+    """How many trials ended how. Trials that failed and were tried again count once."""
     failed = {trial.number for trial in trials.failed()}
     ended = [t for t in trials.all() if t.state.is_finished() and (t.state != TrialState.FAIL or t.number in failed)]
-    kinds = Counter(str(trial.user_attrs.get(KIND, trial.state.name.lower())) for trial in ended)
-    return f"{len(ended)} trials: {', '.join(f'{num} {kind}' for kind, num in kinds.most_common())}"
+    return Counter(str(trial.user_attrs.get(KIND, trial.state.name.lower())) for trial in ended)
+
+
+def counts(trials: Trials) -> str:
+    kinds = kinds_of(trials)
+    number = kinds.total()
+    ended = ", ".join(f"{num} {kind}" for kind, num in kinds.most_common())
+    return f"{number} trial{'' if number == 1 else 's'}: {ended}"
+
+
+def best_text(study: optuna.Study, metrics: Sequence[str]) -> str:
+    """The best value so far; "" if there is none, or if there are several objectives."""
+    finished = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    return values_text(metrics, study.best_trial.values) if finished and len(metrics) == 1 else ""
 
 
 def best_lines(trials: Trials, problem: Problem, metrics: Sequence[str]) -> Iterator[str]:

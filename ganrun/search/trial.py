@@ -11,7 +11,7 @@ from optuna.trial import Trial, TrialState
 from ganrun.config import Config
 from ganrun.protocols import Observer
 from ganrun.records import checkpoint
-from ganrun.records.run_dir import RunIsLocked
+from ganrun.records.run_dir import RunDir, RunIsLocked
 from ganrun.search.space import Problem
 from ganrun.search.study import Claim
 from ganrun.training.train import Outcome
@@ -139,14 +139,18 @@ def run_seed(claim: Claim, plan: Plan, seed: int, first: int) -> Ending:
     """Train the run with one seed. first: as in `Watcher`."""
     settings = [*claim.overrides, f"seed={seed}"]
     fixed = [word for word in plan.problem.fixed if not word.startswith("seed=")]
-    watcher = Watcher(claim.trial, plan, first)
+    watcher, run_dir = Watcher(claim.trial, plan, first), RunDir(claim.folder / f"seed={seed}")
     try:
-        config = plan.problem.compose(settings) | {"run_dir": str(claim.folder / f"seed={seed}")}
+        config = plan.problem.compose(settings) | {"run_dir": str(run_dir.path)}
         outcome = plan.train_run(config, [*fixed, *settings], watcher)
     except RunIsLocked as error:
         return Ending("failed", reason=str(error))
-    except ValueError as error:
-        return Ending("invalid", reason=str(error))
+    except ValueError as error:  # of a run that has started, its files are to blame, and not its settings
+        return Ending("failed" if run_dir.is_run else "invalid", reason=str(error))
+    except OSError:  # as of a full disk, which would stop the other trials, too
+        raise
+    except Exception as error:  # as of too little memory for its networks
+        return Ending("failed", reason=f"{type(error).__name__}: {error}")
     if outcome.status == "interrupted":
         if watcher.reason and not outcome.signal:
             return Ending("pruned", reason=watcher.reason)

@@ -1,19 +1,25 @@
 """Several processes that work on the same search, each with the same command."""
 
+import contextlib
+import math
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import IO
 
 import torch
+from tqdm import tqdm
 
 from ganrun.training.interrupts import Interrupts
 
 WORKER = "GANRUN_SEARCH_WORKER"  # the variable of the environment that tells a process that it is a worker
 POLL_SECONDS = 0.2
+SHOW_SECONDS = 1.0  # between two looks at the study, for the progress
+LAST_LINES_SECONDS = 5.0  # to print what a worker has printed before its end
 MOST_RESTARTS = 10  # of each worker
 
 
@@ -32,48 +38,71 @@ def end_with_parent() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def run_workers(line: Sequence[str], num: int) -> int | None:
+def run_workers(line: Sequence[str], num: int, show: Callable[[], None]) -> int | None:
     """Run `num` processes until no trial is left. Returns the signal that this process has received, or None.
 
-    line: the arguments of ganrun. A worker that is killed, as for its use of memory, is started again. A signal stops
-    all workers, each after it has saved its run.
+    line: the arguments of ganrun. show: shows the progress. A worker that is killed, as for its use of memory, is
+    started again. A signal stops all workers, each after it has saved its run.
     """
-    processes = {number: started(line, number, num) for number in range(num)}
-    restarts = dict.fromkeys(processes, 0)
-    told = False
+    workers = {number: Worker(line, number, num) for number in range(num)}
+    restarts = dict.fromkeys(workers, 0)
+    told, shown = False, -math.inf
     try:
         with Interrupts() as interrupts:
-            while any(process.poll() is None for process in processes.values()):
+            while True:
                 if interrupts.received() and not told:
                     told = True
-                    for process in processes.values():
-                        process.send_signal(signal.SIGTERM)
-                for number, process in processes.items():
-                    killed = process.poll() is not None and process.returncode < 0
-                    if killed and not interrupts.received() and restarts[number] < MOST_RESTARTS:
+                    for worker in workers.values():
+                        worker.process.send_signal(signal.SIGTERM)
+                for number, worker in workers.items():
+                    if worker.was_killed and not interrupts.received() and restarts[number] < MOST_RESTARTS:
                         restarts[number] += 1
-                        processes[number] = started(line, number, num)
+                        workers[number] = Worker(line, number, num)
+                if not any(worker.is_running for worker in workers.values()):
+                    return interrupts.signal
+                if time.monotonic() - shown >= SHOW_SECONDS:
+                    show()
+                    shown = time.monotonic()
                 time.sleep(POLL_SECONDS)
-            return interrupts.signal
     finally:
-        for process in processes.values():
-            process.kill()
+        for worker in workers.values():
+            worker.end()
 
 
-def started(line: Sequence[str], number: int, num: int) -> "subprocess.Popen[str]":
-    """A worker, with its share of the cores, and one of the GPUs."""
-    program = [sys.executable, "-m", "ganrun", *line, "search.jobs=1"]
-    variables = {**os.environ, WORKER: str(number)}
-    if gpus := visible_gpus():
-        variables["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-    process = subprocess.Popen(
-        program, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=variables, text=True, errors="replace"
-    )
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0))
-        os.sched_setaffinity(process.pid, cores[number % len(cores) :: num])
-    threading.Thread(target=copy_lines, args=(process,), daemon=True).start()
-    return process
+class Worker:
+    """A process with its share of the cores, and one of the GPUs. What it prints is printed here, line by line."""
+
+    def __init__(self, line: Sequence[str], number: int, num: int) -> None:
+        program = [sys.executable, "-m", "ganrun", *line, "search.jobs=1"]
+        variables = {**os.environ, WORKER: str(number)}
+        if gpus := visible_gpus():
+            variables["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            program, stdin=pipe, stdout=pipe, stderr=pipe, env=variables, text=True, errors="replace"
+        )
+        if hasattr(os, "sched_setaffinity"):
+            cores = sorted(os.sched_getaffinity(0))
+            with contextlib.suppress(ProcessLookupError):
+                os.sched_setaffinity(self.process.pid, cores[number % len(cores) :: num])
+        streams = ((self.process.stdout, sys.stdout), (self.process.stderr, sys.stderr))
+        self.threads = [threading.Thread(target=copy_lines, args=pair, daemon=True) for pair in streams]
+        for thread in self.threads:
+            thread.start()
+
+    @property
+    def is_running(self) -> bool:
+        return self.process.poll() is None
+
+    @property
+    def was_killed(self) -> bool:
+        return (self.process.poll() or 0) < 0
+
+    def end(self) -> None:
+        """Kill the process if it is still running, and print the rest of what it has printed."""
+        self.process.kill()
+        for thread in self.threads:
+            thread.join(LAST_LINES_SECONDS)
 
 
 def visible_gpus() -> list[str]:
@@ -83,8 +112,9 @@ def visible_gpus() -> list[str]:
     return [str(number) for number in range(torch.cuda.device_count())]
 
 
-def copy_lines(process: "subprocess.Popen[str]") -> None:
-    """Print what a worker prints on standard error, which is no terminal for it: progress bars would mix there."""
-    assert process.stderr is not None
-    for line in process.stderr:
-        sys.stderr.write(line)
+def copy_lines(pipe: IO[str], stream: IO[str]) -> None:
+    """Print each line, without breaking the progress line of this process."""
+    for line in pipe:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads it
+            tqdm.write(line, file=stream, end="")
+            stream.flush()

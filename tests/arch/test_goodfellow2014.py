@@ -128,14 +128,14 @@ def test_max_norm_shortens_only_long_weights() -> None:
 TINY = [
     "data=digits",
     "data.value_range=[0,1]",
-    "arch=goodfellow2014/mnist",
+    "arch=goodfellow2014_mnist",
     "arch.generator.hidden=[20,20]",
     "arch.discriminator.hidden=[8,8]",
     "loss=half_weighted",
     "train.update=simultaneous",
     "train.batch_size=20",
     "train.threads=1",
-    "optimizer=goodfellow2014/mnist",
+    "optimizer=goodfellow2014_mnist",
 ]
 
 
@@ -197,7 +197,7 @@ def test_contrast_normalized_images_have_the_given_norm_and_mean_zero() -> None:
 
 
 def test_spec_of_normalized_images_matches_the_data() -> None:
-    run = run_of("data=digits", "data.gcn=10", "arch=goodfellow2014/cifar_fc", "arch.generator.hidden=[20,20]")
+    run = run_of("data=digits", "data.gcn=10", "arch=goodfellow2014_cifar_fc", "arch.generator.hidden=[20,20]")
     x, _ = run.batches[0]
     spec = run.dataset.spec
     assert (spec.value_range, spec.mean, spec.std) == (None, 0.0, 10 / 8)

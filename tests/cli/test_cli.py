@@ -161,7 +161,7 @@ SLIPS = [
     ("sample =3", "=3: has no key; settings are key=value, without spaces."),
     ("train help", "help: cannot be parsed; settings are key=value.\n"),
     ("größe=3", "größe=3: cannot be parsed; settings are key=value, with ASCII letters in the key."),
-    ("hydra.mode=multirun", "hydra.mode=multirun: Invalid value 'multirun', expected one of [RUN, MULTIRUN]."),
+    ("hydra.mode=multirun", "hydra.mode=multirun: must be RUN or MULTIRUN."),
     ("hydra.nosuch=3", "hydra.nosuch=3: no such setting. `ganrun --cfg hydra` lists them all."),
     ("hydra=launcher/joblib", "hydra=launcher/joblib: has no effect; choose an option as in hydra/launcher=joblib."),
     (

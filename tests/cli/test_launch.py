@@ -3,6 +3,8 @@
 import faulthandler
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -254,6 +256,35 @@ def log_in(shown: str, folder: Path) -> Path:
     """The log file of the crashed job in the output of `ganrun status`: of its process, since it has a traceback."""
     assert "train.log" in shown
     return folder / "s" / ".sweep" / "jobs" / "loss._target_=crashing.Loss.log"
+
+
+FULL = 'mount -t tmpfs -o size=24k full "$0" && exec "$@"'
+
+
+@pytest.mark.slow
+def test_crash_full_disk_and_divergence_leave_the_other_jobs_alone(command: Command, tmp_path: Path) -> None:
+    """The run directory of one job is a file system of 24 KB, which only the processes of the first command see."""
+    full = tmp_path / "s" / "seed=7"
+    full.mkdir(parents=True)
+    mounting = ["unshare", "-rm", "sh", "-c", FULL, str(full)]
+    if shutil.which("unshare") is None or subprocess.run([*mounting, "true"], capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    (tmp_path / "crashing.py").write_text(CRASHING)
+    crash, diverge = "loss._target_=crashing.Loss", ["optimizer=sgd", "optimizer.lr=1e38", "train.log_every=1"]
+    (tmp_path / "runs.yaml").write_text(json.dumps([[crash], ["seed=7"], diverge, ["seed=8"], ["seed=9"]]))
+    line = ["-m", "sweep_file=runs.yaml", *SHORT, "train.steps=20", "run_dir=s", "launch=local"]
+    program = [*mounting, sys.executable, "-m", "ganrun", *line]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 1, done.stderr
+    assert "sweep: 2 of 5 jobs succeeded" in done.stdout
+    assert re.search(rf"{crash} +failed +the process was killed by signal 11", done.stderr)
+    assert re.search(r"seed=7 +failed .*No space left on device", done.stderr)
+    assert re.search(rf"{'_'.join(diverge)} +diverged +step 1: ", done.stderr)
+    assert names_in(tmp_path / "s") == {crash, "_".join(diverge), "seed=8", "seed=9"}
+    done = command(*line)  # with enough space
+    assert "of which 2 finished, 1 diverged, 2 failed" in done.stdout
+    assert "sweep: 3 of 5 jobs succeeded" in done.stdout
+    assert result_of(full)["status"] == "finished"
 
 
 @pytest.mark.slow

@@ -45,8 +45,8 @@ def test_replaced_choices_of_a_recipe_are_named_in_a_line(line: str, expected: l
 
 def test_choices_of_a_recipe_include_those_of_the_recipe_that_it_extends() -> None:
     own, grown = recipe_choices("experiment/goodfellow2014/tfd"), recipe_choices("experiment/goodfellow2014/tfd_grown")
-    assert own["arch"] == "goodfellow2014/tfd"
-    assert grown == own | {"arch": "goodfellow2014/tfd_grown"}
+    assert own["arch"] == "goodfellow2014_tfd"
+    assert grown == own | {"arch": "goodfellow2014_tfd_grown"}
 
 
 def test_options_without_choices_lose_nothing() -> None:

@@ -60,6 +60,19 @@ def test_table_ranks_settings_and_names_what_varies(here: Here) -> None:
     ]  # fmt: skip
 
 
+def test_search_shows_rounded_numbers_and_suggests_no_sweep_over_all_of_them(here: Here) -> None:
+    """Every trial has numbers of its own."""
+    for i, loss in enumerate(["wgan", "hinge"] * 3):
+        typed = [f"loss={loss}", f"optimizer.lr={0.0012345678 * (i + 1)!r}", f"train.label_noise={i / 10}"]
+        write_run(f"s/trial_{i:04d}/seed=0", *typed, metrics={"ks_100k": 0.1 + i})
+    out = here("report", "s", "files=false")[1]
+    assert cells(out, "1")[:5] == ["1", "wgan", "0.001235", "0.0", "1"]
+    assert "optimizer.lr=0.0012345678" in out  # in its command
+    assert "Not a controlled comparison: loss=wgan also has" in out
+    assert "The controlled sweep" not in out
+    assert "better mean" not in out  # with one seed there is no difference to show
+
+
 def test_settings_that_seeds_cannot_tell_apart(here: Here) -> None:
     write_sweep("s", {"loss=minimax": [0.10, 0.2, 0.3], "loss=lsgan": [0.29, 0.1, 0.32]})
     out = here("report", "s", "files=false")[1]
@@ -154,6 +167,7 @@ def test_runs_without_metrics_are_ranked_by_their_diagnosis(here: Here) -> None:
         (["s", "better=larger"], "better=larger: must be one of higher, lower"),
         (["s", "compare=1"], "compare=1: must be at least 2"),
         (["s", "bye=3"], "bye=3: no such setting; did you mean by?"),
+        (["s", "report.by=fid"], "report.by=fid: the settings of `ganrun report` have no prefix; type by=fid.\n"),
         (["s", "format=latex"], "format=latex: must be one of text, markdown, csv, json"),
         (["dirs=[]"], "dirs=[]: names no folder"),
     ],

@@ -1,8 +1,12 @@
 """`ganrun search`: it finds known optima, survives kills, and its trials are ordinary runs."""
 
+import fcntl
 import os
 import re
 import signal
+import struct
+import termios
+import threading
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -168,7 +172,7 @@ def test_failed_trial_is_tried_again_by_the_same_command(search: Search, tmp_pat
     code, out, _ = search("search.trials=2")
     assert code == 1
     assert "2 trials: 2 failed" in out
-    assert "trial 1 failed: RuntimeError: the disk is full" in out
+    assert "trial 1 failed: ValueError: the disk is full" in out
     (tmp_path / "broken").unlink()
     code, out, err = search("search.trials=3")
     assert (code, err) == (0, "")
@@ -178,6 +182,63 @@ def test_failed_trial_is_tried_again_by_the_same_command(search: Search, tmp_pat
     assert [trial.state.name for trial in trials] == ["FAIL"] * 2 + ["COMPLETE"] * 3
     assert [trial.params for trial in trials[:2]] == [trial.params for trial in trials[2:4]]
     assert sorted(p.name for p in (tmp_path / "s").glob("trial_*")) == ["trial_0000", "trial_0001", "trial_0004"]
+
+
+@pytest.mark.slow
+def test_damaged_run_is_a_failure_and_not_a_bad_trial(search: Search, tmp_path: Path) -> None:
+    assert send_at(1, [signal.SIGTERM], [*LINE, "search.trials=1", "train.steps=3"], tmp_path).code == 143
+    config = tmp_path / "s" / "trial_0000" / "seed=0" / "config.yaml"
+    content = config.read_text()
+    config.write_text("[")
+    code, out, _ = search("search.trials=1", "train.steps=3")
+    assert code == 1
+    assert re.search("trial 0    failed: .*config.yaml: is damaged", out)
+    config.write_text(content)
+    code, out, err = search("search.trials=1", "train.steps=3")
+    assert (code, err) == (0, "")
+    assert "1 trial: 1 finished" in out
+
+
+@pytest.mark.slow
+def test_trial_that_cannot_be_built_does_not_end_the_search(search: Search, tmp_path: Path) -> None:
+    """As without the memory for its networks. The networks of the first trial are built before."""
+    (tmp_path / "huge.py").write_text(
+        "import ganrun.loss\n"
+        "class Loss(ganrun.loss.NonSaturating):\n"
+        "    def __init__(self, real_label=1.0, size=1):\n"
+        "        super().__init__(real_label)\n"
+        "        if size > 1:\n"
+        "            raise MemoryError\n"
+    )
+    code, out, _ = search("loss._target_=huge.Loss", "+loss.size=1,9", "search.trials=6")
+    assert code == 1
+    assert re.search(r"trial \d    failed: MemoryError: ", out)
+    assert re.search("6 trials: . (finished|failed), . (finished|failed)", out)
+
+
+@pytest.mark.slow
+def test_progress_is_one_line_on_a_terminal(tmp_path: Path) -> None:
+    write_metric(tmp_path)
+    ended = end_of([*LINE, "search.trials=2"], tmp_path, partial(write_terminal_to, tmp_path / "terminal"))
+    assert ended.code == 0, ended
+    text = (tmp_path / "terminal").read_text()
+    assert "search: 0 of 2 done, 1 running" in text
+    assert re.search(r"search: 1 of 2 done, 1 running, best error [\d.e-]+, ETA 0:0", text)
+    assert re.search(r"search: 2 of 2 done, best error [\d.e-]+ *\r?\n", text)
+
+
+def write_terminal_to(path: Path) -> None:
+    """Let standard error of this process be a terminal, whose text a thread writes into a file."""
+    terminal, program = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))
+    os.dup2(program, 2)
+
+    def copy() -> None:
+        with open(path, "wb", buffering=0) as file:
+            while True:
+                file.write(os.read(terminal, 1000))
+
+    threading.Thread(target=copy, daemon=True).start()
 
 
 @pytest.mark.slow

@@ -29,7 +29,7 @@ EVERY_ARCH = sorted(path.stem for path in (CONF / "arch").glob("*.yaml"))
 WITH_NORMS = ["+arch.generator.batch_norm=true", "+arch.discriminator.batch_norm=true", "+arch.generator.dropout=0.5"]
 NETS = {
     **{arch: [f"arch={arch}"] + (["data=digits"] if arch == "dcgan" else []) for arch in EVERY_ARCH},
-    "maxout and dropout": ["data=digits", "arch=goodfellow2014/mnist", "data.value_range=[0,1]"],
+    "maxout and dropout": ["data=digits", "arch=goodfellow2014_mnist", "data.value_range=[0,1]"],
     "mlp with batch norm and dropout": ["arch=mlp", *WITH_NORMS],
     "spectral norm in both": ["arch.generator.spectral_norm=true", "arch.discriminator.spectral_norm=true"],
     "layer norm in D": ["data=digits", "arch.discriminator.norm=layer"],
