@@ -38,6 +38,7 @@ def record_labels(net: nn.Module) -> list[Tensor | None]:
     return labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 def test_d_gets_fakes_with_the_labels_they_were_generated_for(update: str) -> None:
     """Common bug: D gets fakes with other labels than G."""

@@ -179,6 +179,7 @@ def test_bare_latent_trains(here: Here) -> None:
     assert (x == x[0]).all()
 
 
+@pytest.mark.slow
 def test_bare_metric_is_computed(here: Here) -> None:
     add_option("metric", "Metric")
     train_with(here, "metric")

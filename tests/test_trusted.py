@@ -123,6 +123,7 @@ def test_config_executes_no_code(attack: Any, received: Path) -> None:
     assert not Path("marker").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["torch.load", "received.r.evil.f", "received.evil.f", "json.loads", "mine.load"])
 def test_refusal_names_the_module_to_trust(target: str, received: Path, here: Here) -> None:
     change(received, latent={"_target_": target})
@@ -157,6 +158,7 @@ def test_trusted_modules_are_used_by_each_verb(received: Path, here: Here) -> No
     assert here("sample", "run_dir=received/r")[0] == 2  # trust lasts for one command
 
 
+@pytest.mark.slow
 def test_printed_commands_trust_the_modules_that_were_typed(here: Here) -> None:
     code, out, err = here(*LINE, "loss=hinge", "train.diagnose=false", "trust=[ganrun.loss,own]", "run_dir=r")
     assert (code, err) == (0, "")

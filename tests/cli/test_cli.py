@@ -596,6 +596,7 @@ def test_user_option_can_declare_a_path(here: Here, tmp_path: Path) -> None:
     assert "cannot be parsed" in err
 
 
+@pytest.mark.slow
 def test_commands_printed_by_a_run_quote_its_path(here: Here, tmp_path: Path) -> None:
     code, out, _ = here("run_dir=a b,c (1)", "train.steps=2", "train.sample_every=0")
     assert code == 0
@@ -641,6 +642,7 @@ def test_config_file_that_is_not_utf8_is_named(group: str, option: str, here: He
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", [["data=folder"], ["data=mnist", "data.download=false"]])
 def test_empty_folder_of_data_is_not_the_current_folder(
     arguments: list[str], here: Here, monkeypatch: pytest.MonkeyPatch

@@ -186,6 +186,7 @@ def test_direction_can_be_given(here: Here) -> None:
     assert cells(out, "1")[1] == "lsgan"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["a b", "it's", "x=1,y=2", "[a]", "größe", "a${b}c", "back\\slash", "loss=wgan_seed=0", "by"]
 )

@@ -202,6 +202,7 @@ def test_run_resumed_at_its_last_step_has_the_metrics_of_both_once(here, tmp_pat
     assert (logged(tmp_path / "r"), curves(tmp_path / "r"), result_of(tmp_path / "r")["metrics_raw"]) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "warning"),
     [

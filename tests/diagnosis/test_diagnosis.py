@@ -228,6 +228,7 @@ def test_diverged_run_gives_one_hint_with_a_usual_rate(settings: list[str], hint
     assert hints[0].endswith(hint)
 
 
+@pytest.mark.slow
 def test_runs_with_labels_or_very_few_data_are_diagnosed(here: Here) -> None:
     few = ["data=digits", "data.num_valid=1793", "data.num_test=2", "train.batch_size=2"]  # two training examples
     for line in (few, ["data=digits", "condition=projection"], ["data=dirac"]):

@@ -397,6 +397,7 @@ def test_figures_of_a_run_on_images_do_not_need_its_data(here: Here, tmp_path: P
     assert shades == [0, 90, 250]
 
 
+@pytest.mark.slow
 def test_losses_are_drawn_if_the_data_are_not_available(finished_run: Path, here: Here) -> None:
     config = (finished_run / "config.yaml").read_text().replace("ganrun.data.toy.gaussian", "gone.data")
     (finished_run / "config.yaml").write_text(config)
@@ -406,6 +407,7 @@ def test_losses_are_drawn_if_the_data_are_not_available(finished_run: Path, here
     assert {path.name for path in (finished_run / "figures").iterdir()} == {"losses.png", "accuracy.png"}
 
 
+@pytest.mark.slow
 def test_run_without_anything_to_draw_is_an_error(finished_run: Path, here: Here) -> None:
     for line, message in [
         (["run_dir=nowhere"], "run_dir=nowhere: no run there"),

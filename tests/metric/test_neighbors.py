@@ -154,6 +154,7 @@ def test_separate_column_is_after_a_gap() -> None:
     assert np.array_equal(parted[2:7, 20:25, 0], images[2, 0].numpy())
 
 
+@pytest.mark.slow
 def test_run_draws_the_nearest_examples_at_every_evaluation(here: Callable[..., tuple[int, str, str]]) -> None:
     code, out, err = here(
         "data=digits", "arch=mlp", "metric=neighbors", "metric.neighbors.num=64", "train.steps=2",
@@ -168,6 +169,7 @@ def test_run_draws_the_nearest_examples_at_every_evaluation(here: Callable[..., 
     assert [event.step for event in events.Images("samples/neighbors")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_evaluate_draws_the_nearest_examples_of_a_finished_run(here: Callable[..., tuple[int, str, str]]) -> None:
     run = ["data=digits", "arch=mlp", "train.steps=2", "train.ema=0.5", "train.diagnose=false", "run_dir=r"]
     assert here(*run)[0] == 0

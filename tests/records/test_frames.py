@@ -139,6 +139,7 @@ def test_when_frames_are_recorded(here, tmp_path: Path) -> None:
     assert not (tmp_path / "c" / "frames").exists()
 
 
+@pytest.mark.slow
 def test_resumed_run_has_the_frames_of_an_uninterrupted_one(here, tmp_path: Path) -> None:
     line = [*SHORT, "train.steps=8", "train.pretrain_d=2", "train.checkpoint_every=4", "train.keep_checkpoints=9"]
     assert here(*line, "run_dir=whole")[0] == 0

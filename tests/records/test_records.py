@@ -85,6 +85,7 @@ def test_run_killed_before_its_result_records_nothing_twice(here, tmp_path: Path
     assert tags.count("_hparams_/session_start_info") == 1
 
 
+@pytest.mark.slow
 def test_changed_data_with_the_same_config_are_refused(here, tmp_path: Path) -> None:
     write_folder(tmp_path / "d", 12)
     line = ["data=folder", "data.root=d", "data.size=8", "train.sample_every=0", "run_dir=r", "train.steps=2"]

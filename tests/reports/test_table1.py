@@ -317,6 +317,7 @@ def test_figure_is_written_to_the_requested_file(here: Here) -> None:
     assert not list(Path("a").glob("*.png"))
 
 
+@pytest.mark.slow
 def test_from_training_to_the_table(here: Here) -> None:
     run = ["data=digits", "arch=mlp", "train.steps=2", "train.sample_every=0", "train.diagnose=false", "run_dir=r"]
     assert here(*run)[0] == 0

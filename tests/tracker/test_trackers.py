@@ -77,6 +77,7 @@ def test_tracker_gets_all_that_tensorboard_gets(here, own) -> None:
     assert "tracker" not in yaml.safe_load(Path("r/config.yaml").read_text())
 
 
+@pytest.mark.slow
 def test_tracker_changes_nothing_of_the_run(here, own) -> None:
     assert here(*SHORT)[0] == 0
     assert here(*SHORT, "tracker=lines", "run_dir=t")[0] == 0
@@ -87,6 +88,7 @@ def test_tracker_changes_nothing_of_the_run(here, own) -> None:
     assert {path.name for path in Path("t").iterdir()} - {path.name for path in Path("r").iterdir()} >= {"tracker.json"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["start", "scalars", "image", "text", "finish"])
 def test_tracker_that_fails_is_one_warning(here, own, method: str) -> None:
     code, _, err = here(*SHORT, "tracker=lines", f"tracker.lines.fails_in={method}")
@@ -164,6 +166,7 @@ def test_missing_library_is_one_sentence(here, monkeypatch: pytest.MonkeyPatch) 
     assert not Path("r").exists()
 
 
+@pytest.mark.slow
 def test_tracker_in_python(own, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.ERROR)
     train(compose(*SHORT, "tracker=lines"))

@@ -16,6 +16,7 @@ from ganrun.training.game import Game
 from ganrun.training.pictures import Pictures
 
 
+@pytest.mark.slow
 def test_all_inputs_of_d_are_augmented_in_both_updates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Common bug: augmenting only the real images, so that G learns to generate augmented ones."""
     run = run_of("data=digits", "augment=ada", "augment.p=0.5", "augment.every=1", "train.batch_size=8")

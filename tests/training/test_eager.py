@@ -46,6 +46,7 @@ def step_by_torch(optimizer: Optimizer, params: list[nn.Parameter], grads: Grads
     optimizer.zero_grad()
 
 
+@pytest.mark.slow
 @each_kind
 def test_steps_equal_those_of_torch_bit_for_bit(kind: str) -> None:
     """The learning rate changes at each step, a gradient is missing at one, and a checkpoint is loaded in between."""

@@ -175,6 +175,7 @@ def test_missing_run_checkpoint_or_option_is_reported(first: Path, here, tmp_pat
     assert refused(here, "init_from=first") == "init_from=first: has no readable checkpoint yet."
 
 
+@pytest.mark.slow
 def test_other_data_are_reported_and_refused_on_request(first: Path, here, tmp_path: Path) -> None:
     other = ["init_from=first", "data.mean=70", "data.num=400"]
     changes = "mean (69.0 there, 70.0 now), num_train (500 there, 400 now)"
@@ -220,6 +221,7 @@ def test_run_killed_before_its_first_checkpoint_restarts_from_the_other_run(firs
     assert_same_run(tmp_path / "whole", tmp_path / "killed")
 
 
+@pytest.mark.slow
 def test_other_init_settings_are_a_different_config(first: Path, here) -> None:
     line = [*COMMON, "init_from=first", "train.steps=1", "run_dir=r"]
     assert here(*line)[0] == 0

@@ -237,6 +237,7 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "r"
 
 
+@pytest.mark.slow
 def test_run_without_improvement_stops_and_is_finished(stopped: Path) -> None:
     whole = recorded(stopped.parent / "whole", KEY)
     best_step, value, end = best_of(whole, patience=4)
@@ -287,6 +288,7 @@ def test_all_commands_accept_the_best_checkpoint(stopped: Path, here, monkeypatc
     assert recorded(stopped, KEY) == curve
 
 
+@pytest.mark.slow
 def test_missing_and_damaged_best_checkpoints_are_reported(here, tmp_path: Path) -> None:
     assert here(*RUN, "train.steps=1", "run_dir=r")[0] == 0
     for verb in ("sample", "diagnose", "evaluate"):
@@ -320,6 +322,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "whole"
 
 
+@pytest.mark.slow
 def test_run_killed_between_its_end_and_its_result(whole: Path, here, tmp_path: Path) -> None:
     assert here(*KILLED, "run_dir=killed")[0] == 0
     (tmp_path / "killed" / "result.json").unlink()
