@@ -349,6 +349,7 @@ def without_test(data: Dataset) -> Dataset:
 # Functions that write a small copy of a data set that is read from files, by its `_target_`.
 MINIATURES: dict[str, Callable[[Path], Any]] = {
     "ganrun.data.published.mnist": write_mnist,
+    "ganrun.data.published.stacked_mnist": write_mnist,
     "ganrun.data.published.cifar10": write_cifar10,
     "ganrun.data.faces.fer2013": write_fer2013,
     "ganrun.data.olivetti.olivetti": write_olivetti,
@@ -367,6 +368,7 @@ def in_miniature(config: Config, root: Path) -> Config:
             MINIATURES[data["_target_"]](folder)
         data |= {"root": str(folder), "download": False, "verify": False}
         data |= {"num_valid": 10} if "num_valid" in data else {}
+        data |= {"num": 100} if data.get("num") else {}
     for net in config["arch"].values():
         if isinstance(net, dict) and "hidden" in net:
             kept = net["hidden"][-1:] if "deconvolution" in net else []  # which determines its number of units

@@ -1,7 +1,8 @@
 """DCGAN. Radford, Metz and Chintala 2016, arXiv:1511.06434.
 
 Differs from the paper in that the smallest feature maps have side 4, 5, 6 or 7, whichever yields the image size by
-doubling, and in the number of stages that follows. So images of 28 or 48 pixels need no padding.
+doubling, and in the number of stages that follows. So images of 28 or 48 pixels need no padding. Of rectangular images
+the shorter side decides: 64x96 starts from 4x6.
 """
 
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_labels, with_minibatch
 from ganrun.data.dataset import DataSpec
 
+MAX_SIDE = 256  # in pixels
 NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
     "batch": lambda channels: [nn.BatchNorm2d(channels)],
     "layer": lambda channels: [nn.GroupNorm(1, channels)],
@@ -21,11 +23,11 @@ NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
 
 
 class Generator(nn.Module):
-    """z (B, z_dim) -> images (B, C, R, R) in [-1, 1]: transposed convolutions k4 s2, batch norm, ReLU, tanh.
+    """z (B, z_dim) -> images (B, C, H, W) in [-1, 1]: transposed convolutions k4 s2, batch norm, ReLU, tanh.
 
     width: channels of the last hidden layer; each earlier layer has twice as many, at most 8 * width.
     label_dim: number of classes; y (B,) is one-hot encoded and concatenated to z. 0: y is ignored.
-    Raises ValueError for data that are not square images of a supported size (`_stages`).
+    Raises ValueError for data that are not images of a supported size (`_stages`).
     """
 
     output_range = (-1.0, 1.0)
@@ -58,11 +60,11 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x: Tensor = self.layers(with_labels(z, y, self.label_dim)[:, :, None, None])
-        return x  # (B, C, R, R)
+        return x  # (B, C, H, W)
 
 
 class Discriminator(nn.Module):
-    """Images (B, C, R, R) -> logits (B,): convolutions k4 s2 with LeakyReLU .2, batch norm in all but the first.
+    """Images (B, C, H, W) -> logits (B,): convolutions k4 s2 with LeakyReLU .2, batch norm in all but the first.
 
     norm: "batch" or, for penalties that need independent samples, "layer" (over all values of a sample) or "none".
     label_dim: number of classes; y (B,) is one-hot encoded and concatenated to x as constant channels. 0: y is ignored.
@@ -94,14 +96,14 @@ class Discriminator(nn.Module):
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         self.layers = nn.Sequential(*layers)
-        shape = (widths[-1], start, start)
+        shape = (widths[-1], *start)
         self.output = with_minibatch(minibatch, shape, lambda channels: nn.Conv2d(channels, 1, start))  # start -> 1
         self.apply(_init)
         if spectral_norm:
             apply_spectral_norm(self)
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The last hidden layer, (B, 8 * width at most, start, start)."""
+        """The last hidden layer, (B, 8 * width at most, *start)."""
         features: Tensor = self.layers(with_labels(x, y, self.label_dim))
         return features
 
@@ -110,25 +112,28 @@ class Discriminator(nn.Module):
         return logits.flatten()
 
 
-def _stages(spec: DataSpec) -> tuple[int, int]:
-    """(start, stages) with side = start * 2 ** stages and start in 4..7.
+def _stages(spec: DataSpec) -> tuple[tuple[int, int], int]:
+    """(start, stages) with height and width = start * 2 ** stages, and the shorter side of start in 4..7.
 
     >>> _stages(DataSpec((3, 32, 32), (-1, 1))), _stages(DataSpec((1, 28, 28), (-1, 1)))
-    ((4, 3), (7, 2))
+    (((4, 4), 3), ((7, 7), 2))
+    >>> _stages(DataSpec((3, 64, 96), (-1, 1)))
+    ((4, 6), 4)
     """
-    if not spec.is_image or spec.shape[0] not in (1, 3) or spec.shape[1] != spec.shape[2]:
+    if not spec.is_image or spec.shape[0] not in (1, 3):
+        raise ValueError(f"DCGAN makes images of 1 or 3 channels, not samples of shape {spec.shape}; use arch=mlp.")
+    height, width = spec.shape[1:]
+    stages = 0
+    while min(height, width) > 7 and height % 2 == width % 2 == 0:
+        height, width, stages = height // 2, width // 2, stages + 1
+    if not (4 <= min(height, width) <= 7 and stages and max(spec.shape[1:]) <= MAX_SIDE):
+        sides = " and ".join(map(str, dict.fromkeys(spec.shape[1:])))
         raise ValueError(
-            f"DCGAN makes square images of 1 or 3 channels, not samples of shape {spec.shape}; use arch=mlp."
+            f"DCGAN makes images whose sides are 8 to {MAX_SIDE}, the shorter one 4, 5, 6 or 7 times a power of 2, and "
+            f"the longer one a multiple of that power, not {sides}; resize (data.size=32 for data=folder) or use "
+            "arch=mlp."
         )
-    start, stages = spec.shape[1], 0
-    while start > 7 and start % 2 == 0:
-        start, stages = start // 2, stages + 1
-    if not (4 <= start <= 7 and 8 <= spec.shape[1] <= 128):
-        raise ValueError(
-            f"DCGAN makes images whose side is 8 to 128, and 4, 5, 6 or 7 times a power of 2, not {spec.shape[1]}; "
-            "resize (data.size=32 for data=folder) or use arch=mlp."
-        )
-    return start, stages
+    return (height, width), stages
 
 
 def _init(layer: nn.Module) -> None:

@@ -175,6 +175,24 @@ class Dataset:
     def to(self, device: torch.device) -> "Dataset":
         return replace(self, train=self.train.to(device))
 
+    def with_first(self, num: int) -> "Dataset":
+        """This data set with only the first `num` training examples, and their mean and std.
+
+        >>> x = torch.tensor([[0.0], [2.0], [9.0]])
+        >>> first = Dataset(DataSpec((1,)), Split(x), Split(x[:0]), Split(x[:0])).with_first(2)
+        >>> len(first.train), first.spec.mean, first.spec.std
+        (2, 1.0, 1.0)
+        """
+        if num == len(self.train):
+            return self
+        train, spec = self.train[:num], self.spec
+        if train.x.dtype == torch.uint8:
+            (low, high), bytes_ = spec.value_range or (0.0, 255.0), image_spec(train.x, ())
+            mean, std = low + (bytes_.mean + 1) * (high - low) / 2, bytes_.std * (high - low) / 2
+        else:
+            std, mean = (value.item() for value in torch.std_mean(train.x.double(), correction=0))
+        return replace(self, train=train, spec=replace(spec, mean=mean, std=std))
+
 
 def _check_examples(name: str, x: object, spec: DataSpec) -> None:
     if not isinstance(x, Tensor):

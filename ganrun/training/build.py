@@ -74,7 +74,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
         seed=seed,
         device=device,
         dataset=dataset,
-        batches=Batches(dataset.train, dataset.spec, options.batch_size, seed, device),
+        batches=Batches(dataset.train, dataset.spec, options.batch_size, seed, device, flips(config, dataset.spec)),
         latent=latent,
         loss=loss,
         condition=condition,
@@ -96,10 +96,15 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
 def load_data(config: Config) -> Dataset:
     node = dict(config["data"])
     value_range, gcn = node.pop("value_range", None), node.pop("gcn", 0)
+    num = None if needs("data", node, "num") and node.get("num") is not None else node.pop("num", None)
+    if not needs("data", node, "flip"):
+        node.pop("flip", None)
     shared = {key: node.pop(key) for key in SHARED_DATA_KEYS if key in node}
     if shared.get("root") == "" and needs("data", node, "root"):
         raise ValueError("data.root=: is empty; name a folder, as in data.root=photos.")
     dataset = validate.check_dataset(f"data._target_={node.get('_target_')}", make("data", node, **shared))
+    if num is not None:
+        dataset = dataset.with_first(validate.check_num(num, len(dataset.train)))
     own, dataset = dataset.spec.value_range, replace(dataset, spec=scaled(dataset.spec, value_range, gcn))
     check_range(dataset)
     if own not in (None, dataset.spec.value_range) and dataset.train.x.is_floating_point():
@@ -118,6 +123,18 @@ def scaled(spec: DataSpec, value_range: Any, gcn: Any) -> DataSpec:
         log.warning("data.value_range has no effect: these data are not images.")
     spec = spec if value_range is None else spec.scaled_to(value_range)
     return spec.normalized(gcn) if gcn else spec
+
+
+def flips(config: Config, spec: DataSpec) -> bool:
+    """Whether batches of real images are mirrored at random (data.flip). Raises ValueError."""
+    flip: object = config["data"].get("flip", False)
+    if needs("data", config["data"], "flip"):  # a parameter of the data set itself
+        return False
+    if not isinstance(flip, bool):
+        raise ValueError(f"data.flip={as_typed(flip)}: must be true or false.")
+    if flip and not spec.is_image:
+        log.warning("data.flip has no effect: these data are not images.")
+    return flip and spec.is_image
 
 
 def make_loss(config: Config) -> Loss:

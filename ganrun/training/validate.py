@@ -26,6 +26,8 @@ from ganrun.training.sampling import evaluating
 
 log = logging.getLogger("ganrun")
 
+MAX_LISTED = 20  # classes in one message
+
 
 def check_dataset(key: str, dataset: object) -> Dataset:
     """`dataset`, if it is one with finite values. Warns of classes without a training example."""
@@ -35,8 +37,16 @@ def check_dataset(key: str, dataset: object) -> Dataset:
     if dataset.train.y is not None and dataset.spec.classes:
         present = set(dataset.train.y.unique().tolist())
         if absent := [name for label, name in enumerate(dataset.spec.classes) if label not in present]:
-            log.warning("data: the training examples have none of class %s.", ", ".join(absent))
+            more = f" and {len(absent) - MAX_LISTED} more" if len(absent) > MAX_LISTED else ""
+            log.warning("data: the training examples have none of class %s%s.", ", ".join(absent[:MAX_LISTED]), more)
     return dataset
+
+
+def check_num(num: object, most: int) -> int:
+    """data.num, if it is a number of training examples that there are."""
+    if not isinstance(num, int) or not fits(num, int) or not 1 <= num <= most:
+        raise ValueError(f"data.num={as_typed(num)}: must be 1 to {most}, the number of training examples, or null.")
+    return num
 
 
 def check_loss(loss: Loss) -> None:
