@@ -28,14 +28,21 @@ class Batches:
     """
 
     def __init__(
-        self, split: Split, spec: DataSpec, batch_size: int, seed: int, device: torch.device, flip: bool = False
+        self,
+        split: Split,
+        spec: DataSpec,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        flip: bool = False,
+        memory_format: torch.memory_format = torch.contiguous_format,
     ) -> None:
         if len(split) == 0:
             raise ValueError("data: the training split is empty.")
         self.split, self.spec, self.batch_size, self.seed, self.device = split, spec, batch_size, seed, device
         self.flip = flip
         self._orders: dict[int, Epoch] = {}
-        self._format = torch.channels_last if spec.is_image else torch.contiguous_format
+        self._format = memory_format
 
     def __getitem__(self, i: int) -> tuple[Tensor, Tensor | None]:
         """x (B, *shape) in the value range, and y (B,) or None, on the device."""
