@@ -1,8 +1,7 @@
 """DCGAN. Radford, Metz and Chintala 2016, arXiv:1511.06434.
 
-Differs from the paper in that the smallest feature maps have side 4, 5, 6 or 7, whichever yields the image size by
-doubling, and in the number of stages that follows. So images of 28 or 48 pixels need no padding. Of rectangular images
-the shorter side decides: 64x96 starts from 4x6.
+Differs from the paper in that the shorter side of the smallest feature maps is 4, 5, 6 or 7, whichever yields the image
+size by doubling, and in the number of stages that follows. So images of 28 or 48 pixels need no padding.
 """
 
 from collections.abc import Callable
@@ -12,9 +11,9 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_labels, with_minibatch
+from ganrun.arch.sides import sides_of
 from ganrun.data.dataset import DataSpec
 
-MAX_SIDE = 256  # in pixels
 NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
     "batch": lambda channels: [nn.BatchNorm2d(channels)],
     "layer": lambda channels: [nn.GroupNorm(1, channels)],
@@ -27,7 +26,7 @@ class Generator(nn.Module):
 
     width: channels of the last hidden layer; each earlier layer has twice as many, at most 8 * width.
     label_dim: number of classes; y (B,) is one-hot encoded and concatenated to z. 0: y is ignored.
-    Raises ValueError for data that are not images of a supported size (`_stages`).
+    Raises ValueError for data that are not images of a supported size (`sides_of`).
     """
 
     output_range = (-1.0, 1.0)
@@ -37,7 +36,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.label_dim = label_dim
-        start, stages = _stages(spec)
+        start, stages = sides_of(spec, "DCGAN")
         if width < 1:
             raise ValueError(f"width={width}: must be at least 1.")
         widths = [width * min(2**k, 8) for k in reversed(range(stages))]  # from the latent to the image
@@ -81,7 +80,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.label_dim = label_dim
-        start, stages = _stages(spec)
+        start, stages = sides_of(spec, "DCGAN")
         if width < 1:
             raise ValueError(f"width={width}: must be at least 1.")
         widths = [width * min(2**k, 8) for k in range(stages)]
@@ -110,30 +109,6 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         logits: Tensor = self.output(self.features(x, y))  # (B, 1, 1, 1)
         return logits.flatten()
-
-
-def _stages(spec: DataSpec) -> tuple[tuple[int, int], int]:
-    """(start, stages) with height and width = start * 2 ** stages, and the shorter side of start in 4..7.
-
-    >>> _stages(DataSpec((3, 32, 32), (-1, 1))), _stages(DataSpec((1, 28, 28), (-1, 1)))
-    (((4, 4), 3), ((7, 7), 2))
-    >>> _stages(DataSpec((3, 64, 96), (-1, 1)))
-    ((4, 6), 4)
-    """
-    if not spec.is_image or spec.shape[0] not in (1, 3):
-        raise ValueError(f"DCGAN makes images of 1 or 3 channels, not samples of shape {spec.shape}; use arch=mlp.")
-    height, width = spec.shape[1:]
-    stages = 0
-    while min(height, width) > 7 and height % 2 == width % 2 == 0:
-        height, width, stages = height // 2, width // 2, stages + 1
-    if not (4 <= min(height, width) <= 7 and stages and max(spec.shape[1:]) <= MAX_SIDE):
-        sides = " and ".join(map(str, dict.fromkeys(spec.shape[1:])))
-        raise ValueError(
-            f"DCGAN makes images whose sides are 8 to {MAX_SIDE}, the shorter one 4, 5, 6 or 7 times a power of 2, and "
-            f"the longer one a multiple of that power, not {sides}; resize (data.size=32 for data=folder) or use "
-            "arch=mlp."
-        )
-    return (height, width), stages
 
 
 def _init(layer: nn.Module) -> None:

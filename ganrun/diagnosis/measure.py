@@ -64,19 +64,28 @@ def against_data(samples: Tensor, dataset: Dataset, seed: int) -> dict[str, floa
         found |= compare(samples[:half], real, other, dataset.spec.std)
         found["compared"] = float(half)
     most = max(2, min(MOST_TRAIN, MOST_NUMBERS // dataset.spec.numel))
-    train = examples(dataset, dataset.train, order[:most])
+    train = rows_at(dataset.train, order[:most])
     splits = [split for split in (dataset.test, dataset.valid) if len(split)]
     held_out = [examples(dataset, split, torch.arange(min(len(split), NUM_SEARCHED))) for split in splits]
     enough = sum(map(len, held_out)) >= FEWEST_HELD_OUT
     if len(train) >= 2:
-        found |= copying(samples[:NUM_SEARCHED], train, torch.cat(held_out)[:NUM_SEARCHED] if enough else None)
+        unseen = torch.cat(held_out)[:NUM_SEARCHED] if enough else None
+        found |= copying(samples[:NUM_SEARCHED], train, unseen, lambda x: vectors(x, dataset))
     return found
 
 
 def examples(dataset: Dataset, split: Split, index: Tensor) -> Tensor:
     """The examples of a split at `index` (n,), in this order: (n, d), in the data's value range, on the CPU."""
+    return vectors(rows_at(split, index), dataset)
+
+
+def rows_at(split: Split, index: Tensor) -> Tensor:
+    """The examples of a split at `index` (n,), as they are stored: (n, *shape)."""
     ascending = index.sort()  # a memory map is read from front to back
-    x = split.x[ascending.values.to(split.x.device)][ascending.indices.argsort().to(split.x.device)]
+    return split.x[ascending.values.to(split.x.device)][ascending.indices.argsort().to(split.x.device)]
+
+
+def vectors(x: Tensor, dataset: Dataset) -> Tensor:
     return dataset.spec.decode(x).float().cpu().flatten(1)
 
 

@@ -154,8 +154,8 @@ def test_equal_sides_have_the_cache_of_a_square(tmp_path: Path) -> None:
         ("[8,12,3]", "data.size=[8, 12, 3]: must be a whole number or 2 values"),
         ("[8,a]", "must be a whole number or 2 values"),
         ("[0,8]", "size must be at least 1"),
-        ("[8,21]", "not 8 and 21"),
-        ("[8,520]", "DCGAN makes images whose sides are 8 to 256"),
+        ("[8,21]", "8x21 only if the longer side is a multiple of 2"),
+        ("[8,520]", "DCGAN makes images with sides of 8 to 256"),
     ],
 )
 def test_sizes_that_cannot_work_are_refused(size: str, message: str, here, tmp_path: Path) -> None:
