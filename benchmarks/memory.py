@@ -90,7 +90,8 @@ def measure(num: int, steps: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         write_cifar10(root / "cifar")
-        short = ["train.log_every=1", "train.sample_every=10", f"train.steps={steps}"]
+        thread = "train.threads=1"  # so that other programs do not make it much slower
+        short = ["train.log_every=1", "train.sample_every=10", f"train.steps={steps}", thread]
         cifar = Ended("data=cifar10", f"data.root={root}/cifar", "data.verify=false", *short, f"run_dir={root}/a")
         print(f"CIFAR-10: {cifar.peak_gib:.2f} GiB", flush=True)
         start = time.perf_counter()
@@ -100,7 +101,7 @@ def measure(num: int, steps: int) -> dict[str, float]:
         first = Ended(*photos, *short, f"run_dir={root}/b")
         bars = [int(percent) for percent in re.findall(r"decoding:\s+(\d+)%", first.text)]
         second = Ended(*photos, *short, f"run_dir={root}/c")
-        one = ["train.steps=1", "train.log_every=1", "train.sample_every=0"]
+        one = ["train.steps=1", "train.log_every=1", "train.sample_every=0", thread]
         starts = [Ended(*photos, *one, f"run_dir={root}/s{k}").seconds for k in range(STARTS)]
         return {
             "CIFAR-10, DCGAN: peak memory, GiB": round(cifar.peak_gib, 2),
@@ -116,7 +117,7 @@ def measure(num: int, steps: int) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--num", type=int, default=20000, help="images in the folder")
-    parser.add_argument("--steps", type=int, default=30, help="steps of each run")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each run")
     options = parser.parse_args()
     figures = measure(options.num, options.steps)
     print(json.dumps(figures, indent=2))

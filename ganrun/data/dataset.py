@@ -1,6 +1,7 @@
 """A data set: three splits of tensors, and a `DataSpec` with the properties that networks and metrics need."""
 
 import math
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -118,11 +119,12 @@ def contrast_normalized(x: Tensor, norm: float) -> Tensor:
 class Split:
     """Examples x (N, *shape), uint8 or float32, in memory or memory-mapped, and labels y (N,) or None.
 
-    Labels of another integer type are converted to int64.
+    Labels of another integer type are converted to int64. mapping: the memory map of a file that `x` is a view of.
     """
 
     x: Tensor
     y: Tensor | None = None
+    mapping: mmap.mmap | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.y, Tensor) and not (self.y.is_floating_point() or self.y.is_complex()):
@@ -132,13 +134,19 @@ class Split:
         return len(self.x)
 
     def __getitem__(self, index: Any) -> "Split":
-        return Split(self.x[index], None if self.y is None else self.y[index])
+        return Split(self.x[index], None if self.y is None else self.y[index], self.mapping)
+
+    def release(self) -> None:
+        """Unmap the pages of a memory map that were read. They stay in the cache of the system, which can drop them."""
+        if self.mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)
 
     def to(self, device: torch.device) -> "Split":
         """This split on `device`, or unchanged if it would take more than half of the free memory of the GPU."""
         if device.type == "cuda" and self.x.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
             return self
-        return Split(self.x.to(device), None if self.y is None else self.y.to(device))
+        mapping = self.mapping if device.type == "cpu" else None
+        return Split(self.x.to(device), None if self.y is None else self.y.to(device), mapping)
 
 
 @dataclass(frozen=True)

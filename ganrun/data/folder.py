@@ -386,7 +386,7 @@ def _dataset(entry: Path, valid: float, test: float, base: Path) -> Dataset:
     # Mode "c" is copy on write: torch warns of read-only arrays.
     images = np.memmap(entry / "images.bin", np.uint8, "c", shape=_shape(index))
     y, classes = _labels(index["names"], base)
-    data = Split(torch.from_numpy(images), y)
+    data = Split(torch.from_numpy(images), y, images._mmap)  # type: ignore[attr-defined]
     a, b = np.searchsorted(index["places"], [valid, valid + test]).tolist()  # places are in ascending order
     if b == len(data):
         raise ValueError(f"data: all {b} images are in the validation and test splits; set data.valid=0 data.test=0.")

@@ -8,6 +8,9 @@ from torch import Tensor
 from ganrun.data.dataset import DataSpec, Split
 from ganrun.data.seeds import generator
 
+READ_AROUND = 1 << 16  # bytes that Linux maps around one that is read
+MOST_RESIDENT = 1 << 26  # bytes of a memory map
+
 
 class Epoch(NamedTuple):
     """The order of the examples (N,), and at each place in it whether the image is mirrored (N,), or None."""
@@ -41,6 +44,7 @@ class Batches:
             raise ValueError("data: the training split is empty.")
         self.split, self.spec, self.batch_size, self.seed, self.device = split, spec, batch_size, seed, device
         self.flip = flip
+        self._resident = 0  # bytes of the memory map
         self._orders: dict[int, Epoch] = {}
         self._format = memory_format
 
@@ -48,10 +52,19 @@ class Batches:
         """x (B, *shape) in the value range, and y (B,) or None, on the device."""
         y, (index, mirrored) = self.split.y, self._at(i * self.batch_size)
         x = self.split.x.index_select(0, index).to(self.device)
+        if self.split.mapping is not None:
+            self._release(x)
         if mirrored is not None:
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
         x = self.spec.decode(x).contiguous(memory_format=self._format)
         return x, None if y is None else y[index].to(self.device)
+
+    def _release(self, x: Tensor) -> None:
+        """Unmap the pages of a memory map that were read, once there may be many."""
+        self._resident += len(x) * max(READ_AROUND, x[0].nbytes)
+        if self._resident > MOST_RESIDENT:
+            self.split.release()
+            self._resident = 0
 
     def _at(self, start: int) -> Epoch:
         """The part of the sequence of all epochs that a batch takes."""

@@ -265,3 +265,22 @@ def test_config_without_the_new_settings_has_their_defaults() -> None:
     for key in ("num", "flip"):
         del config["data"][key]
     assert same(data.train.x, load_data(config).train.x)
+
+
+# Memory maps
+
+
+def test_pages_of_a_memory_map_are_released_while_batches_stay_the_same(tmp_path: Path, monkeypatch) -> None:
+    """Common bug: a slice, or the split on the training device, that has lost its memory map."""
+    write_folder(tmp_path / "d")
+    data = folder(str(tmp_path / "d"), size=8).to(CPU)
+    assert data.train.mapping is not None
+    plain = Split(data.train.x.clone(), data.train.y)
+    released: list[int] = []
+    monkeypatch.setattr("ganrun.training.batches.MOST_RESIDENT", 10 * (1 << 16))
+    monkeypatch.setattr(Split, "release", lambda split, kept=Split.release: (released.append(1), kept(split)))
+    mapped, copied = (Batches(split, data.spec, 4, 0, CPU) for split in (data.train, plain))
+    for i in range(6):
+        for a, b in zip(mapped[i], copied[i], strict=True):
+            assert torch.equal(a, b)
+    assert len(released) == 2  # each time after three batches of four images
