@@ -100,6 +100,10 @@ class Penalty:
     def check(self, D: nn.Module) -> None:
         """Raise ValueError for a D that this penalty is not defined for."""
 
+    def uses_batch_statistics(self, spec: DataSpec) -> bool:
+        """Whether the term of a batch is not the mean of those of its parts, so that train.accumulate is refused."""
+        return False
+
     def term(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor | None:
         """The scalar to add to D's loss, or None. real, fake: (B, *shape)."""
         return None

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from helpers import end_of, logged, same
+from helpers import VARYING, end_of, logged, same
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 
@@ -479,6 +479,6 @@ def events(run_dir: Path) -> dict[str, list[tuple[int, bytes]]]:
     found: dict[str, list[tuple[int, bytes]]] = {}
     for event in itertools.chain.from_iterable(sorted(files, key=lambda file: file[0].wall_time)):
         for value in event.summary.value:
-            if not value.tag.startswith("time/"):
+            if not value.tag.startswith(VARYING):
                 found.setdefault(value.tag, []).append((event.step, value.SerializeToString()))
     return found

@@ -45,6 +45,7 @@ from ganrun.training.build import build
 from ganrun.training.run import Run
 
 REPO = Path(__file__).parents[1]
+VARYING = ("time/", "memory/")  # tags of values that differ between equal runs
 
 
 # Runs
@@ -219,9 +220,9 @@ def result_of(run_dir: Path) -> dict[str, Any]:
 
 
 def logged(run_dir: Path) -> list[dict[str, Any]]:
-    """The rows of metrics.jsonl, without times."""
+    """The rows of metrics.jsonl, without times and memory."""
     rows = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if not k.startswith("time/")} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith(VARYING)} for row in rows]
 
 
 def recorded(run_dir: Path, key: str) -> list[tuple[int, float]]:
@@ -235,7 +236,7 @@ def curves(run_dir: Path) -> dict[str, list[tuple[int, float]]]:
     for events in sorted(files, key=lambda events: events[0].wall_time):
         for event in events:
             for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "scalars" and not value.tag.startswith("time/"):
+                if value.metadata.plugin_data.plugin_name == "scalars" and not value.tag.startswith(VARYING):
                     found.setdefault(value.tag, []).append((event.step, value.tensor.float_val[0]))
     return found
 
@@ -349,6 +350,7 @@ def without_test(data: Dataset) -> Dataset:
 # Functions that write a small copy of a data set that is read from files, by its `_target_`.
 MINIATURES: dict[str, Callable[[Path], Any]] = {
     "ganrun.data.published.mnist": write_mnist,
+    "ganrun.data.published.stacked_mnist": write_mnist,
     "ganrun.data.published.cifar10": write_cifar10,
     "ganrun.data.faces.fer2013": write_fer2013,
     "ganrun.data.olivetti.olivetti": write_olivetti,
@@ -367,6 +369,7 @@ def in_miniature(config: Config, root: Path) -> Config:
             MINIATURES[data["_target_"]](folder)
         data |= {"root": str(folder), "download": False, "verify": False}
         data |= {"num_valid": 10} if "num_valid" in data else {}
+        data |= {"num": 100} if data.get("num") else {}
     for net in config["arch"].values():
         if isinstance(net, dict) and "hidden" in net:
             kept = net["hidden"][-1:] if "deconvolution" in net else []  # which determines its number of units

@@ -41,7 +41,7 @@ REFUSALS = [  # why data can refuse an option
     "metric=(distribution|modes|divergence|theory): needs .*data",
     "metric=(neighbors|parzen): .*images",
     r"augment=\w+: transforms images",
-    "arch.generator: DCGAN makes square images",
+    "arch.generator: DCGAN makes images of 1 or 3 channels",
     "arch.generator.output=sigmoid: is bounded, but the data are not",
     "arch.generator.deconvolution=.* images",
 ]

@@ -1,6 +1,7 @@
 """A data set: three splits of tensors, and a `DataSpec` with the properties that networks and metrics need."""
 
 import math
+import mmap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -118,11 +119,12 @@ def contrast_normalized(x: Tensor, norm: float) -> Tensor:
 class Split:
     """Examples x (N, *shape), uint8 or float32, in memory or memory-mapped, and labels y (N,) or None.
 
-    Labels of another integer type are converted to int64.
+    Labels of another integer type are converted to int64. mapping: the memory map of a file that `x` is a view of.
     """
 
     x: Tensor
     y: Tensor | None = None
+    mapping: mmap.mmap | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.y, Tensor) and not (self.y.is_floating_point() or self.y.is_complex()):
@@ -132,13 +134,19 @@ class Split:
         return len(self.x)
 
     def __getitem__(self, index: Any) -> "Split":
-        return Split(self.x[index], None if self.y is None else self.y[index])
+        return Split(self.x[index], None if self.y is None else self.y[index], self.mapping)
+
+    def release(self) -> None:
+        """Unmap the pages of a memory map that were read. They stay in the cache of the system, which can drop them."""
+        if self.mapping is not None and hasattr(mmap, "MADV_DONTNEED"):
+            self.mapping.madvise(mmap.MADV_DONTNEED)
 
     def to(self, device: torch.device) -> "Split":
         """This split on `device`, or unchanged if it would take more than half of the free memory of the GPU."""
         if device.type == "cuda" and self.x.nbytes > torch.cuda.mem_get_info(device)[0] / 2:
             return self
-        return Split(self.x.to(device), None if self.y is None else self.y.to(device))
+        mapping = self.mapping if device.type == "cpu" else None
+        return Split(self.x.to(device), None if self.y is None else self.y.to(device), mapping)
 
 
 @dataclass(frozen=True)
@@ -174,6 +182,24 @@ class Dataset:
 
     def to(self, device: torch.device) -> "Dataset":
         return replace(self, train=self.train.to(device))
+
+    def with_first(self, num: int) -> "Dataset":
+        """This data set with only the first `num` training examples, and their mean and std.
+
+        >>> x = torch.tensor([[0.0], [2.0], [9.0]])
+        >>> first = Dataset(DataSpec((1,)), Split(x), Split(x[:0]), Split(x[:0])).with_first(2)
+        >>> len(first.train), first.spec.mean, first.spec.std
+        (2, 1.0, 1.0)
+        """
+        if num == len(self.train):
+            return self
+        train, spec = self.train[:num], self.spec
+        if train.x.dtype == torch.uint8:
+            (low, high), bytes_ = spec.value_range or (0.0, 255.0), image_spec(train.x, ())
+            mean, std = low + (bytes_.mean + 1) * (high - low) / 2, bytes_.std * (high - low) / 2
+        else:
+            std, mean = (value.item() for value in torch.std_mean(train.x.double(), correction=0))
+        return replace(self, train=train, spec=replace(spec, mean=mean, std=std))
 
 
 def _check_examples(name: str, x: object, spec: DataSpec) -> None:

@@ -50,16 +50,31 @@ class UnknownRange(ValueError):
 
 @dataclass(frozen=True)
 class Decoding:
-    """How a file becomes an array (channels, size, size)."""
+    """How a file becomes an array (channels, height, width). size: the side of a square, or height and width."""
 
-    size: int
+    size: int | tuple[int, int]
     crop: Literal["center", "none"]
     channels: int
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """Height and width."""
+        return (self.size, self.size) if isinstance(self.size, int) else self.size
+
+    @classmethod
+    def of(cls, size: int | Sequence[int], crop: Literal["center", "none"], channels: int) -> "Decoding":
+        """The same for [64, 64] as for 64, so that both have the same cache. Raises ValueError."""
+        height, width = (size, size) if isinstance(size, int) else size
+        if min(height, width) < 1 or channels not in (1, 3):
+            raise ValueError(
+                f"data.size={size} data.channels={channels}: size must be at least 1, and channels 1 or 3."
+            )
+        return cls(height if height == width else (height, width), crop, channels)
 
 
 def folder(
     root: str,
-    size: int = 64,
+    size: int | tuple[int, int] = 64,
     crop: Literal["center", "none"] = "center",
     channels: int = 3,
     valid: float = 0.1,
@@ -68,13 +83,13 @@ def folder(
 ) -> Dataset:
     """All images under `root`. If all of them are in sub-folders, the first-level sub-folders are the classes.
 
+    size: the side of the square images, or their height and width.
     Run directories, hidden folders and files, and folders of thumbnails (`THUMBNAILS`) are not searched.
     A hash of its content assigns each image to the training, validation or test split. So an image keeps its split when
     others are added, and copies are in the same split. Files that cannot be read are skipped with a warning.
     Raises ValueError for a missing folder, a folder without a readable image, and settings out of range.
     """
-    if size < 1 or channels not in (1, 3):
-        raise ValueError(f"data.size={size} data.channels={channels}: size must be at least 1, and channels 1 or 3.")
+    decoding = Decoding.of(size, crop, channels)
     if valid < 0 or test < 0 or valid + test >= 1:
         raise ValueError(f"data.valid={valid} data.test={test}: must be at least 0, and sum to less than 1.")
     base = Path(root)
@@ -87,7 +102,7 @@ def folder(
         raise ValueError(f"data.root={root}: holds no image ({', '.join(sorted(SUFFIXES))}).")
     where = _cache_folder(cache)
     try:
-        entry = _cached(base, names, Decoding(size, crop, channels), where)
+        entry = _cached(base, names, decoding, where)
     except OSError as error:
         raise ValueError(
             f"data.cache={where}: cannot write {error.filename} ({error.strerror}); free some space, or name another "
@@ -284,8 +299,8 @@ def _read_index(entry: Path) -> dict[str, Any] | None:
 
 
 def _shape(index: dict[str, Any]) -> tuple[int, int, int, int]:
-    decoding = Decoding(**index["decoding"])
-    return len(index["names"]), decoding.channels, decoding.size, decoding.size
+    decoding = Decoding.of(**index["decoding"])
+    return len(index["names"]), decoding.channels, *decoding.sides
 
 
 def _decoded(base: Path, names: list[str], decoding: Decoding) -> Iterator[tuple[str, np.ndarray | str]]:
@@ -297,7 +312,7 @@ def _decoded(base: Path, names: list[str], decoding: Decoding) -> Iterator[tuple
 
 
 def _decode(path: Path, decoding: Decoding) -> np.ndarray | str:
-    """The image (C, size, size) uint8, or the reason why there is none."""
+    """The image (C, H, W) uint8, or the reason why there is none."""
     from PIL import Image, ImageOps
 
     if not path.is_file():
@@ -312,12 +327,12 @@ def _decode(path: Path, decoding: Decoding) -> np.ndarray | str:
         return str(error)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all types that Pillow's readers raise
         return CANNOT_BE_READ
-    side = (decoding.size, decoding.size)
+    height, width = decoding.sides
     if decoding.crop == "center":
-        image = ImageOps.fit(image, side, Image.Resampling.LANCZOS)
+        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
     else:
-        image = image.resize(side, Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(*side, decoding.channels).transpose(2, 0, 1)
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(height, width, decoding.channels).transpose(2, 0, 1)
 
 
 def _upright(image: "PIL.Image.Image") -> "PIL.Image.Image":
@@ -371,7 +386,7 @@ def _dataset(entry: Path, valid: float, test: float, base: Path) -> Dataset:
     # Mode "c" is copy on write: torch warns of read-only arrays.
     images = np.memmap(entry / "images.bin", np.uint8, "c", shape=_shape(index))
     y, classes = _labels(index["names"], base)
-    data = Split(torch.from_numpy(images), y)
+    data = Split(torch.from_numpy(images), y, images._mmap)  # type: ignore[attr-defined]
     a, b = np.searchsorted(index["places"], [valid, valid + test]).tolist()  # places are in ascending order
     if b == len(data):
         raise ValueError(f"data: all {b} images are in the validation and test splits; set data.valid=0 data.test=0.")

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from ganrun.data.dataset import Dataset, Split
 from ganrun.data.seeds import generator
@@ -16,6 +17,8 @@ from ganrun.protocols import DOutput, Loss
 NUM = 1000  # samples that are compared with twice as many real examples
 NUM_SEARCHED = 300  # samples whose nearest training example is searched
 FEWEST_HELD_OUT = 20  # with fewer held-out examples, their distances to training examples are too uncertain
+MOST_VALUES = 4096  # of an image
+DECODED = 512  # examples decoded at a time
 MOST_TRAIN, MOST_NUMBERS = 50_000, 50_000_000  # at most so many training examples, and values in them, are searched
 
 
@@ -31,8 +34,9 @@ def measure(
 ) -> dict[str, float]:
     """All measurements of a diagnosis.
 
-    samples: (n, *shape). rows: of metrics.jsonl. seed: of the choice of real examples. batch_size, label_noise: of the
-    run. diverged: whether the run stopped because it diverged. slope: see `relative_slope`.
+    samples: (n, *shape); large images are reduced. rows: of metrics.jsonl. seed: of the choice of real examples.
+    batch_size, label_noise: of the run. diverged: whether the run stopped because it diverged. slope: see
+    `relative_slope`.
     """
     found = summarize(rows) | {"diverged": float(diverged), "label_noise": label_noise}
     found["chance"] = chance(batch_size)
@@ -41,7 +45,7 @@ def measure(
     found["finite"] = float(samples.isfinite().all())
     if not found["finite"]:
         return found
-    found |= against_data(samples.flatten(1), dataset, seed)
+    found |= against_data(reduced(samples).flatten(1), dataset, seed)
     return found if slope is None else found | {"slope": slope}
 
 
@@ -64,20 +68,45 @@ def against_data(samples: Tensor, dataset: Dataset, seed: int) -> dict[str, floa
         found |= compare(samples[:half], real, other, dataset.spec.std)
         found["compared"] = float(half)
     most = max(2, min(MOST_TRAIN, MOST_NUMBERS // dataset.spec.numel))
-    train = examples(dataset, dataset.train, order[:most])
+    train = rows_at(dataset.train, order[:most])
     splits = [split for split in (dataset.test, dataset.valid) if len(split)]
     held_out = [examples(dataset, split, torch.arange(min(len(split), NUM_SEARCHED))) for split in splits]
     enough = sum(map(len, held_out)) >= FEWEST_HELD_OUT
     if len(train) >= 2:
-        found |= copying(samples[:NUM_SEARCHED], train, torch.cat(held_out)[:NUM_SEARCHED] if enough else None)
+        unseen = torch.cat(held_out)[:NUM_SEARCHED] if enough else None
+        found |= copying(samples[:NUM_SEARCHED], train, unseen, lambda x: vectors(x, dataset))
     return found
 
 
 def examples(dataset: Dataset, split: Split, index: Tensor) -> Tensor:
-    """The examples of a split at `index` (n,), in this order: (n, d), in the data's value range, on the CPU."""
-    ascending = index.sort()  # a memory map is read from front to back
-    x = split.x[ascending.values.to(split.x.device)][ascending.indices.argsort().to(split.x.device)]
-    return dataset.spec.decode(x).float().cpu().flatten(1)
+    """The examples of a split at `index` (n,), in this order, as `vectors` (n, d)."""
+    return vectors(rows_at(split, index), dataset)
+
+
+def rows_at(split: Split, index: Tensor) -> Tensor:
+    """The examples of a split at `index` (n,), as they are stored: (n, *shape)."""
+    ascending, device = index.sort(), split.x.device  # a memory map is read from front to back
+    parts = []
+    for part in ascending.values.to(device).split(DECODED):
+        parts.append(split.x[part])
+        split.release()
+    return torch.cat(parts)[ascending.indices.argsort().to(device)]
+
+
+def vectors(x: Tensor, dataset: Dataset) -> Tensor:
+    """Stored examples (n, *shape) as vectors (n, d), in the data's value range, on the CPU."""
+    parts = (reduced(dataset.spec.decode(part).float().cpu()) for part in x.split(DECODED))
+    return torch.cat([part.flatten(1) for part in parts])
+
+
+def reduced(x: Tensor) -> Tensor:
+    """Images (n, C, H, W) of more than MOST_VALUES values, averaged over k x k pixels with the least k; others as is.
+
+    >>> reduced(torch.ones(1, 3, 64, 96)).shape, reduced(torch.ones(1, 3, 32, 32)).shape
+    (torch.Size([1, 3, 21, 32]), torch.Size([1, 3, 32, 32]))
+    """
+    k = math.ceil(math.sqrt(x[0].numel() / MOST_VALUES)) if x.ndim == 4 and len(x) else 1
+    return x if k == 1 else avg_pool2d(x, k)
 
 
 def relative_slope(loss: Loss, fake_logits: Tensor, real_logits: Tensor) -> float | None:

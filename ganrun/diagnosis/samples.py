@@ -6,6 +6,8 @@ value among real examples is 0 and the scale is 1. It thus has the same meaning 
 close, and for images, where even the nearest neighbor is far.
 """
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -71,7 +73,9 @@ def compare(samples: Tensor, real: Tensor, other: Tensor, spread: float) -> dict
     return found
 
 
-def copying(samples: Tensor, train: Tensor, held_out: Tensor | None) -> dict[str, float]:
+def copying(
+    samples: Tensor, train: Tensor, held_out: Tensor | None, decode: Callable[[Tensor], Tensor] = Tensor.float
+) -> dict[str, float]:
     """Compare the distances of samples (n, d) to training examples (N, d) with those of unseen real examples.
 
     - copy_ratio: the median distance to the nearest training example, relative to that of `held_out`;
@@ -79,16 +83,21 @@ def copying(samples: Tensor, train: Tensor, held_out: Tensor | None) -> dict[str
     - originals: the number of distinct nearest training examples, relative to the number expected for as many draws
       with replacement.
 
+    decode: makes vectors (n, d) of n rows of `train`, which may be bytes; it is called for a part at a time.
     held_out: (m, d); if None, training examples are used as unseen ones, each compared with the others. Similar to the
     three-sample test of Meehan, Chaudhuri and Dasgupta 2020, which compares the same two sets of distances by ranks.
     """
-    samples, parts = samples.float(), train.float().split(PART)
-    distance, index = nearest(samples, parts)
+    samples = samples.float()
+
+    def parts() -> Iterator[Tensor]:
+        return (decode(part) for part in train.split(PART))
+
+    distance, index = nearest(samples, parts())
     if held_out is None:
         picked = torch.arange(len(train))[: len(samples)]
-        unseen, _ = nearest(train[picked].float(), parts, own=picked)
+        unseen, _ = nearest(decode(train[picked]), parts(), own=picked)
     else:
-        unseen, _ = nearest(held_out.float(), parts)
+        unseen, _ = nearest(held_out.float(), parts())
     found = closeness(distance, unseen)
     expected = len(train) * (1 - (1 - 1 / len(train)) ** len(samples))
     return {

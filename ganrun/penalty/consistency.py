@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganrun.data.dataset import DataSpec
 from ganrun.penalty.base import WeightedPenalty, not_negative
 
 
@@ -37,6 +38,9 @@ class Consistency(WeightedPenalty):
         self.translation = int(not_negative("translation", translation))
         self.noise = not_negative("noise", noise)
         self.flip, self.fill = flip, fill
+
+    def uses_batch_statistics(self, spec: DataSpec) -> bool:
+        return not spec.is_image
 
     def value(self, D: nn.Module, real: Tensor, fake: Tensor, y: Tensor | None) -> Tensor:
         parts = [(self.weight, real), (self.fake_weight, fake)]

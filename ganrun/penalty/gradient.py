@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ganrun.data.dataset import DataSpec
 from ganrun.penalty.base import WeightedPenalty, not_negative
 from ganrun.protocols import MixesSamples
 
@@ -116,6 +117,9 @@ class Dragan(GradientPenalty):
     ) -> None:
         super().__init__(weight, target, one_sided, every)
         self.spread = not_negative("spread", spread)
+
+    def uses_batch_statistics(self, spec: DataSpec) -> bool:
+        return True
 
     def points(self, real: Tensor, fake: Tensor) -> Tensor:
         noise = self.spread * real.std(correction=0) * torch.rand_like(real)

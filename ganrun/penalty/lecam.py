@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from ganrun.data.dataset import DataSpec
 from ganrun.penalty.base import not_negative
 from ganrun.protocols import Penalty
 
@@ -35,6 +36,9 @@ class LeCam(Penalty, nn.Module):
         self.register_buffer("real_anchor", torch.zeros(()))
         self.register_buffer("fake_anchor", torch.zeros(()))
         self.register_buffer("started", torch.tensor(False))
+
+    def uses_batch_statistics(self, spec: DataSpec) -> bool:
+        return True  # each call moves the anchors
 
     def logits_term(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """The scalar to add to D's loss. Logits are (B,)."""

@@ -31,9 +31,10 @@ from ganrun.training.batches import Batches
 from ganrun.training.d_outputs import make_d_outputs
 from ganrun.training.instantiate import completed, make, make_component, make_several, needs
 from ganrun.training.options import TrainOptions
+from ganrun.training.precision import make_scaler, set_tf32
 from ganrun.training.randomness import reseed, seeded
 from ganrun.training.run import Run
-from ganrun.training.runtime import choose_device, prepare_process
+from ganrun.training.runtime import choose_device, memory_format, prepare_process
 from ganrun.training.sampling import evaluating
 from ganrun.trusted import trusting
 
@@ -52,6 +53,8 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     device, seed = choose_device(options.device), config["seed"]
     dataset = load_data(config)
     prepare_process(options.threads, dataset.spec)
+    set_tf32(options.precision, device)
+    image_format = memory_format(options.channels_last, dataset.spec)
     loss, metrics, latent = make_loss(config), make_metrics(config, dataset), make_latent(config, dataset)
     condition = make_condition(config, dataset.spec)
     reseed(device, seed, "networks")
@@ -59,9 +62,11 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     D = make_discriminator(config, dataset.spec, condition, device)
     y = torch.tensor([0, dataset.spec.num_classes - 1], device=device) if condition.uses_labels else None
     validate.check_shapes(G, D, latent, dataset.spec, device, y)
-    validate.check_batch_size(options.batch_size, dataset.spec, device, G, D)
+    validate.check_batch_size(options.batch_size, options.accumulate, dataset.spec, device, G, D)
     validate.check_features(loss, D)
     penalties, d_outputs = make_penalties(config, D, device), make_d_outputs(D, dataset.spec, y, loss.g_needs_features)
+    validate.check_accumulate(options, loss, penalties, dataset.spec, G, D)
+    warn_of_no_effect(options, dataset.spec)
     with seeded(device, seed, "checks"), evaluating(G):
         real, fake = G(latent(2, device), y), G(latent(2, device), y)
         validate.check_terms(penalties, condition, D, d_outputs, real, fake, y)
@@ -74,7 +79,9 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
         seed=seed,
         device=device,
         dataset=dataset,
-        batches=Batches(dataset.train, dataset.spec, options.batch_size, seed, device),
+        batches=Batches(
+            dataset.train, dataset.spec, options.batch_size, seed, device, flips(config, dataset.spec), image_format
+        ),
         latent=latent,
         loss=loss,
         condition=condition,
@@ -90,16 +97,30 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
         g_schedule=make_schedule(config, "g_schedule", epoch),
         d_schedule=make_schedule(config, "d_schedule", epoch),
         momentum=make_momentum(config, epoch, g_optimizer, d_optimizer),
+        g_scaler=make_scaler(options.precision, device),
+        d_scaler=make_scaler(options.precision, device),
     )
+
+
+def warn_of_no_effect(options: TrainOptions, spec: DataSpec) -> None:
+    if options.channels_last is True and not spec.is_image:
+        log.warning("train.channels_last has no effect: these data are not images.")
+    if options.metric_raw == "always" and not options.ema:
+        log.warning("train.metric_raw has no effect without train.ema: metrics are those of G itself.")
 
 
 def load_data(config: Config) -> Dataset:
     node = dict(config["data"])
     value_range, gcn = node.pop("value_range", None), node.pop("gcn", 0)
+    num = None if needs("data", node, "num") and node.get("num") is not None else node.pop("num", None)
+    if not needs("data", node, "flip"):
+        node.pop("flip", None)
     shared = {key: node.pop(key) for key in SHARED_DATA_KEYS if key in node}
     if shared.get("root") == "" and needs("data", node, "root"):
         raise ValueError("data.root=: is empty; name a folder, as in data.root=photos.")
     dataset = validate.check_dataset(f"data._target_={node.get('_target_')}", make("data", node, **shared))
+    if num is not None:
+        dataset = dataset.with_first(validate.check_num(num, len(dataset.train)))
     own, dataset = dataset.spec.value_range, replace(dataset, spec=scaled(dataset.spec, value_range, gcn))
     check_range(dataset)
     if own not in (None, dataset.spec.value_range) and dataset.train.x.is_floating_point():
@@ -118,6 +139,18 @@ def scaled(spec: DataSpec, value_range: Any, gcn: Any) -> DataSpec:
         log.warning("data.value_range has no effect: these data are not images.")
     spec = spec if value_range is None else spec.scaled_to(value_range)
     return spec.normalized(gcn) if gcn else spec
+
+
+def flips(config: Config, spec: DataSpec) -> bool:
+    """Whether batches of real images are mirrored at random (data.flip). Raises ValueError."""
+    flip: object = config["data"].get("flip", False)
+    if needs("data", config["data"], "flip"):  # a parameter of the data set itself
+        return False
+    if not isinstance(flip, bool):
+        raise ValueError(f"data.flip={as_typed(flip)}: must be true or false.")
+    if flip and not spec.is_image:
+        log.warning("data.flip has no effect: these data are not images.")
+    return flip and spec.is_image
 
 
 def make_loss(config: Config) -> Loss:
@@ -177,12 +210,12 @@ def make_generator(
     """examples: the training split; None if weights are loaded afterwards."""
     facts = {"spec": spec, "z_dim": latent.dim, "examples": examples}
     G = make_net("arch.generator", config, condition, condition.label_dims(spec)[0], **facts)
-    return on_device(condition.complete_generator(G, spec), spec, device)
+    return on_device(condition.complete_generator(G, spec), config, spec, device)
 
 
 def make_discriminator(config: Config, spec: DataSpec, condition: Condition, device: torch.device) -> nn.Module:
     D = make_net("arch.discriminator", config, condition, condition.label_dims(spec)[1], spec=spec)
-    return on_device(condition.complete_discriminator(D, spec), spec, device)
+    return on_device(condition.complete_discriminator(D, spec), config, spec, device)
 
 
 def make_net(key: str, config: Config, condition: Condition, label_dim: int, **facts: Any) -> nn.Module:
@@ -192,8 +225,8 @@ def make_net(key: str, config: Config, condition: Condition, label_dim: int, **f
     return validate.check_net(key, node["_target_"], net)
 
 
-def on_device(net: nn.Module, spec: DataSpec, device: torch.device) -> nn.Module:
-    return net.to(device).to(memory_format=torch.channels_last if spec.is_image else torch.contiguous_format)
+def on_device(net: nn.Module, config: Config, spec: DataSpec, device: torch.device) -> nn.Module:
+    return net.to(device).to(memory_format=memory_format(config["train"]["channels_last"], spec))
 
 
 def make_penalties(config: Config, D: nn.Module, device: torch.device) -> dict[str, Penalty]:

@@ -4,12 +4,13 @@ A player's gradients are computed only with respect to its own parameters, so an
 nor gives it a gradient.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import NamedTuple, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.optim import Optimizer
@@ -18,8 +19,24 @@ from ganrun.metric.ranks import share_above
 from ganrun.protocols import DOutput, HasConstraint
 from ganrun.training.eager import Grads, gradients, optimizer_step
 from ganrun.training.ema import EMA
+from ganrun.training.precision import autocast, scaled, scaled_step
 from ganrun.training.run import Run
 from ganrun.training.sampling import mixes_samples
+
+
+class Update(Protocol):
+    """The result of one part of a batch, which the parts add up to (train.accumulate)."""
+
+    def plus(self, part: Self) -> Self:
+        """The sum of losses, terms and gradients, with the logits of both."""
+        ...
+
+    def mean(self, num: int) -> Self:
+        """Losses, terms and gradients divided by `num`."""
+        ...
+
+
+U = TypeVar("U", bound=Update)
 
 
 class DUpdate(NamedTuple):
@@ -35,6 +52,20 @@ class DUpdate(NamedTuple):
     terms: dict[str, Tensor]
     grads: Grads
     logistic: bool
+
+    def plus(self, part: "DUpdate") -> "DUpdate":
+        return DUpdate(
+            self.loss.detach() + part.loss.detach(),
+            torch.cat([self.real_logits.detach(), part.real_logits.detach()]),
+            torch.cat([self.fake_logits.detach(), part.fake_logits.detach()]),
+            sums(self.terms, part.terms),
+            added(self.grads, part.grads),
+            self.logistic,
+        )
+
+    def mean(self, num: int) -> "DUpdate":
+        terms = {tag: term / num for tag, term in self.terms.items()}
+        return self._replace(loss=self.loss / num, terms=terms, grads=divided(self.grads, num))
 
     def scalars(self) -> dict[str, Tensor]:
         """The values to log, by TensorBoard tag."""
@@ -60,9 +91,30 @@ class GUpdate(NamedTuple):
     terms: dict[str, Tensor]
     grads: Grads
 
+    def plus(self, part: "GUpdate") -> "GUpdate":
+        loss = self.loss.detach() + part.loss.detach()
+        return GUpdate(loss, sums(self.terms, part.terms), added(self.grads, part.grads))
+
+    def mean(self, num: int) -> "GUpdate":
+        terms = {tag: term / num for tag, term in self.terms.items()}
+        return GUpdate(self.loss / num, terms, divided(self.grads, num))
+
     def scalars(self) -> dict[str, Tensor]:
         """The values to log, by TensorBoard tag."""
         return {"loss/g": self.loss, **self.terms, "grad_norm/g": grad_norm(self.grads)}
+
+
+class BothUpdates(NamedTuple):
+    """A simultaneous update of both players."""
+
+    d: DUpdate
+    g: GUpdate
+
+    def plus(self, part: "BothUpdates") -> "BothUpdates":
+        return BothUpdates(self.d.plus(part.d), self.g.plus(part.g))
+
+    def mean(self, num: int) -> "BothUpdates":
+        return BothUpdates(self.d.mean(num), self.g.mean(num))
 
 
 class Game:
@@ -72,11 +124,12 @@ class Game:
         self.run = run
         self.d_params = [p for p in run.D.parameters() if p.requires_grad]
         self.g_params = [p for p in run.G.parameters() if p.requires_grad]
-        self.step_d = optimizer_step(run.d_optimizer, self.d_params)
-        self.step_g = optimizer_step(run.g_optimizer, self.g_params)
+        self.step_d = make_step(run.d_optimizer, self.d_params, run.d_scaler)
+        self.step_g = make_step(run.g_optimizer, self.g_params, run.g_scaler)
         self.independent = treats_samples_independently(run.D)
         self.d_constraints, self.g_constraints = constrained_layers(run.D), constrained_layers(run.G)
         self.d_statistics, self.g_statistics = layers_with_statistics(run.D), layers_with_statistics(run.G)
+        self.spectral = [m for m in (*self.d_statistics, *self.g_statistics) if isinstance(m, _SpectralNorm)]
         self.penalties = {f"penalty/{name}": penalty for name, penalty in run.penalties.items() if penalty.has_term}
         self.lazy_terms: dict[str, Tensor] = {}  # the last values of lazy penalties, to log between their updates
         y = run.dataset.train.y if run.condition.uses_labels else None
@@ -104,17 +157,19 @@ class Game:
     def d_update(self, index: int, noise: float) -> DUpdate:
         """Update number `index` of D, on the real batch of that number and new fakes. G does not change by a bit."""
         run = self.run
-        real, y = self.real_batch(index)
-        with self.precision():
-            with torch.no_grad(), keep_statistics(self.g_statistics):
-                fake = self.perturb(run.G(self.latents(), y), noise)
-                real = self.perturb(real, noise)
-            real_out, fake_out = self.outputs(real, fake, y, together=self.independent)
-        loss, terms, total = self.d_loss(index, real, fake, y, real_out, fake_out)
-        run.augment.observe(real_out.logits)
-        grads = gradients(total, self.d_params)
-        self.apply_d(grads)
-        return DUpdate(loss, real_out.logits, fake_out.logits, terms, grads, run.loss.logistic)
+
+        def part(real: Tensor, y: Tensor | None, z: Tensor) -> DUpdate:
+            with self.precision():
+                with torch.no_grad(), keep_statistics(self.g_statistics):
+                    fake = self.perturb(run.G(z, y), noise)
+                    real = self.perturb(real, noise)
+                real_out, fake_out = self.outputs(real, fake, y, together=self.independent)
+            loss, terms, total = self.d_loss(index, real, fake, y, real_out, fake_out)
+            grads = gradients(scaled(total, run.d_scaler), self.d_params)
+            return DUpdate(loss, real_out.logits, fake_out.logits, terms, grads, run.loss.logistic)
+
+        update = self.of_parts(part, *self.real_batch(index), self.latents())
+        return self.apply_d(index, update)
 
     def g_update(self, index: int, noise: float) -> GUpdate:
         """An update of G on new latents. D does not change by a bit.
@@ -122,21 +177,25 @@ class Game:
         A loss that needs real examples gets batch number `index` and its labels; otherwise labels are random.
         """
         run = self.run
-        with self.precision(), keep_statistics(self.d_statistics):
-            if run.loss.g_needs_real:
-                real, y = self.real_batch(index)
-                real = self.perturb(real, noise)
-                fake = self.perturb(run.G(self.latents(), y), noise)
-                together = self.independent and not run.loss.g_needs_features
-                real_out, fake_out = self.outputs(real, fake, y, together)
+        together = self.independent and not run.loss.g_needs_features
+
+        def part(real: Tensor | None, y: Tensor | None, z: Tensor) -> GUpdate:
+            with self.precision(), keep_statistics(self.d_statistics):
+                fake = self.perturb(run.G(z, y), noise)
+                if real is None:
+                    real_out, fake_out = None, run.d_outputs(fake, y)
+                else:
+                    real_out, fake_out = self.outputs(real, fake, y, together)
                 loss, terms, total = self.g_loss(fake_out, real_out, y)
-            else:
-                y = self.random_labels()
-                fake = self.perturb(run.G(self.latents(), y), noise)
-                loss, terms, total = self.g_loss(run.d_outputs(fake, y), None, y)
-        grads = gradients(total, self.g_params)
-        self.apply_g(grads)
-        return GUpdate(loss, terms, grads)
+            return GUpdate(loss, terms, gradients(scaled(total, run.g_scaler), self.g_params))
+
+        if run.loss.g_needs_real:
+            real, y = self.real_batch(index)
+            with self.precision():
+                real = self.perturb(real, noise)
+        else:
+            real, y = None, self.random_labels()
+        return self.apply_g(self.of_parts(part, real, y, self.latents()))
 
     def simultaneous_update(self, index: int, noise: float) -> tuple[DUpdate, GUpdate]:
         """Both gradients at the same parameters, from the same fakes and dropout masks; then both are applied.
@@ -145,20 +204,39 @@ class Game:
         arithmetic of a step on MNIST. Networks for vectors are so small that only the number of operations matters.
         """
         run = self.run
+        together = self.independent and not run.dataset.spec.is_image
+
+        def part(real: Tensor, y: Tensor | None, z: Tensor) -> BothUpdates:
+            with self.precision():
+                fake = self.perturb(run.G(z, y), noise)
+                real_out, fake_out = self.outputs(real, fake, y, together)
+                g_loss, g_terms, g_total = self.g_loss(fake_out, real_out, y)
+            d_loss, d_terms, d_total = self.d_loss(index, real, fake.detach(), y, real_out, fake_out)
+            d_grads = gradients(scaled(d_total, run.d_scaler), self.d_params, keep_graph=True)
+            g_grads = gradients(scaled(g_total, run.g_scaler), self.g_params)
+            d = DUpdate(d_loss, real_out.logits, fake_out.logits, d_terms, d_grads, run.loss.logistic)
+            return BothUpdates(d, GUpdate(g_loss, g_terms, g_grads))
+
         real, y = self.real_batch(index)
         with self.precision():
-            real, fake = self.perturb(real, noise), self.perturb(run.G(self.latents(), y), noise)
-            together = self.independent and not run.dataset.spec.is_image
-            real_out, fake_out = self.outputs(real, fake, y, together)
-            g_loss, g_terms, g_total = self.g_loss(fake_out, real_out, y)
-        d_loss, d_terms, d_total = self.d_loss(index, real, fake.detach(), y, real_out, fake_out)
-        run.augment.observe(real_out.logits)
-        d_grads = gradients(d_total, self.d_params, keep_graph=True)
-        g_grads = gradients(g_total, self.g_params)
-        self.apply_d(d_grads)
-        self.apply_g(g_grads)
-        d = DUpdate(d_loss, real_out.logits, fake_out.logits, d_terms, d_grads, run.loss.logistic)
-        return d, GUpdate(g_loss, g_terms, g_grads)
+            real = self.perturb(real, noise)
+        both = self.of_parts(part, real, y, self.latents())
+        return self.apply_d(index, both.d), self.apply_g(both.g)
+
+    def of_parts(self, compute: Callable[..., U], *batch: Tensor | None) -> U:
+        """`compute(*batch)`, or the mean of its results for equal parts of the batch (train.accumulate).
+
+        Spectral norms make their power iteration for the first part, so that all parts have the same weights.
+        """
+        num = self.run.options.accumulate
+        if num == 1:
+            return compute(*batch)
+        parts = list(zip(*([None] * num if x is None else x.chunk(num) for x in batch), strict=True))
+        total = compute(*parts[0])
+        with keep_statistics(self.spectral):
+            for part in parts[1:]:
+                total = total.plus(compute(*part))
+        return total.mean(num)
 
     def outputs(self, real: Tensor, fake: Tensor, y: Tensor | None, together: bool) -> tuple[DOutput, DOutput]:
         """D's outputs on real and on fake examples, from one pass of both if `together`."""
@@ -189,8 +267,6 @@ class Game:
             if term is not None:
                 terms[tag] = term
                 total = total + penalty.every * term
-                if penalty.every > 1:
-                    self.lazy_terms[tag] = term.detach()
         return loss, terms, total
 
     def g_loss(
@@ -201,17 +277,24 @@ class Game:
         term = self.run.condition.g_term(fake_out, y)
         return (loss, {}, loss) if term is None else (loss, {"loss/g_class": term}, loss + term)
 
-    def apply_d(self, grads: Grads) -> None:
-        self.step_d(grads)
+    def apply_d(self, index: int, update: DUpdate) -> DUpdate:
+        """Change D. Returns the update with the gradients that were used."""
+        self.run.augment.observe(update.real_logits)
+        for tag, penalty in self.penalties.items():
+            if penalty.every > 1 and index % penalty.every == 0 and tag in update.terms:
+                self.lazy_terms[tag] = update.terms[tag].detach()
+        grads = self.step_d(update.grads)
         for layer in self.d_constraints:
             layer.constrain()
         for penalty in self.run.penalties.values():
             penalty.project(self.run.D)
+        return update._replace(grads=grads)
 
-    def apply_g(self, grads: Grads) -> None:
-        self.step_g(grads)
+    def apply_g(self, update: GUpdate) -> GUpdate:
+        grads = self.step_g(update.grads)
         for layer in self.g_constraints:
             layer.constrain()
+        return update._replace(grads=grads)
 
     def follow_schedules(self, step: int) -> None:
         """Set both optimizers' learning rates, and their momentum if it has a schedule."""
@@ -223,10 +306,7 @@ class Game:
                 scale(optimizer, "momentum", run.momentum(step, steps))
 
     def precision(self) -> AbstractContextManager[object]:
-        """A new context each time: weights cast to bf16 under no_grad must not be reused in passes with gradients."""
-        if self.run.options.precision == "bf16":
-            return torch.autocast(self.run.device.type, torch.bfloat16)
-        return nullcontext()
+        return autocast(self.run.options.precision, self.run.device)
 
     def latents(self) -> Tensor:
         return self.run.latent(self.run.options.batch_size, self.run.device)
@@ -266,6 +346,31 @@ def scalars(*updates: DUpdate | GUpdate) -> dict[str, float]:
     values = {tag: value for update in updates for tag, value in update.scalars().items()}
     numbers = torch.stack([value.detach().float() for value in values.values()]).tolist()
     return dict(zip(values, numbers, strict=True))
+
+
+def make_step(optimizer: Optimizer, params: Sequence[Tensor], scaler: GradScaler | None) -> Callable[[Grads], Grads]:
+    """A function that makes one optimizer step with given gradients, and returns them without the scale of `scaler`."""
+    if scaler is not None:
+        return scaled_step(optimizer, params, scaler)
+    step = optimizer_step(optimizer, params)
+
+    def unscaled_step(grads: Grads) -> Grads:
+        step(grads)
+        return grads
+
+    return unscaled_step
+
+
+def sums(a: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {tag: term.detach() + b[tag].detach() for tag, term in a.items()}
+
+
+def added(a: Grads, b: Grads) -> Grads:
+    return tuple(None if x is None or y is None else x + y for x, y in zip(a, b, strict=True))
+
+
+def divided(grads: Grads, num: int) -> Grads:
+    return tuple(None if grad is None else grad / num for grad in grads)
 
 
 def grad_norm(grads: Grads) -> Tensor:

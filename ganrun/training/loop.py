@@ -23,8 +23,10 @@ from ganrun.training.capture import can_capture, capture
 from ganrun.training.evaluation import Evaluation, metric_keys
 from ganrun.training.game import DUpdate, Game, GUpdate, scalars
 from ganrun.training.pictures import Pictures
+from ganrun.training.precision import LEAST_SCALE
 from ganrun.training.randomness import reseed
 from ganrun.training.run import Run
+from ganrun.training.runtime import peak_memory
 
 log = logging.getLogger("ganrun")
 
@@ -189,7 +191,7 @@ class Loop:
             update = self.game.d_update(num + status.step, noise)
             status.step += 1
             if self.options.log_every and status.step % self.options.log_every == 0:
-                self.log_scalars(scalars(update))
+                self.log_scalars(self.without_skipped(scalars(update)))
         if status.step == 0:
             log.info("D was pre-trained with %s updates", f"{num:,}")
             if self.options.sample_every:
@@ -201,11 +203,28 @@ class Loop:
 
     def log(self, updates: tuple[DUpdate, GUpdate]) -> None:
         values = scalars(*updates) | {tag: float(value) for tag, value in self.run.augment.scalars().items()}
+        values = self.without_skipped(values)
+        if (peak := peak_memory(self.run.device)) is not None:
+            values["memory/peak_gib"] = peak
         now = time.perf_counter()
         values["time/steps_per_sec"] = (self.status.step - self.last_logged) / (now - self.last_time)
         self.last_logged, self.last_time = self.status.step, now
         self.log_scalars(values)
         self.progress.update(self.status.step, values)
+
+    def without_skipped(self, values: dict[str, float]) -> dict[str, float]:
+        """With float16, the values with the scales of the losses, and without the infinite norm of a skipped step.
+
+        Raises Diverged if steps are skipped again and again, which the scale shows.
+        """
+        for player, scaler in (("d", self.run.d_scaler), ("g", self.run.g_scaler)):
+            if scaler is None:
+                continue
+            scale, tag = scaler.get_scale(), f"grad_norm/{player}"
+            if scale < LEAST_SCALE:
+                raise Diverged(f"step {self.status.step}: {tag} is too large for train.precision=fp16.")
+            values = {t: v for t, v in values.items() if t != tag or math.isfinite(v)} | {f"scale/{player}": scale}
+        return values
 
     def log_scalars(self, values: dict[str, float]) -> None:
         step = self.status.step
@@ -224,9 +243,15 @@ class Loop:
         if self.status.is_last(self.run):
             self.last_evaluation, self.status.metrics = evaluation, metrics
         else:
-            self.log_metrics(evaluation, metrics)
+            self.log_metrics(evaluation, metrics, self.raw_metrics("always"))
             findings = partial(self.findings, evaluation)
             self.stopped = self.observer.evaluated(self.status.step, metrics, findings)
+
+    def raw_metrics(self, *when: str) -> dict[str, float]:
+        """The metrics of G itself, beside those of G_ema, if train.metric_raw is one of `when`."""
+        if self.run.G_ema is None or self.options.metric_raw not in when:
+            return {}
+        return Evaluation(self.run, ema=False).metrics()
 
     def findings(self, evaluation: Evaluation) -> Collection[str]:
         """The names of the findings of a diagnosis during training. None before losses are logged, which it needs."""
@@ -242,20 +267,17 @@ class Loop:
             self.last_evaluation = Evaluation(self.run)
             self.status.metrics = self.last_evaluation.metrics()
             self.keep_best(self.status.metrics)
-        if self.run.G_ema is not None:
-            self.status.metrics_raw = Evaluation(self.run, ema=False).metrics()
+        self.status.metrics_raw = self.raw_metrics("always", "end")
         self.log_metrics(self.last_evaluation, self.status.metrics, self.status.metrics_raw)
         self.board.hparams(self.status.metrics, "finished", self.status.step)
         self.diagnose()
 
-    def log_metrics(
-        self, evaluation: Evaluation, metrics: dict[str, float], raw: dict[str, float] | None = None
-    ) -> None:
+    def log_metrics(self, evaluation: Evaluation, metrics: dict[str, float], raw: dict[str, float]) -> None:
         if metrics:
             tagged = {f"metric/{key}": value for key, value in metrics.items()}
             for name, image in evaluation.galleries().items():
                 self.add_picture(image, f"{name}_step_{self.status.step:08d}", f"samples/{name}")
-            tagged |= {f"metric_raw/{key}": value for key, value in (raw or {}).items()}
+            tagged |= {f"metric_raw/{key}": value for key, value in raw.items()}
             self.run_dir.log_row({"step": self.status.step, **tagged})
             self.board.scalars(tagged, self.status.step)
 

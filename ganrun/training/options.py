@@ -8,6 +8,7 @@ from ganrun.checks import check_arguments
 MINIMUM = {
     "steps": 1,
     "batch_size": 1,
+    "accumulate": 1,
     "n_critic": 1,
     "n_gen": 1,
     "pretrain_d": 0,
@@ -42,11 +43,14 @@ class TrainOptions:
     ema_rampup: float
     ema_debias: bool
     device: str
-    precision: Literal["fp32", "bf16"]
+    precision: Literal["fp32", "tf32", "bf16", "fp16"]
+    channels_last: bool | None
+    accumulate: int
     threads: int
     log_every: int
     sample_every: int
     metric_every: int
+    metric_raw: Literal["always", "end", "never"]
     keep_best: str | None
     patience: int
     frame_every: int
@@ -62,6 +66,10 @@ class TrainOptions:
         for name, most in MAXIMUM.items():
             if vars(self)[name] > most:
                 raise ValueError(f"train.{name}={vars(self)[name]}: must be at most {most}.")
+        if self.batch_size % self.accumulate:
+            raise ValueError(
+                f"train.accumulate={self.accumulate}: must divide train.batch_size={self.batch_size} into equal parts."
+            )
         if not 0 <= self.ema < 1:
             raise ValueError(f"train.ema={self.ema}: must lie in [0, 1), as in train.ema=0.999; 0 is off.")
         if not 0 <= self.ema_rampup <= 1:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from ganrun.data.dataset import Dataset
@@ -43,6 +44,8 @@ class Run:
     g_schedule: Schedule
     d_schedule: Schedule
     momentum: Schedule | None = None  # of both optimizers; None: it is constant
+    g_scaler: GradScaler | None = None  # of G's loss (train.precision=fp16)
+    d_scaler: GradScaler | None = None
 
     @property
     def sampler(self) -> nn.Module:
@@ -57,6 +60,8 @@ class Run:
             "g_optimizer": self.g_optimizer,
             "d_optimizer": self.d_optimizer,
         }
+        scalers = {"g_scaler": self.g_scaler, "d_scaler": self.d_scaler}
+        found |= {name: scaler for name, scaler in scalers.items() if scaler is not None}
         found |= {f"penalty/{name}": p for name, p in self.penalties.items() if isinstance(p, nn.Module)}
         found |= {"augment": self.augment} if isinstance(self.augment, nn.Module) else {}
         return found if self.G_ema is None else found | {"G_ema": self.G_ema}

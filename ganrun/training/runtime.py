@@ -2,6 +2,7 @@
 
 import math
 import os
+from pathlib import Path
 
 import torch
 
@@ -35,6 +36,22 @@ def prepare_process(threads: int, spec: DataSpec) -> None:
 def set_threads(threads: int, spec: DataSpec) -> None:
     """Use `threads`; 0: one for vectors, whose operations are too small to parallelize, and all cores for images."""
     torch.set_num_threads(threads or (available_cores() if spec.is_image else 1))
+
+
+def memory_format(channels_last: bool | None, spec: DataSpec) -> torch.memory_format:
+    """The memory format of networks and batches. None: channels_last for images, which was measured to be faster."""
+    return torch.channels_last if channels_last is not False and spec.is_image else torch.contiguous_format
+
+
+def peak_memory(device: torch.device) -> float | None:
+    """The peak memory so far, in GiB: of torch's tensors on CUDA, else of the process. None if it is unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("VmHWM:")), None)
 
 
 def memory_of(device: torch.device) -> float:

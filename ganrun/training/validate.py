@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from ganrun.checks import as_typed, fits
@@ -19,12 +20,16 @@ from ganrun.protocols import (
     Loss,
     Metric,
     MetricKey,
+    MixesSamples,
     Penalty,
 )
+from ganrun.training.options import TrainOptions
 from ganrun.training.runtime import memory_of
 from ganrun.training.sampling import evaluating
 
 log = logging.getLogger("ganrun")
+
+MAX_LISTED = 20  # classes in one message
 
 
 def check_dataset(key: str, dataset: object) -> Dataset:
@@ -35,8 +40,16 @@ def check_dataset(key: str, dataset: object) -> Dataset:
     if dataset.train.y is not None and dataset.spec.classes:
         present = set(dataset.train.y.unique().tolist())
         if absent := [name for label, name in enumerate(dataset.spec.classes) if label not in present]:
-            log.warning("data: the training examples have none of class %s.", ", ".join(absent))
+            more = f" and {len(absent) - MAX_LISTED} more" if len(absent) > MAX_LISTED else ""
+            log.warning("data: the training examples have none of class %s%s.", ", ".join(absent[:MAX_LISTED]), more)
     return dataset
+
+
+def check_num(num: object, most: int) -> int:
+    """data.num, if it is a number of training examples that there are."""
+    if not isinstance(num, int) or not fits(num, int) or not 1 <= num <= most:
+        raise ValueError(f"data.num={as_typed(num)}: must be 1 to {most}, the number of training examples, or null.")
+    return num
 
 
 def check_loss(loss: Loss) -> None:
@@ -173,15 +186,60 @@ def _call(player: str, net: nn.Module, x: Tensor, y: Tensor | None) -> Tensor:
     return found
 
 
-def check_batch_size(batch_size: int, spec: DataSpec, device: torch.device, *nets: nn.Module) -> None:
+def check_accumulate(
+    options: TrainOptions, loss: Loss, penalties: Mapping[str, Penalty], spec: DataSpec, G: nn.Module, D: nn.Module
+) -> None:
+    """Raise ValueError if the mean over parts of a batch is not the loss of the batch. Warns of batch normalization."""
+    num = options.accumulate
+    if num == 1:
+        return
+    inexact = [f"penalty={name}" for name, penalty in penalties.items() if penalty.uses_batch_statistics(spec)]
+    inexact += [] if is_mean(loss) else [f"this loss ({type(loss).__name__})"]
+    for player, net in (("generator", G), ("discriminator", D)):
+        mixing = [type(layer).__name__ for layer in net.modules() if isinstance(layer, MixesSamples)
+                  and layer.mixes_samples]  # fmt: skip
+        inexact += [f"the layer {name} of the {player}" for name in mixing[-1:]]
+    if inexact:
+        raise ValueError(
+            f"train.accumulate={num}: {inexact[0]} depends on a batch as a whole, so parts of it have another loss; "
+            "use train.accumulate=1, or an option that is a mean over the examples."
+        )
+    with_norm = [name for name, net in (("G", G), ("D", D)) if any(isinstance(m, _BatchNorm) for m in net.modules())]
+    if with_norm:
+        log.warning(
+            "train.accumulate=%d: batch normalization in %s uses the statistics of each part of %d examples, so the "
+            "gradients are not those of a batch of %d.",
+            num, " and ".join(with_norm), options.batch_size // num, options.batch_size,
+        )  # fmt: skip
+
+
+def is_mean(loss: Loss) -> bool:
+    """Whether both players' losses of a batch are the means of those of its halves."""
+    source = torch.Generator().manual_seed(0)
+    real, fake = (
+        DOutput(torch.randn(8, generator=source), features=torch.randn(8, 3, generator=source)) for _ in range(2)
+    )
+    halves = list(zip(real.halves(), fake.halves(), strict=True))
+    d_losses = [loss.d_loss(r.logits, f.logits) for r, f in [(real, fake), *halves]]
+    g_losses = [loss.g_objective(f, r) for r, f in [(real, fake), *halves]]
+    return all(
+        torch.allclose(whole, (first + second) / 2, rtol=1e-4, atol=1e-6)
+        for whole, first, second in (d_losses, g_losses)
+    )
+
+
+def check_batch_size(batch_size: int, parts: int, spec: DataSpec, device: torch.device, *nets: nn.Module) -> None:
     needed, memory = 2 * 4 * spec.numel * batch_size / 1e9, memory_of(device) / 1e9
     if needed > memory:
         raise ValueError(
             f"train.batch_size={batch_size}: is too large, as its real and generated examples take {needed:,.0f} GB, "
             f"and this machine has {memory:,.0f} GB; most GANs use 64 to 2048."
         )
-    if batch_size == 1 and any(isinstance(layer, nn.BatchNorm1d) for net in nets for layer in net.modules()):
-        raise ValueError("train.batch_size=1: is too small for this arch's batch normalization; use 2 or more.")
+    if batch_size == parts and any(isinstance(layer, nn.BatchNorm1d) for net in nets for layer in net.modules()):
+        raise ValueError(
+            f"train.batch_size={batch_size}: is too small for this arch's batch normalization"
+            f"{f' in {parts} parts' if parts > 1 else ''}; use {2 * parts} or more."
+        )
 
 
 def check_momentum(optimizers: Iterable[Optimizer]) -> None:

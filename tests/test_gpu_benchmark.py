@@ -1,0 +1,27 @@
+"""benchmarks/gpu.py runs on a CPU, smaller, and reports what failed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from helpers import REPO
+
+
+@pytest.mark.slow
+def test_script_measures_all_its_parts_on_a_cpu(tmp_path: Path) -> None:
+    line = [sys.executable, str(REPO / "benchmarks" / "gpu.py"), "--device=cpu", f"--out={tmp_path}/gpu.json"]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert found["machine"]["small"] is True
+    cases = [f"dcgan {precision}" for precision in ("fp32", "bf16", "fp16")]
+    assert {*cases} <= found["speed"].keys() == found["resume bit for bit"].keys()
+    assert set(found["resume bit for bit"].values()) == {True}
+    for speeds in found["speed"].values():
+        assert min(speeds.values()) > 0
+    assert found["digits"]["data"] == "data=digits"
+    assert "parzen_500" in found["digits"]
+    assert "| dcgan fp32 |" in done.stdout
+    assert not list(tmp_path.glob("outputs/*"))
