@@ -121,7 +121,7 @@ class Condition:
         """Raise ValueError for data that this condition cannot use."""
 
     def label_dims(self, spec: DataSpec) -> tuple[int, int]:
-        """The number of label inputs of G and of D: their argument `label_dim`."""
+        """The number of label inputs of G and of D: their argument `label_dim`, or `num_classes`."""
         return 0, 0
 
     def complete_generator(self, G: nn.Module, spec: DataSpec) -> nn.Module:
@@ -270,6 +270,13 @@ class TakesLabels(Protocol):
     """A network that takes one-hot labels."""
 
     label_dim: int
+
+
+@runtime_checkable
+class UsesClasses(Protocol):
+    """A network that uses labels in its own way."""
+
+    num_classes: int
 
 
 @runtime_checkable

@@ -1,7 +1,7 @@
 """DCGAN. Radford, Metz and Chintala 2016, arXiv:1511.06434.
 
-Differs from the paper in that the smallest feature maps have side 4, 5, 6 or 7, whichever yields the image size by
-doubling, and in the number of stages that follows. So images of 28 or 48 pixels need no padding.
+Differs from the paper in that the shorter side of the smallest feature maps is 4, 5, 6 or 7, whichever yields the image
+size by doubling, and in the number of stages that follows. So images of 28 or 48 pixels need no padding.
 """
 
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor, nn
 
 from ganrun.arch.layers import Minibatch, apply_spectral_norm, with_labels, with_minibatch
+from ganrun.arch.sides import sides_of
 from ganrun.data.dataset import DataSpec
 
 NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
@@ -21,11 +22,11 @@ NORMS: dict[str, Callable[[int], list[nn.Module]]] = {
 
 
 class Generator(nn.Module):
-    """z (B, z_dim) -> images (B, C, R, R) in [-1, 1]: transposed convolutions k4 s2, batch norm, ReLU, tanh.
+    """z (B, z_dim) -> images (B, C, H, W) in [-1, 1]: transposed convolutions k4 s2, batch norm, ReLU, tanh.
 
     width: channels of the last hidden layer; each earlier layer has twice as many, at most 8 * width.
     label_dim: number of classes; y (B,) is one-hot encoded and concatenated to z. 0: y is ignored.
-    Raises ValueError for data that are not square images of a supported size (`_stages`).
+    Raises ValueError for data that are not images of a supported size (`sides_of`).
     """
 
     output_range = (-1.0, 1.0)
@@ -35,7 +36,7 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         self.label_dim = label_dim
-        start, stages = _stages(spec)
+        start, stages = sides_of(spec, "DCGAN")
         if width < 1:
             raise ValueError(f"width={width}: must be at least 1.")
         widths = [width * min(2**k, 8) for k in reversed(range(stages))]  # from the latent to the image
@@ -58,11 +59,11 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x: Tensor = self.layers(with_labels(z, y, self.label_dim)[:, :, None, None])
-        return x  # (B, C, R, R)
+        return x  # (B, C, H, W)
 
 
 class Discriminator(nn.Module):
-    """Images (B, C, R, R) -> logits (B,): convolutions k4 s2 with LeakyReLU .2, batch norm in all but the first.
+    """Images (B, C, H, W) -> logits (B,): convolutions k4 s2 with LeakyReLU .2, batch norm in all but the first.
 
     norm: "batch" or, for penalties that need independent samples, "layer" (over all values of a sample) or "none".
     label_dim: number of classes; y (B,) is one-hot encoded and concatenated to x as constant channels. 0: y is ignored.
@@ -79,7 +80,7 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         self.label_dim = label_dim
-        start, stages = _stages(spec)
+        start, stages = sides_of(spec, "DCGAN")
         if width < 1:
             raise ValueError(f"width={width}: must be at least 1.")
         widths = [width * min(2**k, 8) for k in range(stages)]
@@ -94,41 +95,20 @@ class Discriminator(nn.Module):
                 nn.LeakyReLU(0.2, inplace=True),
             ]
         self.layers = nn.Sequential(*layers)
-        shape = (widths[-1], start, start)
+        shape = (widths[-1], *start)
         self.output = with_minibatch(minibatch, shape, lambda channels: nn.Conv2d(channels, 1, start))  # start -> 1
         self.apply(_init)
         if spectral_norm:
             apply_spectral_norm(self)
 
     def features(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The last hidden layer, (B, 8 * width at most, start, start)."""
+        """The last hidden layer, (B, 8 * width at most, *start)."""
         features: Tensor = self.layers(with_labels(x, y, self.label_dim))
         return features
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         logits: Tensor = self.output(self.features(x, y))  # (B, 1, 1, 1)
         return logits.flatten()
-
-
-def _stages(spec: DataSpec) -> tuple[int, int]:
-    """(start, stages) with side = start * 2 ** stages and start in 4..7.
-
-    >>> _stages(DataSpec((3, 32, 32), (-1, 1))), _stages(DataSpec((1, 28, 28), (-1, 1)))
-    ((4, 3), (7, 2))
-    """
-    if not spec.is_image or spec.shape[0] not in (1, 3) or spec.shape[1] != spec.shape[2]:
-        raise ValueError(
-            f"DCGAN makes square images of 1 or 3 channels, not samples of shape {spec.shape}; use arch=mlp."
-        )
-    start, stages = spec.shape[1], 0
-    while start > 7 and start % 2 == 0:
-        start, stages = start // 2, stages + 1
-    if not (4 <= start <= 7 and 8 <= spec.shape[1] <= 128):
-        raise ValueError(
-            f"DCGAN makes images whose side is 8 to 128, and 4, 5, 6 or 7 times a power of 2, not {spec.shape[1]}; "
-            "resize (data.size=32 for data=folder) or use arch=mlp."
-        )
-    return start, stages
 
 
 def _init(layer: nn.Module) -> None:

@@ -30,6 +30,10 @@ def with_labels(x: Tensor, y: Tensor | None, label_dim: int) -> Tensor:
     return torch.cat([x, one_hot.expand(-1, -1, *x.shape[2:])], 1)
 
 
+class UnconditionalBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalization that has no gains and biases for each class in a conditional generator."""
+
+
 class MinibatchDiscrimination(nn.Module):
     """Minibatch discrimination. Salimans et al. 2016, arXiv:1606.03498, section 3.2.
 

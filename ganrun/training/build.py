@@ -187,7 +187,7 @@ def make_discriminator(config: Config, spec: DataSpec, condition: Condition, dev
 
 def make_net(key: str, config: Config, condition: Condition, label_dim: int, **facts: Any) -> nn.Module:
     node = config["arch"][key.rpartition(".")[2]]
-    labels = {"label_dim": label_dim} if condition.uses_labels else {}
+    labels = {"label_dim": label_dim, "num_classes": label_dim} if condition.uses_labels else {}
     net = make(key, node, **facts, **labels)
     return validate.check_net(key, node["_target_"], net)
 
