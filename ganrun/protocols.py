@@ -164,6 +164,10 @@ class Augmentation:
         """The values to log, by TensorBoard tag."""
         return {}
 
+    def scale(self, factor: float) -> None:
+        """Set the strength to `factor` times its own value. Called before each step if it has a schedule."""
+        raise ValueError("augment_schedule: this augmentation has no strength for a schedule; use augment=ada.")
+
 
 class Latent:
     """The distribution of the latent z, drawn from torch's global random state. dim: the dimension of z."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm as normalize
 
-from ganrun.arch.layers import UnconditionalBatchNorm2d, apply_spectral_norm
+from ganrun.arch.layers import UnconditionalBatchNorm2d, apply_spectral_norm, given
 from ganrun.arch.resnet import DownBlock, Norm, UpBlock, channels_of, first_maps
 from ganrun.arch.sides import Sides, sides_of
 from ganrun.data.dataset import DataSpec
@@ -86,15 +86,12 @@ class Generator(nn.Module):
 
     def conditions(self, parts: Sequence[Tensor], y: Tensor | None) -> list[tuple[Tensor, ...]]:
         """What the norm layers of each block get: labels (B,), a vector (B, F), or nothing."""
-        if self.num_classes and y is None:
-            raise ValueError("condition: this network needs labels, and was given none.")
         if self.shared is not None:
-            assert y is not None, "checked above"
-            embedded = self.shared(y)  # (B, shared_dim)
+            embedded = self.shared(given(y))  # (B, shared_dim)
             return [(torch.cat([embedded, part], 1),) for part in parts] or [(embedded,)] * len(self.blocks)
         if parts:
             return [(part,) for part in parts]
-        return [(y,) if self.num_classes and y is not None else ()] * len(self.blocks)
+        return [(given(y),) if self.num_classes else ()] * len(self.blocks)
 
 
 class Discriminator(nn.Module):
@@ -142,11 +139,8 @@ class Discriminator(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.features(x)
         logits: Tensor = self.output(h).flatten()
-        if self.embed is None:
-            return logits
-        if y is None:
-            raise ValueError("condition: this network needs labels, and was given none.")
-        logits = logits + (self.embed(y) * h).sum(1)
+        if self.embed is not None:
+            logits = logits + (self.embed(given(y)) * h).sum(1)
         return logits
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ganrun.arch.layers import given
 from ganrun.arch.sides import Sides, sides_of
 from ganrun.data.dataset import DataSpec
 
@@ -59,7 +60,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         if self.embed is not None:
-            z = torch.cat([z, self.embed(labels(y))], 1)
+            z = torch.cat([z, self.embed(given(y))], 1)
         h = self.input(z)[:, :, None, None]
         h = self.basis.to(h.dtype) * h  # (B, C, *start)
         h = self.stages(h.contiguous(memory_format=torch.channels_last))
@@ -104,7 +105,7 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h: Tensor = self.output(self.features(x))  # (B, 1), or (B, F) with classes
-        return h.flatten() if self.embed is None else (h * self.embed(labels(y))).sum(1)
+        return h.flatten() if self.embed is None else (h * self.embed(given(y))).sum(1)
 
 
 class Block(nn.Module):
@@ -223,9 +224,3 @@ def embedding(num_classes: int, dim: int, gain: float) -> nn.Embedding:
     layer = nn.Embedding(num_classes, dim)
     nn.init.normal_(layer.weight, 0.0, gain / num_classes**0.5)
     return layer
-
-
-def labels(y: Tensor | None) -> Tensor:
-    if y is None:
-        raise ValueError("condition: this network needs labels, and was given none.")
-    return y
