@@ -10,9 +10,8 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torch.nn.utils.parametrize import is_parametrized
 
 from ganrun import protocols
-from ganrun.arch.layers import UnconditionalBatchNorm2d
 from ganrun.data.dataset import DataSpec
-from ganrun.protocols import DOutput, HasHead, HasOutputRange, TakesLabels, UsesClasses
+from ganrun.protocols import DOutput, HasHead, HasOutputRange, StaysUnconditional, TakesLabels, UsesClasses
 
 AS_INPUT = ("concat", "own")  # ways in which labels are an input of the network itself
 
@@ -113,7 +112,7 @@ class ConditionalBatchNorm(nn.Module):
 class ConditionedByBatchNorm(nn.Module):
     """A generator G(z, y) in which `ConditionalBatchNorm` replaces batch normalization.
 
-    Layers that are an `UnconditionalBatchNorm2d` stay as they are.
+    Layers that declare `unconditional = True` stay as they are.
     """
 
     def __init__(self, net: nn.Module, num_classes: int) -> None:
@@ -225,7 +224,7 @@ def _check_label_inputs(player: str, way: str, net: nn.Module, num_classes: int)
 
 def is_conditional(layer: nn.Module) -> bool:
     """Whether the layer gets gains and biases for each class."""
-    return isinstance(layer, _BatchNorm) and not isinstance(layer, UnconditionalBatchNorm2d)
+    return isinstance(layer, _BatchNorm) and not (isinstance(layer, StaysUnconditional) and layer.unconditional)
 
 
 def _replace_norm(net: nn.Module, name: str, num_classes: int) -> ConditionalBatchNorm:

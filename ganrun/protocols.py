@@ -300,6 +300,13 @@ class MixesSamples(Protocol):
 
 
 @runtime_checkable
+class StaysUnconditional(Protocol):
+    """A batch normalization that declares whether it keeps one gain and bias for all classes in a conditional G."""
+
+    unconditional: bool
+
+
+@runtime_checkable
 class HasConstraint(Protocol):
     """A layer with bounds on its weights, which `constrain` restores after each update of its network."""
 

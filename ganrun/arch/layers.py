@@ -38,6 +38,8 @@ def given(y: Tensor | None) -> Tensor:
 class UnconditionalBatchNorm2d(nn.BatchNorm2d):
     """Batch normalization that has no gains and biases for each class in a conditional generator."""
 
+    unconditional = True
+
 
 class MinibatchDiscrimination(nn.Module):
     """Minibatch discrimination. Salimans et al. 2016, arXiv:1606.03498, section 3.2.

@@ -82,7 +82,7 @@ def test_gradient_penalties_have_the_gradients_of_finite_differences(arch: str) 
             return found
 
         (grad,) = torch.autograd.grad(value(), weight)
-        h, ends = 1e-5, []
+        h, ends = 1e-8, []  # so small that no activation changes its sign
         for sign in (1, -1):
             with torch.no_grad():
                 weight.add_(sign * h * direction)
@@ -90,8 +90,8 @@ def test_gradient_penalties_have_the_gradients_of_finite_differences(arch: str) 
             with torch.no_grad():
                 weight.sub_(sign * h * direction)
         slope = (ends[0] - ends[1]) / (2 * h)
-        assert slope == pytest.approx((grad * direction).sum().item(), rel=1e-3, abs=1e-9)
-        assert abs(slope) > 1e-8
+        assert slope == pytest.approx((grad * direction).sum().item(), rel=1e-3, abs=1e-6)
+        assert abs(slope) > 1e-4
 
 
 @pytest.mark.parametrize(
