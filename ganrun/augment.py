@@ -113,7 +113,8 @@ class ADA(_ImageAugmentation):
     border for shifts of any size; x-flip, and rotations of gray images, are off by default. As p approaches 1, D cannot
     tell randomly rotated images from the data, and G starts to generate rotated images.
 
-    target: target of r. speed_kimg: thousands of real images in which p may rise from 0 to 1. p: initial value.
+    target: target of r; None: p does not adapt. p: initial value.
+    speed_kimg: thousands of real images in which p may rise from 0 to 1.
     transforms: a subset of TRANSFORMS. None: all, but with one channel without TURNS, which turn a 6 into a 9.
     flip: add x-flip; not for digits or letters.
     hue and saturation need 3 channels, and are left out with one. p and its counters are buffers, so they are in the
@@ -129,7 +130,7 @@ class ADA(_ImageAugmentation):
 
     def __init__(
         self,
-        target: float = 0.6,
+        target: float | None = 0.6,
         speed_kimg: float = 500,
         every: int = 4,
         flip: bool = False,
@@ -137,7 +138,7 @@ class ADA(_ImageAugmentation):
         p: float = 0.0,
     ) -> None:
         super().__init__()
-        if not -1 < target < 1:
+        if target is not None and not -1 < target < 1:
             raise ValueError(f"augment.target={target}: must lie between -1 and 1; the paper's is 0.6.")
         if speed_kimg <= 0:
             raise ValueError(f"augment.speed_kimg={speed_kimg}: must be greater than 0; the paper's is 500.")
@@ -147,7 +148,7 @@ class ADA(_ImageAugmentation):
             raise ValueError(f"augment.p={p}: must lie in [0, 1]; the paper starts from 0.")
         chosen = TRANSFORMS if transforms is None else transforms
         _check_names("transforms", chosen, TRANSFORMS)
-        self.target, self.speed_kimg, self.every = target, speed_kimg, every
+        self.target, self.speed_kimg, self.every, self.own_p = target, speed_kimg, every, p
         self.transforms = {*chosen, "flip"} if flip else {*chosen}
         self.gray_transforms = self.transforms.difference(TURNS if transforms is None else ())
         self.p: Tensor
@@ -159,8 +160,15 @@ class ADA(_ImageAugmentation):
         self.register_buffer("num_signs", torch.tensor(0.0))  # number of real images in `signs`
         self.register_buffer("updates", torch.tensor(0.0))  # of D, since p was last updated
 
+    def scale(self, factor: float) -> None:
+        if self.target is not None:
+            raise ValueError("augment_schedule: has no effect on a probability that adapts; add augment.target=null.")
+        self.p.fill_(factor * self.own_p)
+
     @torch.no_grad()
     def observe(self, real_logits: Tensor) -> None:
+        if self.target is None:
+            return
         self.signs += real_logits.sign().sum()
         self.num_signs += real_logits.numel()
         self.updates += 1

@@ -11,30 +11,35 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ganrun import protocols
 from ganrun.data.dataset import DataSpec
-from ganrun.protocols import DOutput, HasHead, HasOutputRange, TakesLabels
+from ganrun.protocols import DOutput, HasHead, HasOutputRange, StaysUnconditional, TakesLabels, UsesClasses
+
+AS_INPUT = ("concat", "own")  # ways in which labels are an input of the network itself
 
 
 class Condition(protocols.Condition):
     """Class labels y (B,) for both players: G(z, y) and D(x, y).
 
-    generator: `concat`, the one-hot label concatenated to z (CGAN, Mirza and Osindero 2014, arXiv:1411.1784), or
-    `batch_norm`, with a gain and a bias for each class (`ConditionalBatchNorm`).
+    generator: `concat`, the one-hot label concatenated to z (CGAN, Mirza and Osindero 2014, arXiv:1411.1784);
+    `batch_norm`, with a gain and a bias for each class (`ConditionalBatchNorm`); or `own`: the network's own way.
     discriminator: `concat`, the one-hot label concatenated to x, for images as constant channels; `classifier`
-    (`AuxiliaryClassifier`, which does not get the label as an input); or `projection` (`Projection`).
-    weight: of the classification losses, which are added to the losses of both players.
+    (`AuxiliaryClassifier`, which does not get the label as an input); `projection` (`Projection`); or `own`.
+    weight: of the classification losses, which are added to the losses of both players. g_weight: G's, if it differs.
     Differs from the papers in that D's fake samples have the labels of its real batch, so that penalties can
     interpolate between the two. Raises ValueError for data without labels, and for networks without inputs for labels.
     """
 
     def __init__(
         self,
-        generator: Literal["concat", "batch_norm"],
-        discriminator: Literal["concat", "classifier", "projection"],
+        generator: Literal["concat", "batch_norm", "own"],
+        discriminator: Literal["concat", "classifier", "projection", "own"],
         weight: float = 1.0,
+        g_weight: float | None = None,
     ) -> None:
-        if not weight >= 0:
-            raise ValueError(f"weight={weight}: must be at least 0 (0 leaves the classes out of the losses).")
-        self.generator, self.discriminator, self.weight = generator, discriminator, weight
+        for name, value in (("weight", weight), ("g_weight", 0.0 if g_weight is None else g_weight)):
+            if not value >= 0:
+                raise ValueError(f"{name}={value}: must be at least 0 (0 leaves the classes out of the losses).")
+        self.generator, self.discriminator = generator, discriminator
+        self.weight, self.g_weight = weight, weight if g_weight is None else g_weight
 
     def check(self, spec: DataSpec) -> None:
         if not spec.num_classes:
@@ -45,18 +50,18 @@ class Condition(protocols.Condition):
 
     def label_dims(self, spec: DataSpec) -> tuple[int, int]:
         return (
-            spec.num_classes if self.generator == "concat" else 0,
-            spec.num_classes if self.discriminator == "concat" else 0,
+            spec.num_classes if self.generator in AS_INPUT else 0,
+            spec.num_classes if self.discriminator in AS_INPUT else 0,
         )
 
     def complete_generator(self, G: nn.Module, spec: DataSpec) -> nn.Module:
-        if self.generator == "concat":
-            return _check_label_inputs("generator", G, spec.num_classes)
+        if self.generator in AS_INPUT:
+            return _check_label_inputs("generator", self.generator, G, spec.num_classes)
         return ConditionedByBatchNorm(G, spec.num_classes)
 
     def complete_discriminator(self, D: nn.Module, spec: DataSpec) -> nn.Module:
-        if self.discriminator == "concat":
-            return _check_label_inputs("discriminator", D, spec.num_classes)
+        if self.discriminator in AS_INPUT:
+            return _check_label_inputs("discriminator", self.discriminator, D, spec.num_classes)
         head = Projection if self.discriminator == "projection" else AuxiliaryClassifier
         return head(D, spec)
 
@@ -67,10 +72,10 @@ class Condition(protocols.Condition):
         return self.weight * (F.cross_entropy(real.classes, y) + F.cross_entropy(fake.classes, y))
 
     def g_term(self, fake: DOutput, y: Tensor | None) -> Tensor | None:
-        """With a classifier: weight * cross-entropy on fake, so that samples are recognized as their class."""
+        """With a classifier: g_weight * cross-entropy on fake, so that samples are recognized as their class."""
         if fake.classes is None or y is None:
             return None
-        return self.weight * F.cross_entropy(fake.classes, y)
+        return self.g_weight * F.cross_entropy(fake.classes, y)
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -105,13 +110,16 @@ class ConditionalBatchNorm(nn.Module):
 
 
 class ConditionedByBatchNorm(nn.Module):
-    """A generator G(z, y) in which `ConditionalBatchNorm` replaces every batch normalization."""
+    """A generator G(z, y) in which `ConditionalBatchNorm` replaces batch normalization.
+
+    Layers that declare `unconditional = True` stay as they are.
+    """
 
     def __init__(self, net: nn.Module, num_classes: int) -> None:
         super().__init__()
         self.net = net
         self.output_range = net.output_range if isinstance(net, HasOutputRange) else None
-        names = [name for name, layer in net.named_modules() if isinstance(layer, _BatchNorm)]
+        names = [name for name, layer in net.named_modules() if is_conditional(layer)]
         self.norms = [_replace_norm(net, name, num_classes) for name in names]
         if not self.norms:
             raise ValueError(
@@ -198,13 +206,25 @@ class AuxiliaryClassifier(_WithHead):
         return logits.flatten()
 
 
-def _check_label_inputs(player: str, net: nn.Module, num_classes: int) -> nn.Module:
-    if not (isinstance(net, TakesLabels) and net.label_dim == num_classes):
+def _check_label_inputs(player: str, way: str, net: nn.Module, num_classes: int) -> nn.Module:
+    """The network, if its constructor took the number of classes for `concat` or for `own`."""
+    if way == "own" and not (isinstance(net, UsesClasses) and net.num_classes == num_classes):
+        raise ValueError(
+            f"condition.{player}=own: this arch's {player} has no way of its own to use labels (an argument and "
+            "attribute num_classes); use arch=biggan or r3gan, or another condition."
+        )
+    if way == "concat" and not (isinstance(net, TakesLabels) and net.label_dim == num_classes):
         raise ValueError(
             f"condition.{player}=concat: this arch's {player} has no inputs for labels (an argument and attribute "
-            "label_dim); use another arch, such as arch=mlp or dcgan, or another condition."
+            "label_dim); use another arch, such as arch=mlp or dcgan, or another condition, such as condition=own for "
+            "arch=biggan and r3gan."
         )
     return net
+
+
+def is_conditional(layer: nn.Module) -> bool:
+    """Whether the layer gets gains and biases for each class."""
+    return isinstance(layer, _BatchNorm) and not (isinstance(layer, StaysUnconditional) and layer.unconditional)
 
 
 def _replace_norm(net: nn.Module, name: str, num_classes: int) -> ConditionalBatchNorm:

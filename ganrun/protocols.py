@@ -125,7 +125,7 @@ class Condition:
         """Raise ValueError for data that this condition cannot use."""
 
     def label_dims(self, spec: DataSpec) -> tuple[int, int]:
-        """The number of label inputs of G and of D: their argument `label_dim`."""
+        """The number of label inputs of G and of D: their argument `label_dim`, or `num_classes`."""
         return 0, 0
 
     def complete_generator(self, G: nn.Module, spec: DataSpec) -> nn.Module:
@@ -167,6 +167,10 @@ class Augmentation:
     def scalars(self) -> Mapping[str, Tensor]:
         """The values to log, by TensorBoard tag."""
         return {}
+
+    def scale(self, factor: float) -> None:
+        """Set the strength to `factor` times its own value. Called before each step if it has a schedule."""
+        raise ValueError("augment_schedule: this augmentation has no strength for a schedule; use augment=ada.")
 
 
 class Latent:
@@ -277,6 +281,13 @@ class TakesLabels(Protocol):
 
 
 @runtime_checkable
+class UsesClasses(Protocol):
+    """A network that uses labels in its own way."""
+
+    num_classes: int
+
+
+@runtime_checkable
 class AdaptsWeights(Protocol):
     """A network that can be initialized from the weights of a network with other shapes."""
 
@@ -290,6 +301,13 @@ class MixesSamples(Protocol):
     """A layer of D that declares whether it mixes samples of a batch; if so, real and fake pass D separately."""
 
     mixes_samples: bool
+
+
+@runtime_checkable
+class StaysUnconditional(Protocol):
+    """A batch normalization that declares whether it keeps one gain and bias for all classes in a conditional G."""
+
+    unconditional: bool
 
 
 @runtime_checkable

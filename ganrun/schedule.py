@@ -1,6 +1,6 @@
-"""Schedules of learning rates and momentum: functions of the step alone, so they have no state to save.
+"""Schedules, as of learning rates: functions of the step alone, so they have no state to save.
 
-A schedule is a callable `(step, steps) -> factor`. The factor scales the optimizer's own value at `step` of `steps`.
+A schedule is a callable `(step, steps) -> factor`. The factor scales the setting's own value at `step` of `steps`.
 """
 
 import math
@@ -65,18 +65,19 @@ class Linear:
 
 
 class Cosine:
-    """factor = final + (1 - final) * (1 + cos(pi * step / steps)) / 2. Loshchilov and Hutter 2017.
+    """factor = final + (initial - final) * (1 + cos(pi * step / steps)) / 2. Loshchilov and Hutter 2017.
 
-    >>> round(Cosine()(50, 100), 6)
-    0.5
+    >>> round(Cosine()(50, 100), 6), Cosine(final=1, initial=0)(0, 100)
+    (0.5, 0.0)
     """
 
-    def __init__(self, final: float = 0.0) -> None:
+    def __init__(self, final: float = 0.0, initial: float = 1.0) -> None:
         _check_share("final", final)
-        self.final = final
+        _check_share("initial", initial)
+        self.final, self.initial = final, initial
 
     def __call__(self, step: int, steps: int) -> float:
-        return self.final + (1 - self.final) * (1 + math.cos(math.pi * step / steps)) / 2
+        return self.final + (self.initial - self.final) * (1 + math.cos(math.pi * step / steps)) / 2
 
 
 class Epochs:

@@ -358,10 +358,11 @@ MINIATURES: dict[str, Callable[[Path], Any]] = {
     "ganrun.data.folder.folder": write_folder,
 }
 MANY, FEW = 1000, 200  # hidden layers of more than MANY units get FEW
+NARROW = 8  # the most channels in `width` and `widths` of a convolutional network
 
 
 def in_miniature(config: Config, root: Path) -> Config:
-    """The config with small data, which need no download, and without layers of thousands of units, which need GBs."""
+    """The config with small data, which need no download, and with narrow layers, since wide ones need GBs."""
     data = config["data"]
     if data["_target_"] in MINIATURES:
         folder = root / data["_target_"]
@@ -371,6 +372,9 @@ def in_miniature(config: Config, root: Path) -> Config:
         data |= {"num_valid": 10} if "num_valid" in data else {}
         data |= {"num": 100} if data.get("num") else {}
     for net in config["arch"].values():
+        if isinstance(net, dict) and "width" in net:
+            net["width"] = min(net["width"], NARROW)
+            net |= {"widths": [min(width, NARROW) for width in net["widths"]]} if net.get("widths") else {}
         if isinstance(net, dict) and "hidden" in net:
             kept = net["hidden"][-1:] if "deconvolution" in net else []  # which determines its number of units
             narrow = [FEW if units > MANY else units for units in net["hidden"]]

@@ -20,6 +20,7 @@ EXPERIMENTS = [name.partition("/")[2] for name in FILES if name.startswith("expe
 # Command lines for options that need particular other settings. For all others they are found by trial.
 NEEDS = {
     "arch/goodfellow2014_cifar_conv": ["arch=goodfellow2014_cifar_conv", "data=cifar10", "data.gcn=55"],
+    "condition/own": ["condition=own", "data=digits", "arch=r3gan"],
     "schedule/momentum_goodfellow2014": ["schedule@momentum=momentum_goodfellow2014", "optimizer=momentum"],
 }
 PLUGINS = {  # of options that need an optional library

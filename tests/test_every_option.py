@@ -41,7 +41,9 @@ REFUSALS = [  # why data can refuse an option
     "metric=(distribution|modes|divergence|theory): needs .*data",
     "metric=(neighbors|parzen): .*images",
     r"augment=\w+: transforms images",
-    "arch.generator: DCGAN makes images of 1 or 3 channels",
+    r"arch.generator: (DCGAN|SNGAN|WGAN-GP|BigGAN|R3GAN) makes images",
+    r"condition.(generator|discriminator)=own: .* no way of its own",
+    r"condition.(generator|discriminator)=concat: .* no inputs for labels",
     "arch.generator.output=sigmoid: is bounded, but the data are not",
     "arch.generator.deconvolution=.* images",
 ]

@@ -24,10 +24,21 @@ def with_labels(x: Tensor, y: Tensor | None, label_dim: int) -> Tensor:
     """
     if not label_dim:
         return x
+    one_hot = F.one_hot(given(y), label_dim).to(x.dtype).view(len(x), label_dim, *[1] * (x.dim() - 2))
+    return torch.cat([x, one_hot.expand(-1, -1, *x.shape[2:])], 1)
+
+
+def given(y: Tensor | None) -> Tensor:
+    """The labels of a conditional network. Raises ValueError if there are none."""
     if y is None:
         raise ValueError("condition: this network needs labels, and was given none.")
-    one_hot = F.one_hot(y, label_dim).to(x.dtype).view(len(x), label_dim, *[1] * (x.dim() - 2))
-    return torch.cat([x, one_hot.expand(-1, -1, *x.shape[2:])], 1)
+    return y
+
+
+class UnconditionalBatchNorm2d(nn.BatchNorm2d):
+    """Batch normalization that has no gains and biases for each class in a conditional generator."""
+
+    unconditional = True
 
 
 class MinibatchDiscrimination(nn.Module):

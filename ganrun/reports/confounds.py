@@ -12,7 +12,8 @@ from ganrun.reports.settings import Setting, different_leaves, relevant, short, 
 
 GROUPS = ("optimizer", "schedule", "penalty", "augment", "condition", "latent")  # named by option, others by setting
 PLAYERS = {f"{player}_{group}": group for player in "gd" for group in ("optimizer", "schedule")}
-PLAYERS["momentum"] = "schedule"
+SCHEDULES = ("momentum", "beta2_schedule", "penalty_schedule", "ema_schedule", "augment_schedule")
+PLAYERS |= dict.fromkeys(SCHEDULES, "schedule")
 RECIPES = ("experiment", "data")  # choose everything, so that nothing can be held fixed
 OWN = {"loss": ("penalty",)}  # groups that belong to an option: a loss may need its penalty
 LARGE = 4  # how many times more settings a controlled sweep may have

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -74,6 +75,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     g_optimizer = make_optimizer(config, "g_optimizer", G)
     d_optimizer = make_optimizer(config, "d_optimizer", D, max([1, *(p.every for p in penalties.values())]))
     epoch = len(dataset.train) / (options.batch_size * options.n_critic)  # in steps
+    augment = make_augmentation(config, dataset.spec, device)
     return Run(
         options=options,
         seed=seed,
@@ -86,7 +88,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
         loss=loss,
         condition=condition,
         penalties=penalties,
-        augment=make_augmentation(config, dataset.spec, device),
+        augment=augment,
         metrics=metrics,
         G=G,
         D=D,
@@ -99,6 +101,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
         momentum=make_momentum(config, epoch, g_optimizer, d_optimizer),
         g_scaler=make_scaler(options.precision, device),
         d_scaler=make_scaler(options.precision, device),
+        **make_other_schedules(config, epoch, augment, penalties, options, g_optimizer, d_optimizer),
     )
 
 
@@ -220,7 +223,7 @@ def make_discriminator(config: Config, spec: DataSpec, condition: Condition, dev
 
 def make_net(key: str, config: Config, condition: Condition, label_dim: int, **facts: Any) -> nn.Module:
     node = config["arch"][key.rpartition(".")[2]]
-    labels = {"label_dim": label_dim} if condition.uses_labels else {}
+    labels = {"label_dim": label_dim, "num_classes": label_dim} if condition.uses_labels else {}
     net = make(key, node, **facts, **labels)
     return validate.check_net(key, node["_target_"], net)
 
@@ -297,3 +300,25 @@ def make_momentum(config: Config, steps_per_epoch: float, *optimizers: Optimizer
     validate.check_momentum(optimizers)
     schedule: Schedule = make("momentum", config["momentum"], steps_per_epoch=steps_per_epoch)
     return schedule
+
+
+def make_other_schedules(
+    config: Config,
+    steps_per_epoch: float,
+    augment: Augmentation,
+    penalties: Mapping[str, Penalty],
+    options: TrainOptions,
+    *optimizers: Optimizer,
+) -> dict[str, Schedule]:
+    """The schedules that are chosen of beta2, penalties, G_ema and augmentation, by their names in `Run`."""
+    names = ("beta2_schedule", "penalty_schedule", "ema_schedule", "augment_schedule")
+    chosen = {key: make(key, config[key], steps_per_epoch=steps_per_epoch) for key in names if config.get(key)}
+    if "beta2_schedule" in chosen and not all("betas" in optimizer.defaults for optimizer in optimizers):
+        raise ValueError("beta2_schedule: needs optimizers with betas, such as optimizer=adam.")
+    if "penalty_schedule" in chosen and not penalties:
+        raise ValueError("penalty_schedule: there is no penalty; choose one, as in penalty=r1.")
+    if "ema_schedule" in chosen and not options.ema:
+        raise ValueError("ema_schedule: has no effect without train.ema; add train.ema=0.999.")
+    if "augment_schedule" in chosen:
+        augment.scale(1.0)  # raises ValueError if it has no strength
+    return chosen

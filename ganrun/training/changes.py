@@ -58,7 +58,14 @@ def _depending_on_the_end(run: Run, config: Config, before: int, step: int) -> I
     options = run.options
     if before == options.steps:
         return
-    schedules = {"momentum": run.momentum} if run.momentum else {}
+    others = {
+        "momentum": run.momentum,
+        "beta2_schedule": run.beta2_schedule,
+        "penalty_schedule": run.penalty_schedule,
+        "ema_schedule": run.ema_schedule,
+        "augment_schedule": run.augment_schedule,
+    }
+    schedules = {key: schedule for key, schedule in others.items() if schedule is not None}
     for key, schedule in (("g_schedule", run.g_schedule), ("d_schedule", run.d_schedule)):
         schedules[key if config.get(key) else "schedule"] = schedule
     for name, schedule in schedules.items():

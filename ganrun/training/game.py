@@ -135,8 +135,9 @@ class Game:
         y = run.dataset.train.y if run.condition.uses_labels else None
         self.labels = None if y is None else y.to(run.device)  # (N,)
         options = run.options
-        average = (options.ema, options.ema_rampup, options.ema_debias)
+        average = (options.ema, options.ema_rampup, options.ema_debias, self.half_life())
         self.ema = None if run.G_ema is None else EMA(run.G_ema, run.G, *average)
+        self.penalty_factor = 1.0
 
     def step(self, step: int) -> tuple[DUpdate, GUpdate]:
         """Step number `step`, from 0: n_critic updates of D, then n_gen of G. Returns each player's last update."""
@@ -265,6 +266,7 @@ class Game:
                 with keep_statistics(self.d_statistics):  # they have already been updated with this batch
                     term = penalty.term(run.D, real, fake, y)
             if term is not None:
+                term = term if self.run.penalty_schedule is None else self.penalty_factor * term
                 terms[tag] = term
                 total = total + penalty.every * term
         return loss, terms, total
@@ -297,13 +299,24 @@ class Game:
         return update._replace(grads=grads)
 
     def follow_schedules(self, step: int) -> None:
-        """Set both optimizers' learning rates, and their momentum if it has a schedule."""
+        """Set both optimizers' learning rates, and whatever else has a schedule."""
         run, steps = self.run, self.run.options.steps
         scale(run.d_optimizer, "lr", run.d_schedule(step, steps))
         scale(run.g_optimizer, "lr", run.g_schedule(step, steps))
-        if run.momentum is not None:
-            for optimizer in (run.d_optimizer, run.g_optimizer):
+        for optimizer in (run.d_optimizer, run.g_optimizer):
+            if run.momentum is not None:
                 scale(optimizer, "momentum", run.momentum(step, steps))
+            if run.beta2_schedule is not None:
+                scale_beta2(optimizer, run.beta2_schedule(step, steps))
+        if run.penalty_schedule is not None:
+            self.penalty_factor = run.penalty_schedule(step, steps)
+        if run.augment_schedule is not None:
+            run.augment.scale(run.augment_schedule(step, steps))
+
+    def half_life(self) -> Callable[[int], float] | None:
+        """The factor of the half-life of G_ema after a step; None: 1."""
+        schedule, steps = self.run.ema_schedule, self.run.options.steps
+        return None if schedule is None else lambda step: schedule(step, steps)
 
     def precision(self) -> AbstractContextManager[object]:
         return autocast(self.run.options.precision, self.run.device)
@@ -383,6 +396,13 @@ def scale(optimizer: Optimizer, key: str, factor: float) -> None:
     """Set the learning rate or the momentum to `factor` times its initial value."""
     for group in optimizer.param_groups:
         group[key] = optimizer.defaults[key] * factor
+
+
+def scale_beta2(optimizer: Optimizer, factor: float) -> None:
+    """Set 1 - beta2 to `factor` times its initial value."""
+    for group in optimizer.param_groups:
+        beta1, beta2 = optimizer.defaults["betas"]
+        group["betas"] = (beta1, 1 - factor * (1 - beta2))
 
 
 def layers_with_statistics(net: nn.Module) -> list[nn.Module]:

@@ -46,6 +46,10 @@ class Run:
     momentum: Schedule | None = None  # of both optimizers; None: it is constant
     g_scaler: GradScaler | None = None  # of G's loss (train.precision=fp16)
     d_scaler: GradScaler | None = None
+    beta2_schedule: Schedule | None = None  # of 1 - beta2 of both optimizers
+    penalty_schedule: Schedule | None = None  # of the weights of all penalties
+    ema_schedule: Schedule | None = None  # of the half-life of G_ema
+    augment_schedule: Schedule | None = None  # of the augmentation's probability
 
     @property
     def sampler(self) -> nn.Module:
