@@ -195,6 +195,41 @@ class Gallery(NamedTuple):
     apart: int = 0
 
 
+class Extracted(NamedTuple):
+    """What a feature network computes of images: features (N, dim), and class logits (N, K) if it is a classifier."""
+
+    features: Tensor
+    logits: Tensor | None = None
+
+
+class Features:
+    """A network that maps images to feature vectors, for metrics, such as metric=fidelity.
+
+    name: in the keys of metrics, as in fd_mnistcnn_10k. frechet: the name of the Frechet distance of these features.
+
+    dim: the number of features. cache: the folder for results that depend on them; None: the user's cache folder.
+    """
+
+    name: str = "own"
+    frechet: str = "fd"
+    dim: int
+    cache: str | None = None
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise ValueError for data that it cannot map, or if its weights are missing."""
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Load the network, or train it on the data set. Called before the first use; must not change randomness."""
+
+    def __call__(self, images: Tensor) -> Extracted:
+        """The features of images (N, C, H, W) uint8, on the CPU, in float32."""
+        raise NotImplementedError("it has no method __call__")
+
+    def protocol(self) -> dict[str, Any]:
+        """What determines the features, for result.json: the network, the hash of its weights, and the resizer."""
+        return {"network": type(self).__name__}
+
+
 class Metric:
     """A measure of how good samples are.
 
@@ -223,6 +258,10 @@ class Metric:
     def gallery(self, samples: Tensor, dataset: Dataset) -> Gallery | None:
         """Images to draw of the same samples, or None."""
         return None
+
+    def protocol(self) -> dict[str, Any]:
+        """How the last values were computed, beyond their keys, for result.json: plain values."""
+        return {}
 
 
 class Observer:

@@ -17,6 +17,7 @@ from ganrun.protocols import (
     Augmentation,
     Condition,
     FeatureLoss,
+    Features,
     HasFeatureLoss,
     Latent,
     Loss,
@@ -52,7 +53,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     device, seed = choose_device(options.device), config["seed"]
     dataset = load_data(config)
     prepare_process(options.threads, dataset.spec)
-    loss, metrics, latent = make_loss(config), make_metrics(config, dataset), make_latent(config, dataset)
+    loss, metrics, latent = make_loss(config), make_metrics(config, dataset, device), make_latent(config, dataset)
     condition = make_condition(config, dataset.spec)
     reseed(device, seed, "networks")
     G = make_generator(config, dataset.spec, latent, condition, device, dataset.train)
@@ -127,14 +128,26 @@ def make_loss(config: Config) -> Loss:
     return loss
 
 
-def make_metrics(config: Config, dataset: Dataset | None = None) -> dict[str, Metric]:
+def make_metrics(
+    config: Config, dataset: Dataset | None = None, device: torch.device | str = "cpu"
+) -> dict[str, Metric]:
     """The metrics, by name. dataset: to check that they are defined for it, and declare valid keys."""
-    metrics = make_several("metric", config, Metric)
+    nodes: Config = config.get("metric") or {}
+    uses_features = any(needs(f"metric.{name}", node, "features") for name, node in nodes.items() if "_target_" in node)
+    features = make_features(config, device) if uses_features else None
+    metrics = make_several("metric", config, Metric, features=features)
     if dataset is not None:
         for name, metric in metrics.items():
             metric.check(dataset)
             validate.check_metric_keys(name, metric, dataset.spec)
     return metrics
+
+
+def make_features(config: Config, device: torch.device | str = "cpu") -> Features:
+    """The feature network of the run's metrics; by default, a classifier of its own data."""
+    node = config.get("features") or {"_target_": "ganrun.features.classifier.Classifier"}
+    data_name = str(config["data"].get("_target_", "")).rpartition(".")[2].replace("_", "")
+    return make_component("features", node, Features, data_name=data_name, device=device)
 
 
 def make_trackers(nodes: Config | None) -> dict[str, Tracker]:

@@ -93,6 +93,11 @@ class Evaluation:
         return d_logits(self.run.D, x, self.run.device, self.run.options.batch_size, y)
 
 
+def protocols(run: Run) -> dict[str, dict[str, Any]]:
+    """How the last values of the metrics were computed, by the metric's name, for those that say so."""
+    return {name: found for name, metric in run.metrics.items() if (found := metric.protocol())}
+
+
 def setup_of(run: Run, config: Config) -> Setup:
     return Setup(config, run.loss, list(run.penalties.values()), run.dataset.spec.is_image)
 
