@@ -207,12 +207,14 @@ class Features:
 
     name: in the keys of metrics, as in fd_mnistcnn_10k. frechet: the name of the Frechet distance of these features.
 
-    dim: the number of features. cache: the folder for results that depend on them; None: the user's cache folder.
+    dim: the number of features. has_logits: whether it also computes class logits. cache: the folder for results that
+    depend on it; None: the user's cache folder.
     """
 
     name: str = "own"
     frechet: str = "fd"
     dim: int
+    has_logits: bool = True
     cache: str | None = None
 
     def check(self, dataset: Dataset) -> None:

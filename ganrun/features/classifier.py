@@ -11,6 +11,7 @@ from torch import Tensor
 from ganrun.data.cache import cached, digest, digest_of, digest_of_state
 from ganrun.data.dataset import Dataset, DataSpec, Split
 from ganrun.data.pixels import pixels
+from ganrun.features.images import check_images
 from ganrun.features.network import DIM, Network, Recipe, accuracy, in_parts, trained
 from ganrun.protocols import Extracted, Features
 
@@ -54,8 +55,7 @@ class Classifier(Features):
         self._facts: dict[str, Any] = {}
 
     def check(self, dataset: Dataset) -> None:
-        if not dataset.spec.is_image:
-            raise ValueError("features=classifier: needs images, and these data are vectors.")
+        check_images("classifier", dataset)
         if dataset.spec.num_classes < 2 or dataset.train.y is None:
             raise ValueError(
                 "features=classifier: needs data with labels of at least two classes; use features=inception, "
