@@ -48,7 +48,7 @@ class Measured:
     seed: int
     metrics: dict[str, float]
     group: str  # the prefix of their tags: `metric`, as for the run's own metrics, `metric_raw`, `metric_seed_5`
-    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)  # how they were computed, by the metric's name
+    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)  # how they were computed
     pictures: dict[str, np.ndarray] = field(default_factory=dict)  # by the metric's name, if it draws a picture
 
     @property

@@ -34,7 +34,7 @@ class Classifier(Features):
     `check` raises ValueError for data without labels, and data that are not images.
     """
 
-    dim = DIM
+    dim, classifies = DIM, True
 
     def __init__(
         self,

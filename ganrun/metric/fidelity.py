@@ -63,7 +63,7 @@ class Fidelity(Metric):
         self.sizes = Sizes(kid_subsets, kid_size, num_nearest)
         self._real: tuple[Dataset, Extracted] | None = None
         self._references: dict[int, dict[str, float]] = {}  # by number of samples
-        self._protocol: dict[str, Any] = {}
+        self._protocol: dict[str, dict[str, Any]] = {}
 
     def check(self, dataset: Dataset) -> None:
         if not dataset.spec.is_image:
@@ -77,7 +77,7 @@ class Fidelity(Metric):
             raise ValueError("metric.fidelity.scores=[is]: needs class logits, and these features have none.")
         fewest, why = self._fewest()
         if self.num < fewest:
-            raise ValueError(f"num={self.num}: must be at least {fewest}{why}.")
+            raise ValueError(f"metric.fidelity.num={self.num}: must be at least {fewest}{why}.")
         if (real := len(dataset.splits()[self.split][: self.num_real])) < fewest:
             raise ValueError(
                 f"metric=fidelity: has {real} {self.split} images to compare with, and needs at least {fewest}{why}; "
@@ -123,7 +123,8 @@ class Fidelity(Metric):
                 found[f"{key}_{score.reference}"] = references[name]
                 fewer = score.num(num_reference, self.sizes) < score.num(len(x), self.sizes)
                 found |= {f"{key}_{score.reference}_num": float(num_reference)} if fewer else {}
-        self._protocol = self._facts(dataset, len(x), len(real.features), num_reference)
+        facts = self._facts(dataset, len(x), len(real.features), num_reference)
+        self._protocol = {f"{self.features.name}_{count(len(x))}": facts}
         return found
 
     def _computed(self, fake: Extracted, real: Extracted) -> Iterator[tuple[Score, str, Values]]:
@@ -183,7 +184,7 @@ class Fidelity(Metric):
             **({"reference_split": self._reference_split, "num_reference": num_reference} if num_reference else {}),
         }  # fmt: skip
 
-    def protocol(self) -> dict[str, Any]:
+    def protocol(self) -> dict[str, dict[str, Any]]:
         return self._protocol
 
 

@@ -40,6 +40,7 @@ from ganrun.trusted import trusting
 
 log = logging.getLogger("ganrun")
 
+CLASSIFIER = {"_target_": "ganrun.features.classifier.Classifier"}
 SHARED_DATA_KEYS = ("root", "download", "verify")  # data sets that do not need them need not name them
 
 
@@ -55,6 +56,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     prepare_process(options.threads, dataset.spec)
     loss, metrics, latent = make_loss(config), make_metrics(config, dataset, device), make_latent(config, dataset)
     condition = make_condition(config, dataset.spec)
+    validate.check_labels(metrics, condition)
     reseed(device, seed, "networks")
     G = make_generator(config, dataset.spec, latent, condition, device, dataset.train)
     D = make_discriminator(config, dataset.spec, condition, device)
@@ -133,9 +135,7 @@ def make_metrics(
 ) -> dict[str, Metric]:
     """The metrics, by name. dataset: to check that they are defined for it, and declare valid keys."""
     nodes: Config = config.get("metric") or {}
-    uses_features = any(needs(f"metric.{name}", node, "features") for name, node in nodes.items() if "_target_" in node)
-    features = make_features(config, device) if uses_features else None
-    metrics = make_several("metric", config, Metric, features=features)
+    metrics = make_several("metric", config, Metric, **make_features(config, device, nodes))
     if dataset is not None:
         for name, metric in metrics.items():
             metric.check(dataset)
@@ -143,11 +143,18 @@ def make_metrics(
     return metrics
 
 
-def make_features(config: Config, device: torch.device | str = "cpu") -> Features:
-    """The feature network of the run's metrics; by default, a classifier of its own data."""
-    node = config.get("features") or {"_target_": "ganrun.features.classifier.Classifier"}
+def make_features(config: Config, device: torch.device | str, metrics: Config) -> dict[str, Features]:
+    """The networks that these metrics take: `features`, by default the `classifier` of the run's data."""
+    nodes = [
+        (f"metric.{name}", node) for name, node in metrics.items() if isinstance(node, dict) and "_target_" in node
+    ]
+    if not any(needs(key, node, fact) for key, node in nodes for fact in ("features", "classifier")):
+        return {}
     data_name = str(config["data"].get("_target_", "")).rpartition(".")[2].replace("_", "")
-    return make_component("features", node, Features, data_name=data_name, device=device)
+    facts = {"data_name": data_name, "device": device}
+    features = make_component("features", config.get("features") or CLASSIFIER, Features, **facts)
+    classifier = features if features.classifies else make_component("features", CLASSIFIER, Features, **facts)
+    return {"features": features, "classifier": classifier}
 
 
 def make_trackers(nodes: Config | None) -> dict[str, Tracker]:
