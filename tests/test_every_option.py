@@ -40,6 +40,8 @@ REFUSALS = [  # why data can refuse an option
     "condition.generator=batch_norm: .* has no batch normalization",
     "metric=(distribution|modes|divergence|theory): needs .*data",
     "metric=(neighbors|parzen): .*images",
+    "metric=(class_balance|fidelity|intra_fid|label_accuracy|ms_ssim|stacked_modes): ",
+    "metric.fidelity.num=|features=",
     r"augment=\w+: transforms images",
     "arch.generator: DCGAN makes square images",
     "arch.generator.output=sigmoid: is bounded, but the data are not",

@@ -2,6 +2,7 @@
 
 import logging
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,9 @@ class TorchFidelity(Features):
     def _check_file(self, path: Path) -> None:
         """Raise ValueError for a file that holds anything but tensors, since the library would run code in it."""
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch warns of what it then refuses
+                found = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise ValueError(f"features.weights={path}: no such file.") from None
         except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:

@@ -12,7 +12,6 @@ from ganrun.metric.modes import kullback_leibler
 from ganrun.metric.scores import frechet_distance
 from ganrun.protocols import DFunction, Features, Metric, MetricKey
 
-
 ABSENT = 1e-9  # training images of a class without any, so that a divergence stays finite
 
 
@@ -139,7 +138,8 @@ class IntraFid(Metric):
         if most <= dim or self.num * class_shares(dataset).max() <= dim:
             raise ValueError(
                 f"metric=intra_fid: needs more than {dim} samples and {self.split} images of a class, since there are "
-                f"{dim} features, and the largest class has {most} images; use metric.intra_fid.split=train, or none."
+                f"{dim} features, and the largest class has {most} images; use metric.intra_fid.split=train, or "
+                "metric=none."
             )
 
     def keys(self, spec: DataSpec, logistic: bool) -> Mapping[str, MetricKey]:

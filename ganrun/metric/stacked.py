@@ -17,7 +17,8 @@ from ganrun.protocols import DFunction, Features, Metric, MetricKey
 
 CHANNELS, DIGITS = 3, 10
 MODES = DIGITS**CHANNELS
-MOST = 100000  # digits on which the classifier is trained
+UNIFORM = torch.full((MODES,), 1 / MODES, dtype=torch.float64)
+MOST = 60000  # digits on which the classifier is trained
 NAMES = tuple(f"{k:03d}" for k in range(MODES))  # of the classes of data=stacked_mnist
 
 
@@ -52,6 +53,7 @@ class StackedModes(Metric):
                 "metric=stacked_modes: cannot learn digits from these data, whose classes are not 000 to 999; name a "
                 "folder with MNIST, as in metric.stacked_modes.mnist=data, or use metric=none."
             )
+        self.classifier.check(self._digits_for(dataset))
 
     def keys(self, spec: DataSpec, logistic: bool) -> Mapping[str, MetricKey]:
         modes, kl = self._names(self.num)
@@ -67,15 +69,11 @@ class StackedModes(Metric):
 
     def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
         """samples (n, 3, H, W), in the data's value range; the first `num` count."""
-        if self._digits is None or self._digits[0] is not dataset:
-            digits = digits_of(dataset) if dataset.spec.classes == NAMES else mnist(str(self.mnist), download=False)
-            self._digits, self._reference = (dataset, digits), None
-        self.classifier.check(self._digits[1])
-        self.classifier.prepare(self._digits[1])
+        self.classifier.prepare(self._digits_for(dataset))
         x = samples[: self.num]
         modes, kl = self._names(len(x))
         real = (dataset.valid if len(dataset.valid) >= len(x) else dataset.train)[: len(x)]
-        if self._reference is None:
+        if self._reference is None or self._reference[0] is not dataset:
             self._reference = dataset, self._shares(pixels(real.x.cpu(), dataset.spec))
         shares, reference = self._shares(dataset.spec.encode(x)), self._reference[1]
         facts = {"num": len(x), "num_real": len(real), "features": self.classifier.protocol()}
@@ -83,9 +81,16 @@ class StackedModes(Metric):
         return {
             modes: float((shares > 0).sum()),
             f"{modes}_real": float((reference > 0).sum()),
-            kl: kullback_leibler(shares, torch.full((MODES,), 1 / MODES)),
-            f"{kl}_floor": kullback_leibler(reference, torch.full((MODES,), 1 / MODES)),
+            kl: kullback_leibler(shares, UNIFORM),
+            f"{kl}_floor": kullback_leibler(reference, UNIFORM),
         }
+
+    def _digits_for(self, dataset: Dataset) -> Dataset:
+        """The digits that the classifier learns, loaded once."""
+        if self._digits is None or self._digits[0].spec.classes != dataset.spec.classes:
+            found = digits_of(dataset) if dataset.spec.classes == NAMES else mnist(str(self.mnist), download=False)
+            self._digits = dataset, found
+        return self._digits[1]
 
     def _shares(self, images: Tensor) -> Tensor:
         """The share of the images of each mode, (1000,)."""
