@@ -99,6 +99,7 @@ def as_typed(value: Any) -> str:
 FIXED = {  # why a setting cannot change when a run is resumed, and what to do instead, by its first word
     "arch": ("its weights belong to this architecture", "start a new run, or grow it with init_from=RUN_DIR"),
     "data": ("it continues on its own data", "start a new run on other data with init_from=RUN_DIR"),
+    "features": ("its records are of these features", "use others with `ganrun evaluate run_dir=DIR features=NAME`"),
     "init": ("it has no effect after the first step", "start a new run"),
     "init_from": ("it has no effect after the first step", "start a new run"),
     "metric": ("its records are of these metrics", "compute others with `ganrun evaluate run_dir=RUN_DIR metric=NAME`"),

@@ -9,6 +9,11 @@ LOCK_TRIES = 10
 MARK = "drawn by ganrun"  # a comment in picture files, which are not read as training data
 
 
+def cache_folder() -> Path:
+    """The folder for what can be computed again: $XDG_CACHE_HOME/ganrun, or ~/.cache/ganrun."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ganrun")
+
+
 def create(path: Path) -> None:
     """Create an empty file. Raises OSError if there is one, or a link."""
     os.close(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))

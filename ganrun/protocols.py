@@ -7,7 +7,7 @@ training code then calls every component through its interface, without testing 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -203,15 +203,55 @@ class Gallery(NamedTuple):
     apart: int = 0
 
 
+class Extracted(NamedTuple):
+    """What a feature network computes of images: features (N, dim), and class logits (N, K) if it is a classifier."""
+
+    features: Tensor
+    logits: Tensor | None = None
+
+
+class Features:
+    """A network that maps images to feature vectors, for metrics, such as metric=fidelity.
+
+    name: in the keys of metrics, as in fd_mnistcnn_10k. frechet: the name of the Frechet distance of these features.
+
+    dim: the number of features. has_logits: whether it also computes class logits. classifies: whether these are of
+    the data's own classes. cache: the folder for results that depend on it; None: the user's cache folder.
+    """
+
+    name: str = "own"
+    frechet: str = "fd"
+    dim: int
+    has_logits: bool = True
+    classifies: bool = False
+    cache: str | None = None
+
+    def check(self, dataset: Dataset) -> None:
+        """Raise ValueError for data that it cannot map, or if its weights are missing."""
+
+    def prepare(self, dataset: Dataset) -> None:
+        """Load the network, or train it on the data set. Called before the first use; must not change randomness."""
+
+    def __call__(self, images: Tensor) -> Extracted:
+        """The features of images (N, C, H, W) uint8, on the CPU, in float32."""
+        raise NotImplementedError("it has no method __call__")
+
+    def protocol(self) -> dict[str, Any]:
+        """What determines the features, for result.json: the network, the hash of its weights, and the resizer."""
+        return {"network": type(self).__name__}
+
+
 class Metric:
     """A measure of how good samples are.
 
-    num: the number of samples it needs. needs_d: whether it gets the run's D.
+    num: the number of samples it needs. needs_d: whether it gets the run's D. labels: whether it gets the classes
+    y (n,) that were requested of the samples; None in a run without labels, which `required` excludes.
     caveat: a sentence that is printed below its values.
     """
 
     num: int
     needs_d: bool = False
+    labels: Literal["unused", "optional", "required"] = "unused"
     caveat: str = ""
 
     def check(self, dataset: Dataset) -> None:
@@ -225,12 +265,19 @@ class Metric:
         return {}
 
     def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
-        """Its values for samples (num or more, *shape), on the CPU, in the data's value range."""
+        """Its values for samples (num or more, *shape), on the CPU, in the data's value range.
+
+        It has a parameter D if `needs_d`, and a parameter y unless `labels` is unused.
+        """
         raise NotImplementedError("it has no method __call__")
 
     def gallery(self, samples: Tensor, dataset: Dataset) -> Gallery | None:
         """Images to draw of the same samples, or None."""
         return None
+
+    def protocol(self) -> dict[str, dict[str, Any]]:
+        """How the last values were computed, for result.json: plain values, by the end of their keys."""
+        return {}
 
 
 class Observer:

@@ -11,7 +11,7 @@ from inspect import isclass, ismodule
 from pathlib import Path
 from types import FrameType
 
-GROUPS = ("arch", "augment", "condition", "data", "latent", "loss", "metric", "penalty", "schedule")
+GROUPS = ("arch", "augment", "condition", "data", "features", "latent", "loss", "metric", "penalty", "schedule")
 COMPONENTS = tuple(f"ganrun.{name}" for name in GROUPS)
 IMPORTLIB = ("importlib", "_frozen_importlib", "_frozen_importlib_external")
 TORCH = ("torch.nn", "torch.optim")  # their modules and optimizers

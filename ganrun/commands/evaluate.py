@@ -16,7 +16,7 @@ from ganrun.records import dashboard
 from ganrun.records.dashboard import Dashboard
 from ganrun.records.hparams import leading
 from ganrun.records.run_dir import RunDir, RunIsLocked
-from ganrun.training.evaluation import Evaluation, metric_keys
+from ganrun.training.evaluation import Evaluation, metric_keys, protocols
 from ganrun.training.load import LoadedRun
 from ganrun.training.run import Run
 from ganrun.training.runtime import choose_device
@@ -35,6 +35,7 @@ class EvaluateOptions:
     seed: int | None
     device: str
     metric: Any = None  # None: the metrics of the run
+    features: Any = None  # None: those of the run
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Measured:
     seed: int
     metrics: dict[str, float]
     group: str  # the prefix of their tags: `metric`, as for the run's own metrics, `metric_raw`, `metric_seed_5`
+    protocols: dict[str, dict[str, Any]] = field(default_factory=dict)  # how they were computed
     pictures: dict[str, np.ndarray] = field(default_factory=dict)  # by the metric's name, if it draws a picture
 
     @property
@@ -79,7 +81,7 @@ def main(config: Config, name: str = "") -> int:
         raise ValueError("metric=none: leaves nothing to compute; choose a metric, as in metric=distribution.")
     if not metrics:
         raise ValueError(f"run_dir={run_dir.path}: has no metric of its own; choose one, as in metric=distribution.")
-    run = loaded.build(metric=metrics)
+    run = loaded.build(metric=metrics, **({"features": options.features} if options.features else {}))
     found = compute(run, loaded.step, options)
     log.info("run        %s, step %s", run_dir.path, f"{loaded.step:,}")
     print_metrics(found.metrics, metric_keys(run))
@@ -107,6 +109,7 @@ def compute(run: Run, step: int, options: EvaluateOptions) -> Measured:
         seed=seed,
         metrics=evaluation.metrics(),
         group=f"metric{raw}{other}",
+        protocols=protocols(run),
         pictures=evaluation.galleries(),
     )
 
@@ -127,4 +130,6 @@ def record(run_dir: RunDir, found: Measured) -> None:
         save_png(image, path)
         log.info("picture    %s", path)
     if result:
+        if found.protocols and final:
+            result = {**result, "protocols": {**(result.get("protocols") or {}), **found.protocols}}
         run_dir.write_result(result)

@@ -94,10 +94,12 @@ def print_metrics(
         related = {other.removeprefix(f"{key}_"): metrics[other] for other, owner in owners.items() if owner == key}
         if known.true in metrics:
             related["true"] = metrics[known.true]
+        belongs = known.about in metrics or key in true_keys
+        if belongs and not related:
+            continue
         if raw and key in raw and key not in true_keys:
             related["without EMA"] = raw[key]
         text = ", ".join(f"{name}: {formatted(number)}" for name, number in related.items())
-        belongs = known.about in metrics or key in true_keys
         if related or not belongs:
             log.info("  %-28s %s%s", key, formatted(value), text and f"  ({text})")
 

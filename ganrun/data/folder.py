@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from ganrun.checks import fits
 from ganrun.data.dataset import Dataset, DataSpec, Split
-from ganrun.files import MARK, lock
+from ganrun.files import MARK, cache_folder, lock
 
 if TYPE_CHECKING:
     import PIL.Image
@@ -151,9 +151,7 @@ def _listed(names: Sequence[str], most: int = 5) -> str:
 
 
 def _cache_folder(cache: str | None) -> Path:
-    if cache:
-        return Path(cache)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ganrun")
+    return Path(cache) if cache else cache_folder()
 
 
 def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> Path:

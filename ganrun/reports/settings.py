@@ -10,6 +10,7 @@ from ganrun.records.state import MAY_DIFFER
 from ganrun.reports.collect import Run
 from ganrun.reports.options import as_text, lookup, option_of
 
+OF_METRICS = ("metric", "features")  # sections that do not change what a run learns
 NO_EFFECT = {  # settings that do not change what a run learns, or only within rounding
     *MAY_DIFFER,
     "train.device",
@@ -109,7 +110,7 @@ def one_per_seed(runs: Sequence[Run]) -> Setting:
 
 def relevant(config: Config) -> dict[str, Any]:
     """The settings that make a difference, flat, without the seed and the metrics."""
-    settings = flat({key: node for key, node in config.items() if key not in ("seed", "metric")})
+    settings = flat({key: node for key, node in config.items() if key not in ("seed", *OF_METRICS)})
     return {key: value for key, value in settings.items() if key not in NO_EFFECT}
 
 
@@ -163,7 +164,9 @@ def differs(settings: Sequence[Setting], key: str) -> bool:
 def typed_keys(settings: Sequence[Setting]) -> list[str]:
     """All keys that were typed and can make a difference, in the order in which they were typed."""
     keys = dict.fromkeys(key for setting in settings for key in typed_values(setting.typed or ()))
-    return [key for key in keys if key not in NO_EFFECT and key != "seed" and not key.startswith(("metric", "hydra"))]
+    return [
+        key for key in keys if key not in NO_EFFECT and key != "seed" and not key.startswith((*OF_METRICS, "hydra"))
+    ]
 
 
 def typed_values(typed: Iterable[str]) -> dict[str, str]:
@@ -204,5 +207,5 @@ def different_leaves(configs: Sequence[Mapping[str, Any]]) -> list[str]:
 def unequal_records(settings: Sequence[Setting]) -> dict[str, list[str]]:
     """Settings without an effect on learning, and of metrics, in which runs differ, with their values."""
     configs = [flat(run.config) for setting in settings for run in setting.runs]
-    keys = [k for k in different_leaves(configs) if (k in NO_EFFECT - MAY_DIFFER) or k.startswith("metric.")]
+    keys = [k for k in different_leaves(configs) if (k in NO_EFFECT - MAY_DIFFER) or k.partition(".")[0] in OF_METRICS]
     return {key: sorted({as_text(config.get(key)) for config in configs}) for key in keys}

@@ -265,7 +265,9 @@ def notes(groups: dict[str, list[Score]]) -> list[str]:
 
 def differences(configs: Sequence[Config]) -> list[str]:
     """The settings in which runs differ, except seeds, folds, and those without effect on training."""
-    settings = [flat({key: node for key, node in config.items() if key != "metric"}) for config in configs]
+    settings = [
+        flat({key: node for key, node in config.items() if key not in ("metric", "features")}) for config in configs
+    ]
     keys = sorted({key for found in settings for key in found if key not in SAME_GAME and not key.endswith("_every")})
     return [key for key in keys if any(found.get(key) != settings[0].get(key) for found in settings)]
 

@@ -18,6 +18,7 @@ from ganrun.protocols import (
     Augmentation,
     Condition,
     FeatureLoss,
+    Features,
     HasFeatureLoss,
     Latent,
     Loss,
@@ -41,6 +42,7 @@ from ganrun.trusted import trusting
 
 log = logging.getLogger("ganrun")
 
+CLASSIFIER = {"_target_": "ganrun.features.classifier.Classifier"}
 SHARED_DATA_KEYS = ("root", "download", "verify")  # data sets that do not need them need not name them
 
 
@@ -56,8 +58,9 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
     prepare_process(options.threads, dataset.spec)
     set_tf32(options.precision, device)
     image_format = memory_format(options.channels_last, dataset.spec)
-    loss, metrics, latent = make_loss(config), make_metrics(config, dataset), make_latent(config, dataset)
+    loss, metrics, latent = make_loss(config), make_metrics(config, dataset, device), make_latent(config, dataset)
     condition = make_condition(config, dataset.spec)
+    validate.check_labels(metrics, condition)
     reseed(device, seed, "networks")
     G = make_generator(config, dataset.spec, latent, condition, device, dataset.train)
     D = make_discriminator(config, dataset.spec, condition, device)
@@ -163,14 +166,31 @@ def make_loss(config: Config) -> Loss:
     return loss
 
 
-def make_metrics(config: Config, dataset: Dataset | None = None) -> dict[str, Metric]:
+def make_metrics(
+    config: Config, dataset: Dataset | None = None, device: torch.device | str = "cpu"
+) -> dict[str, Metric]:
     """The metrics, by name. dataset: to check that they are defined for it, and declare valid keys."""
-    metrics = make_several("metric", config, Metric)
+    nodes: Config = config.get("metric") or {}
+    metrics = make_several("metric", config, Metric, **make_features(config, device, nodes))
     if dataset is not None:
         for name, metric in metrics.items():
             metric.check(dataset)
             validate.check_metric_keys(name, metric, dataset.spec)
     return metrics
+
+
+def make_features(config: Config, device: torch.device | str, metrics: Config) -> dict[str, Features]:
+    """The networks that these metrics take: `features`, by default the `classifier` of the run's data."""
+    nodes = [
+        (f"metric.{name}", node) for name, node in metrics.items() if isinstance(node, dict) and "_target_" in node
+    ]
+    if not any(needs(key, node, fact) for key, node in nodes for fact in ("features", "classifier")):
+        return {}
+    data_name = str(config["data"].get("_target_", "")).rpartition(".")[2].replace("_", "")
+    facts = {"data_name": data_name, "device": device}
+    features = make_component("features", config.get("features") or CLASSIFIER, Features, **facts)
+    classifier = features if features.classifies else make_component("features", CLASSIFIER, Features, **facts)
+    return {"features": features, "classifier": classifier}
 
 
 def make_trackers(nodes: Config | None) -> dict[str, Tracker]:

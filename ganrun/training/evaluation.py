@@ -53,9 +53,10 @@ class Evaluation:
         D = DFunction(self._d_logits, run.loss.logistic, mixes_samples(run.D))
         found: dict[str, float] = {}
         for metric in run.metrics.values():
-            samples = self.samples[0]
-            values = metric(samples, run.dataset, D) if metric.needs_d else metric(samples, run.dataset)
-            found |= {key: float(value) for key, value in values.items()}
+            samples, y = self.samples
+            more: dict[str, Any] = {"D": D} if metric.needs_d else {}
+            more |= {} if metric.labels == "unused" else {"y": y}
+            found |= {key: float(value) for key, value in metric(samples, run.dataset, **more).items()}
         return found
 
     def galleries(self) -> dict[str, np.ndarray]:
@@ -91,6 +92,13 @@ class Evaluation:
 
     def _d_logits(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return d_logits(self.run.D, x, self.run.device, self.run.options.batch_size, y)
+
+
+def protocols(run: Run) -> dict[str, dict[str, Any]]:
+    """How the last values of the metrics were computed, for those that say so: {"fidelity_mnistcnn_10k": {...}}."""
+    return {
+        f"{name}_{end}": dict(facts) for name, metric in run.metrics.items() for end, facts in metric.protocol().items()
+    }
 
 
 def setup_of(run: Run, config: Config) -> Setup:

@@ -71,8 +71,8 @@ def make_component(key: str, node: Config, interface: type[T], **facts: Any) -> 
     return completed(key, make(key, node, **facts), interface)
 
 
-def make_several(key: str, config: Config, interface: type[T]) -> dict[str, T]:
-    """The components of a section that can have several, by name. Raises ValueError."""
+def make_several(key: str, config: Config, interface: type[T], **facts: Any) -> dict[str, T]:
+    """The components of a section that can have several, by name. facts: as for `make`. Raises ValueError."""
     nodes: Config = config.get(key) or {}
     if isinstance(nodes.get("_target_"), str):
         raise ValueError(
@@ -82,7 +82,7 @@ def make_several(key: str, config: Config, interface: type[T]) -> dict[str, T]:
     for name in nodes:  # they are parts of file names
         if not isinstance(name, str) or re.search(r"[/\\\0]", name):
             raise ValueError(f"{key}.{name}: must be a name without slashes.")
-    return {name: make_component(f"{key}.{name}", node, interface) for name, node in nodes.items()}
+    return {name: make_component(f"{key}.{name}", node, interface, **facts) for name, node in nodes.items()}
 
 
 def completed(key: str, component: object, interface: type[T]) -> T:

@@ -24,6 +24,7 @@ from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
 from ganrun.training.best import choose_best
 from ganrun.training.build import build, has_automatic_norm, make_trackers, per_sample_penalties, with_norm
 from ganrun.training.changes import check_last_step, has_finished, warn_of_changes
+from ganrun.training.evaluation import protocols
 from ganrun.training.init_from import init_from
 from ganrun.training.interrupts import Interrupts
 from ganrun.training.load import LoadedRun, load
@@ -165,6 +166,7 @@ def make_result(run: Run, status: Status, ending: Ending, error: BaseException |
         "wall_time": round(status.seconds, 3),
         "metrics": status.metrics if ending == "finished" else {},
         **({"metrics_raw": status.metrics_raw} if ending == "finished" and status.metrics_raw else {}),
+        **({"protocols": found} if ending == "finished" and (found := protocols(run)) else {}),
         "best": {"key": best.key, "value": best.value, "step": best.step} if best else None,
         "stopped_early": ending == "finished" and status.step < run.options.steps,
         "diagnosis": status.diagnosis.as_json() if status.diagnosis else None,

@@ -128,6 +128,12 @@ def check_metric_keys(name: str, metric: Metric, spec: DataSpec) -> None:
         raise ValueError(f"metric.{name}: its method keys must return a ganrun.protocols.MetricKey for each key.")
 
 
+def check_labels(metrics: Mapping[str, Metric], condition: Condition) -> None:
+    for name, metric in metrics.items():
+        if metric.labels == "required" and not condition.uses_labels:
+            raise ValueError(f"metric={name}: needs a conditional run, as with condition=projection; use metric=none.")
+
+
 def check_features(loss: Loss, D: nn.Module) -> None:
     if loss.g_needs_features and not isinstance(D, HasFeatures):
         raise ValueError("loss: needs features, but this arch's discriminator has no method `features`.")

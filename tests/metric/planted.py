@@ -1,0 +1,45 @@
+"""A feature network with known features, for tests of metrics: it computes sums of pixels, and counts its calls."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ganrun.data.dataset import Dataset, Split, image_spec
+from ganrun.data.seeds import generator
+from ganrun.protocols import Extracted, Features
+
+
+class Planted(Features):
+    """Random projections of images to `dim` numbers. Its logits are those of the label that the first pixel holds."""
+
+    name, classifies = "planted", True
+
+    def __init__(self, dim: int = 4, num_classes: int = 10, cache: str | None = None) -> None:
+        self.dim, self.num_classes, self.cache = dim, num_classes, cache
+        self.mapped: list[int] = []  # how many images each call had
+
+    def prepare(self, dataset: Dataset) -> None:
+        self.num_classes = dataset.spec.num_classes or self.num_classes
+
+    def __call__(self, images: Tensor) -> Extracted:
+        assert images.dtype == torch.uint8
+        self.mapped.append(len(images))
+        x = images.flatten(1).float() / 255
+        weights = torch.randn(x.shape[1], self.dim, generator=generator(0, "planted"))
+        labels = images[:, 0, 0, 0].long() % self.num_classes
+        return Extracted(x @ weights, 20 * torch.eye(self.num_classes)[labels])
+
+    def protocol(self) -> dict[str, Any]:
+        return {"network": "planted", "dim": self.dim}
+
+
+def stacked(num: int = 400) -> Dataset:
+    """Images 3x12x12 of three "digits": the first pixel of each channel is the digit, the others are noise."""
+    random = generator(0, "stacked")
+    digits = torch.randint(10, (num, 3), generator=random)
+    x = torch.randint(256, (num, 3, 12, 12), generator=random, dtype=torch.uint8)
+    x[:, :, 0, 0] = digits.to(torch.uint8)
+    y = digits @ torch.tensor([100, 10, 1])
+    parts = [Split(x[some], y[some]) for some in (slice(0, num // 2), slice(num // 2, num), slice(0, 0))]
+    return Dataset(image_spec(parts[0].x, [f"{k:03d}" for k in range(1000)]), *parts)
