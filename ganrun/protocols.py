@@ -221,8 +221,8 @@ class Features:
 
     name: str = "own"
     frechet: str = "fd"
-    dim: int
-    has_logits: bool = True
+    dim: int = 0
+    has_logits: bool = False
     classifies: bool = False
     cache: str | None = None
 

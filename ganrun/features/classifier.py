@@ -18,10 +18,10 @@ from ganrun.protocols import Extracted, Features
 log = logging.getLogger("ganrun")
 
 FORMAT = 1  # of the cache; increment it when another network results from the same recipe and data
-GRAY = {"width": 32, "epochs": 4, "stride": 2}  # defaults for small gray images, which are easy
-OTHERS = {"width": 32, "epochs": 12, "stride": 1}
+EASY, HARD = 4, 12  # epochs for small gray images, and for others
+WIDTH = 32
 STEPS = 1000  # the fewest of a training with the default number of epochs, for small data sets
-EASY = 32  # the largest side of images with the defaults of GRAY, in pixels
+SMALL, LARGE = 32, 40  # sides of easy images at most, and of images whose first convolution halves them, in pixels
 
 
 class Classifier(Features):
@@ -34,7 +34,7 @@ class Classifier(Features):
     `check` raises ValueError for data without labels, and data that are not images.
     """
 
-    dim, classifies = DIM, True
+    dim, has_logits, classifies = DIM, True, True
 
     def __init__(
         self,
@@ -66,12 +66,13 @@ class Classifier(Features):
 
     def recipe(self, dataset: Dataset) -> Recipe:
         channels, *sides = dataset.spec.shape
-        defaults = GRAY if channels == 1 and max(sides) <= EASY else OTHERS
+        is_easy = channels == 1 and max(sides) <= SMALL
+        stride = 2 if is_easy or max(sides) > LARGE else 1
         digits = all(name.isdigit() for name in dataset.spec.classes)
-        flip = not digits if self.flip is None else self.flip
-        recipe = Recipe(self.width or defaults["width"], defaults["epochs"], defaults["stride"], flip)
+        recipe = Recipe(self.width or WIDTH, 0, stride, flip=not digits if self.flip is None else self.flip)
         steps = max(1, len(dataset.train) // recipe.batch_size)  # of an epoch
-        return replace(recipe, epochs=self.epochs or max(recipe.epochs, math.ceil(STEPS / steps)))
+        default = max(EASY if is_easy else HARD, math.ceil(STEPS / steps))
+        return replace(recipe, epochs=self.epochs or default)
 
     def prepare(self, dataset: Dataset) -> None:
         if self._net is not None:

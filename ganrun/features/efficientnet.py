@@ -28,7 +28,7 @@ class EfficientNetLite0(Features):
     `check` raises ValueError if a package is missing.
     """
 
-    name, dim = "efflite0", 1280
+    name, dim, has_logits = "efflite0", 1280, True
 
     def __init__(
         self,

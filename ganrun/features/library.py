@@ -1,7 +1,6 @@
 """features=inception, and the other networks of torch-fidelity."""
 
 import logging
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
@@ -81,7 +80,7 @@ class TorchFidelity(Features):
                 found = torch.load(path, map_location="cpu", weights_only=True)
         except FileNotFoundError:
             raise ValueError(f"features.weights={path}: no such file.") from None
-        except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        except Exception as error:  # torch raises any type for a file of another kind
             raise ValueError(f"features.weights={path}: cannot be read as a state_dict of tensors.") from error
         if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
             raise ValueError(f"features.weights={path}: is not a state_dict, a dictionary of tensors.")

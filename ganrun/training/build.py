@@ -189,6 +189,8 @@ def make_features(config: Config, device: torch.device | str, metrics: Config) -
     data_name = str(config["data"].get("_target_", "")).rpartition(".")[2].replace("_", "")
     facts = {"data_name": data_name, "device": device}
     features = make_component("features", config.get("features") or CLASSIFIER, Features, **facts)
+    if features.dim < 1:
+        raise ValueError("features: declares no dim, the number of its features (ganrun.protocols.Features).")
     classifier = features if features.classifies else make_component("features", CLASSIFIER, Features, **facts)
     return {"features": features, "classifier": classifier}
 

@@ -13,7 +13,7 @@ from ganrun.protocols import Extracted, Features
 class Planted(Features):
     """Random projections of images to `dim` numbers. Its logits are those of the label that the first pixel holds."""
 
-    name, classifies = "planted", True
+    name, has_logits, classifies = "planted", True, True
 
     def __init__(self, dim: int = 4, num_classes: int = 10, cache: str | None = None) -> None:
         self.dim, self.num_classes, self.cache = dim, num_classes, cache

@@ -239,6 +239,37 @@ def test_default_network_is_the_classifier_of_the_data() -> None:
     assert config_of("data=digits", "metric=fidelity").get("features") is None
 
 
+OWN = """
+from ganrun.protocols import Extracted
+
+
+class Rows:
+    name, dim = "rows", 8
+
+    def __call__(self, images):
+        return Extracted(images.float().mean((1, 3)) / 255)
+
+
+class NoDim:
+    def __call__(self, images):
+        return Extracted(images.flatten(1).float())
+"""
+
+
+def test_own_network_without_a_base_class(here: Here, tmp_path: Path) -> None:
+    (tmp_path / "my_features.py").write_text(OWN)
+    (tmp_path / "conf" / "features").mkdir(parents=True)
+    for name, kind in (("rows", "Rows"), ("no_dim", "NoDim")):
+        (tmp_path / "conf" / "features" / f"{name}.yaml").write_text(f"# Mine.\n_target_: my_features.{kind}\n")
+    line = ["data=digits", "train.steps=1", "train.threads=1", "train.diagnose=false", *METRIC, "run_dir=r"]
+    code, _, err = here(*line, "features=no_dim")
+    assert (code, err) == (2, "features: declares no dim, the number of its features (ganrun.protocols.Features).\n")
+    code, _, err = here(*line, "features=rows")
+    assert code == 0, err
+    assert {"fd_rows_150", "fd_rows_150_floor", "kid_rows_150"} <= result_of(tmp_path / "r")["metrics"].keys()
+    assert here(*line, "features=rows", "metric.fidelity.scores=[is]", "run_dir=other")[0] == 2
+
+
 @pytest.mark.slow
 def test_evaluation_does_not_change_the_training_by_a_bit(tmp_path: Path) -> None:
     """The classifier is trained within the second run, at step 4."""
