@@ -39,7 +39,7 @@ def state_of(path: Path) -> State:
     """
     if is_locked(path):
         return "running"
-    if not (path / "config.yaml").exists():
+    if not (path / "config.yaml").is_file():
         return "missing"
     status = ending_of(path).get("status")
     return next((state for state in ENDINGS if state == status), "killed")

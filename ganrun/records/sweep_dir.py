@@ -119,7 +119,7 @@ class SweepDir:
 
         The runs of a search are one level deeper, in the folders of its trials.
         """
-        if (self.path / "config.yaml").exists():
+        if (self.path / "config.yaml").is_file():
             return [Job(self.path.name, self.path)]
         planned = [Job(name, self.path / path) for name, path in self.plan().jobs]
         known = {job.path for job in planned}
