@@ -1,11 +1,14 @@
 """Files that are locked, or written without following links, since a run directory may come from someone else."""
 
+import errno
 import os
+import stat
 import time
 from pathlib import Path
 from typing import TextIO
 
 LOCK_TRIES = 10
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of flock on a file system without locks
 MARK = "drawn by ganrun"  # a comment in picture files, which are not read as training data
 
 
@@ -25,13 +28,29 @@ def opened_to_append(path: Path) -> TextIO:
 
 
 def _opened(path: str | Path, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    """A file that is no link. Opening a FIFO, which has no reader, is an error in place of waiting for one."""
+    return os.open(path, flags | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0), 0o666)
+
+
+def read_file(path: Path, tail: int | None = None) -> bytes:
+    """The content of a regular file, or its last `tail` bytes.
+
+    Raises ValueError for anything else, as for a FIFO, whose reader would wait.
+    """
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with open(file, "rb") as opened:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise ValueError("is no regular file")
+        opened.seek(max(0, found.st_size - tail) if tail else 0)
+        return opened.read()
 
 
 def lock(file: TextIO) -> None:
-    """Lock `file`. Raises OSError if another process has locked it. Does nothing on a system without flock.
+    """Lock `file`. Raises BlockingIOError if another process has locked it.
 
-    It tries again for a moment, in which `ganrun.records.state.is_locked` may share the lock.
+    Does nothing on a system or a file system without flock. It tries again for a moment, in which
+    `ganrun.records.state.is_locked` may share the lock.
     """
     try:
         import fcntl
@@ -45,6 +64,10 @@ def lock(file: TextIO) -> None:
             if not left:
                 raise
             time.sleep(0.01)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            break
 
 
 def link_out_of(folder: Path, but: str) -> Path | None:
@@ -62,6 +85,13 @@ def link_out_of(folder: Path, but: str) -> Path | None:
             ):
                 return path
     return None
+
+
+def special_file(folder: Path) -> Path | None:
+    """A file in the folder that is no regular one, such as a FIFO, or None. Links are not followed."""
+    kinds = (stat.S_ISREG, stat.S_ISLNK)
+    paths = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
+    return next((path for path in paths if not any(kind(path.lstat().st_mode) for kind in kinds)), None)
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,28 @@ def no_such_option(error: MissingConfigException, arguments: Sequence[str]) -> s
     else:
         hint = did_you_mean(option, [*options, *plugins])
     known = f" {group} is one of {', '.join(options)}." if options else ""
+    if not where and not any(argument.lstrip("+").startswith((f"{group}=", f"{group}@")) for argument in arguments):
+        where = next((f"conf/{name}.yaml: " for name in choosing(group, option, arguments)), "")
     return f"{where}{group}={option}: no such option{hint}{known}"
+
+
+def choosing(group: str, option: str, arguments: Sequence[str]) -> Iterator[str]:
+    """The user's files that choose an option in their defaults lists, those that were typed first."""
+    for name, path in users_files(arguments):
+        defaults = defaults_of(path)
+        for entry in defaults if isinstance(defaults, list) else []:
+            for key, value in entry.items() if isinstance(entry, dict) else []:
+                names = value if isinstance(value, list) else [value]
+                if str(key).removeprefix("override ").lstrip("/").partition("@")[0] == group and option in names:
+                    yield name
+
+
+def users_files(arguments: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """The files in the user's folders, by their names as in `loss/mine`, those that were typed first."""
+    chosen = [argument.lstrip("+").replace("=", "/") for argument in arguments]
+    for folder in config_dirs(arguments)[1:]:
+        files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
+        yield from sorted(files.items(), key=lambda item: (item[0] not in chosen, item[0]))
 
 
 def in_defaults_list(message: str, arguments: Sequence[str]) -> str | None:
@@ -132,28 +153,30 @@ def in_defaults_list(message: str, arguments: Sequence[str]) -> str | None:
             return f"{typed}: has a default option, which is replaced without a plus, by {typed[1:]}."
         return f"{group}: is chosen twice; a file that changes the choice needs `override /{group}: OPTION`."
     if "default" in message and "Could not" not in message:
-        chosen = [argument.lstrip("+").replace("=", "/") for argument in arguments]
-        for folder in config_dirs(arguments)[1:]:
-            files = {path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")}
-            for name in sorted(files, key=lambda name: (name not in chosen, name)):
-                if (entry := wrong_entry(files[name])) is not None:
-                    return (
-                        f"conf/{name}.yaml: `{entry}` in its defaults list: must be a list of "
-                        "`- override /GROUP: OPTION`, one choice per line."
-                    )
+        for name, path in users_files(arguments):
+            if (entry := wrong_entry(path)) is not None:
+                return (
+                    f"conf/{name}.yaml: `{entry}` in its defaults list: must be a list of "
+                    "`- override /GROUP: OPTION`, one choice per line."
+                )
     return None
 
 
 def wrong_entry(path: Path) -> Any:
     """The first entry of a file's defaults list that Hydra does not accept, or None."""
-    try:
-        text = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError):
-        return None
-    defaults = text.get("defaults", []) if isinstance(text, dict) else []
+    defaults = defaults_of(path)
     if not isinstance(defaults, list):
         return defaults
     return next((entry for entry in defaults if not is_entry(entry)), None)
+
+
+def defaults_of(path: Path) -> Any:
+    """The defaults list of a file, which is not checked; empty if there is none, or none that can be read."""
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, ValueError):
+        return []
+    return content.get("defaults", []) if isinstance(content, dict) else []
 
 
 def is_entry(entry: Any) -> bool:

@@ -7,6 +7,7 @@ from typing import Any
 import yaml
 
 from ganrun.config import Config, flat, resumable
+from ganrun.files import read_file
 from ganrun.records.legacy import upgraded_config
 from ganrun.records.state import may_differ
 from ganrun.records.sweep_dir import LOADER
@@ -51,7 +52,7 @@ class FoundRuns:
 def config_at(path: Path) -> Config | None:
     """The config in a file; None if it cannot be read, which the run itself reports."""
     try:
-        return upgraded_config(yaml.load(path.read_bytes(), LOADER))
+        return upgraded_config(yaml.load(read_file(path), LOADER))
     except (OSError, yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
 

@@ -49,6 +49,7 @@ from ganrun.cli.overrides import (
     SWEEP_DIR,
     TIDY,
     check_choices,
+    check_verbose,
     chooses,
     directory,
     parse,
@@ -153,6 +154,7 @@ class CommandLine:
         words = words_as_setting([a for a in self.arguments if not a.startswith("-")], self.verb)
         self.paths = path_keys(config_dirs(self.flags)) | {SWEEP_DIR}
         groups = groups_and_options(config_dirs(self.flags))
+        check_verbose(parse(self.quoted(words, sweep=True)))
         multirun = "--multirun" in self.flags or is_multirun(self.verb, self.quoted(words, sweep=True), groups)
         if multirun and self.verb == "resume":
             raise ValueError("ganrun resume: continues a single run; to finish a sweep, repeat its command.")

@@ -143,6 +143,16 @@ def check_choices(overrides: Sequence[Override], groups: Mapping[str, Sequence[s
             raise ValueError(f"{line}: only one option can be chosen; a sweep is `ganrun -m {group}={names}`.")
 
 
+def check_verbose(overrides: Sequence[Override]) -> None:
+    """Raise ValueError for a value of hydra.verbose at which Hydra stops with a traceback."""
+    for override in overrides:
+        if override.key_or_group == "hydra.verbose":
+            value: Any = override.value()
+            names = value if isinstance(value, list) else [value]
+            if not isinstance(value, bool) and not all(isinstance(name, str | QuotedString) for name in names):
+                raise ValueError(f"{override.input_line}: must be true, false, or a list of loggers, as in [ganrun].")
+
+
 def one_value_sweep(override: Override, groups: Collection[str]) -> str:
     """A single setting as a sweep over one value, train.steps=3 as train.steps=choice(3).
 

@@ -59,6 +59,7 @@ class Supervisor:
         self.ended: set[str] = set()  # jobs that are not started again by this command
         self.deaths: dict[str, int] = {}
         self.signal: int | None = None
+        self.is_unsent = False  # whether the signal has yet to be passed on
         self.child = 0
         self.problem = ""
 
@@ -102,11 +103,9 @@ class Supervisor:
     def announce(self) -> None:
         rows = list(self.rows.values())
         done = {state: number for state, number in counts(rows).items() if state != "missing"}
-        if done:
-            text = ", ".join(f"{number} {state}" for state, number in done.items())
-            log.info("sweep: %d jobs in %s, of which %s", len(rows), os.path.relpath(self.sweep.path), text)
-        else:
-            log.info("sweep: %d jobs in %s", len(rows), os.path.relpath(self.sweep.path))
+        jobs = "1 job" if len(rows) == 1 else f"{len(rows)} jobs"
+        states = ", of which " + ", ".join(f"{number} {state}" for state, number in done.items()) if done else ""
+        log.info("sweep: %s in %s%s", jobs, os.path.relpath(self.sweep.path), states)
 
     def launch(self, jobs: Sequence[Job], show: Callable[[], None]) -> None:
         """Start these jobs, and wait until the launcher has ended."""
@@ -188,9 +187,12 @@ class Supervisor:
             atexit._run_exitfuncs()
 
     def wait(self, show: Callable[[], None]) -> int:
-        """Wait for the launcher, and stop its jobs if they are to stop."""
+        """Wait for the launcher; pass signals on to its jobs, and end it if it outlives them."""
         over_since, looked = 0.0, time.monotonic()
         while True:
+            if self.signal is not None and self.is_unsent:
+                self.is_unsent = False
+                self.stop_jobs(self.signal)
             pid, status = os.waitpid(self.child, os.WNOHANG)
             if pid:
                 return os.waitstatus_to_exitcode(status)
@@ -264,9 +266,8 @@ class Supervisor:
                 signal.signal(received, handler)
 
     def interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        if self.child:
-            self.stop_jobs(number)
+        """Only record the signal, which may come at any moment; `wait` passes it on."""
+        self.signal, self.is_unsent = number, True
 
     def stop_jobs(self, number: int) -> None:
         """Let no more jobs start, and send a signal to those that run here; those elsewhere read the file."""
@@ -275,18 +276,23 @@ class Supervisor:
         for name in self.worker.names:
             facts = self.sweep.recorded(name)
             pid, is_here = facts.get("pid"), facts.get("host") == os.uname().nodename
-            if "code" not in facts and pid and pid != self.child and is_here:
+            is_current = facts.get("launch") == self.worker.id and "code" not in facts
+            if is_current and pid and pid != self.child and is_here:
                 with suppress(OSError):
                     os.kill(pid, number)
 
     def suspend(self, number: int, frame: FrameType | None) -> None:
-        if self.child:
-            os.killpg(self.child, signal.SIGSTOP)
+        self.send_to_launcher(signal.SIGSTOP)
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)  # returns when the process is continued
         signal.signal(number, self.suspend)
-        if self.child:
-            os.killpg(self.child, signal.SIGCONT)
+        self.send_to_launcher(signal.SIGCONT)
+
+    def send_to_launcher(self, number: int) -> None:
+        """Send a signal to the launcher and its workers, if there are any."""
+        with suppress(OSError):
+            if self.child:
+                os.killpg(self.child, number)
 
     @contextmanager
     def progress(self) -> Iterator[Callable[[], None]]:

@@ -17,7 +17,7 @@ from typing import IO, Any
 import yaml
 
 from ganrun.config import Config, flat, load_yaml, resumable
-from ganrun.files import link_out_of, lock, opened_to_append
+from ganrun.files import link_out_of, lock, opened_to_append, read_file, special_file
 from ganrun.metric_key import MetricKey
 from ganrun.records import checkpoint, shapes
 from ganrun.records.checkpoint import errors_name, write_atomically
@@ -78,7 +78,7 @@ class RunDir:
         self._lock = opened_to_append(self._lock_file)
         try:
             lock(self._lock)
-        except OSError:
+        except BlockingIOError:
             self._lock.close()
             raise RunIsLocked(f"run_dir={self.path}: another process is writing to it.") from None
         self._remove_unfinished()
@@ -96,11 +96,16 @@ class RunDir:
                     folder.rmdir()
 
     def check_links(self) -> None:
-        """Raise ValueError if a link leads out of the run directory: what is written there must be in it."""
+        """Raise ValueError if a link leads out of the run directory: what is written there must be in it.
+
+        So it does for a file on which a reader or a writer would wait, such as a FIFO.
+        """
         if link := link_out_of(self.path, but=WANDB_LOG):
             raise ValueError(
                 f"{link}: is a link to {link.resolve()}, outside the run directory; replace it by what it links to."
             )
+        if special := special_file(self.path):
+            raise ValueError(f"{special}: is no regular file; remove it from the run directory.")
 
     def _remove_unfinished(self) -> None:
         """Remove the temporary files of `write_atomically` that a killed process has left."""
@@ -120,7 +125,7 @@ class RunDir:
         damaged.
         """
         try:
-            config = shapes.config(load_yaml(self.config_file.read_bytes()))
+            config = shapes.config(load_yaml(read_file(self.config_file)))
         except (FileNotFoundError, NotADirectoryError):
             raise ValueError(f"run_dir={self.path}: no run there (it has no config.yaml).") from None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
@@ -192,7 +197,7 @@ class RunDir:
 
     def rows(self) -> Iterator[dict[str, Any]]:
         """The rows of metrics.jsonl. Damaged rows are skipped with a warning; an incomplete last one without."""
-        lines = self.metrics_file.read_bytes().split(b"\n") if self.metrics_file.exists() else []
+        lines = read_file(self.metrics_file).split(b"\n") if self.metrics_file.is_file() else []
         for number, line in enumerate(lines, 1):
             try:
                 yield upgraded_row(shapes.row(json.loads(line)))

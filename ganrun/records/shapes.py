@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar
 
 from ganrun.checks import check_arguments, fits
 from ganrun.config import Config, defaults
+from ganrun.files import read_file
 from ganrun.metric_key import MetricKey
 
 log = logging.getLogger("ganrun")
@@ -46,7 +47,7 @@ T = TypeVar("T")
 def read_json(path: Path, checked: Callable[[Any], T]) -> T | None:
     """The content of a JSON file; None if there is none, and with a warning if it is damaged."""
     try:
-        return checked(json.loads(path.read_bytes()))
+        return checked(json.loads(read_file(path)))
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError) as error:

@@ -5,6 +5,8 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+from ganrun.files import read_file
+
 State = Literal["missing", "running", "finished", "diverged", "failed", "interrupted", "killed"]
 ENDINGS: tuple[State, ...] = ("finished", "diverged", "failed", "interrupted")
 MAY_DIFFER = {  # settings that may change when a run is resumed
@@ -37,7 +39,7 @@ def state_of(path: Path) -> State:
     """
     if is_locked(path):
         return "running"
-    if not (path / "config.yaml").exists():
+    if not (path / "config.yaml").is_file():
         return "missing"
     status = ending_of(path).get("status")
     return next((state for state in ENDINGS if state == status), "killed")
@@ -46,26 +48,26 @@ def state_of(path: Path) -> State:
 def ending_of(path: Path) -> dict[str, Any]:
     """The content of result.json, which is not checked; empty if there is none, or none that can be read."""
     try:
-        found = json.loads((path / "result.json").read_bytes())
+        found = json.loads(read_file(path / "result.json"))
     except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process has locked the run directory. Always False on a system without flock."""
+    """Whether a process has locked the run directory. Always False on a system or a file system without flock."""
     try:
         import fcntl
     except ImportError:
         return False
     try:
-        file = os.open(path / ".lock", os.O_RDONLY | os.O_NOFOLLOW)
+        file = os.open(path / ".lock", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return False
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
+    except OSError as error:
+        return isinstance(error, BlockingIOError)
     finally:
         os.close(file)
     return False

@@ -12,18 +12,17 @@ Processes on other machines see the same files, so they are all that the parts o
 
 import json
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TextIO
 
 import yaml
 
 from ganrun.config import slug
 from ganrun.console import status_text, time_left
-from ganrun.files import opened_to_append, replace_text
+from ganrun.files import lock, opened_to_append, read_file, replace_text
 from ganrun.records.state import State, ending_of, is_locked, state_of
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast
@@ -76,7 +75,7 @@ class SweepDir:
         self.path = path.expanduser().absolute()
         self.own = self.path / ".sweep"
         self.plan_file = self.own / "jobs.json"
-        self.lock_file: IO[str] | None = None
+        self.lock_file: TextIO | None = None
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -84,10 +83,12 @@ class SweepDir:
         self.own.mkdir(parents=True, exist_ok=True)
         self.lock_file = opened_to_append(self.own / ".lock")
         try:
-            if not _lock(self.lock_file):
+            try:
+                lock(self.lock_file)
+            except BlockingIOError:
                 raise ValueError(
                     f"run_dir={self.path}: another command runs this sweep; `ganrun status {self.path}` shows it."
-                )
+                ) from None
             yield
         finally:
             self.unlock()
@@ -106,9 +107,10 @@ class SweepDir:
 
     def plan(self) -> Plan:
         """The last plan; an empty one if there is none, or none that can be read."""
-        with suppress(OSError, ValueError, TypeError):
-            plan = Plan(**json.loads(self.plan_file.read_bytes()))
+        with suppress(OSError, ValueError, TypeError, RecursionError):
+            plan = Plan(**json.loads(read_file(self.plan_file)))
             plan.jobs = [(str(name), str(path)) for name, path in plan.jobs]
+            plan.started, plan.share = float(plan.started), float(plan.share)
             return plan
         return Plan()
 
@@ -117,7 +119,7 @@ class SweepDir:
 
         The runs of a search are one level deeper, in the folders of its trials.
         """
-        if (self.path / "config.yaml").exists():
+        if (self.path / "config.yaml").is_file():
             return [Job(self.path.name, self.path)]
         planned = [Job(name, self.path / path) for name, path in self.plan().jobs]
         known = {job.path for job in planned}
@@ -132,8 +134,8 @@ class SweepDir:
         replace_text(path, json.dumps(facts) + "\n")
 
     def recorded(self, name: str) -> dict[str, Any]:
-        with suppress(OSError, ValueError):
-            found = json.loads(self._file(name, "json").read_bytes())
+        with suppress(OSError, ValueError, RecursionError):
+            found = json.loads(read_file(self._file(name, "json")))
             return found if isinstance(found, dict) else {}
         return {}
 
@@ -151,8 +153,8 @@ class SweepDir:
         replace_text(self.own / "stop", launch)
 
     def is_stopped(self, launch: str) -> bool:
-        with suppress(OSError):
-            return (self.own / "stop").read_text() == launch
+        with suppress(OSError, ValueError):
+            return read_file(self.own / "stop").decode() == launch
         return False
 
     def row(self, job: Job) -> Row:
@@ -174,20 +176,6 @@ class SweepDir:
         return next((path for path in files if path.exists()), None)
 
 
-def _lock(file: IO[str]) -> bool:
-    """Lock the file, or return False if another process has locked it. True on a system without flock."""
-    try:
-        import fcntl
-    except ImportError:
-        return True
-    for left in reversed(range(10)):  # `is_locked` may share the lock for a moment
-        with suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-        time.sleep(0.01 if left else 0)
-    return False
-
-
 def share_of(path: Path) -> float:
     """The share of the steps of a run that are done, from its last logged row."""
     steps = steps_of(path)
@@ -200,22 +188,20 @@ _steps: dict[Path, tuple[int, int]] = {}
 def steps_of(path: Path) -> int:
     """train.steps of the run; 0 if it cannot be read."""
     file = path / "config.yaml"
-    with suppress(OSError, yaml.YAMLError, ValueError, KeyError, TypeError):
+    with suppress(OSError, yaml.YAMLError, ValueError, KeyError, TypeError, OverflowError, RecursionError):
         changed = file.stat().st_mtime_ns
         if _steps.get(path, (0, 0))[0] != changed:
-            _steps[path] = changed, int(yaml.load(file.read_bytes(), LOADER)["train"]["steps"])
+            _steps[path] = changed, int(yaml.load(read_file(file), LOADER)["train"]["steps"])
         return _steps[path][1]
     return 0
 
 
 def last_step(path: Path) -> int:
     """The step of the last complete row of metrics.jsonl; 0 if there is none."""
-    with suppress(OSError):
-        with open(path / "metrics.jsonl", "rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - TAIL))
-            lines = file.read().split(b"\n")
+    with suppress(OSError, ValueError):
+        lines = read_file(path / "metrics.jsonl", TAIL).split(b"\n")
         for line in reversed(lines[:-1]):
-            with suppress(ValueError, KeyError, TypeError):
+            with suppress(ValueError, KeyError, TypeError, OverflowError, RecursionError):
                 return max(0, int(json.loads(line)["step"]))
     return 0
 

@@ -186,7 +186,7 @@ def shown(line: Line, seed: int | None) -> Run:
 
 def png(path: Path | None) -> Png | None:
     """The picture in a file, as a new PNG; None if there is none, or it is damaged, or a link."""
-    if path is None or path.is_symlink():
+    if path is None or path.is_symlink() or not path.is_file():
         return None
     try:
         with Image.open(path, formats=("PNG",)) as image:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ganrun.config import flat
+from ganrun.files import read_file
 from ganrun.records.checkpoint import write_atomically
 from ganrun.records.run_dir import LEFTOVERS
 from ganrun.records.state import may_differ
@@ -55,7 +56,7 @@ def check_record(folder: Path, record: Mapping[str, Any]) -> None:
 def read(path: Path) -> dict[str, Any]:
     """The record in a file. Raises ValueError if it is damaged."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(read_file(path))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path}: is damaged ({error}).") from error
     if not isinstance(found, dict):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, TextIO
 
 import optuna
 from optuna.distributions import BaseDistribution
@@ -98,9 +98,9 @@ def url_of(folder: Path) -> str:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Lock a file for a moment, against other processes of the search. Does nothing on a system without flock."""
+    """Lock a file for a moment, against other processes of the search. Does nothing without flock."""
     with opened_to_append(path) as file:
-        with suppress(ImportError):
+        with suppress(ImportError, OSError):  # of a file system without locks
             import fcntl
 
             fcntl.flock(file, fcntl.LOCK_EX)
@@ -114,7 +114,7 @@ class Claim:
     trial: Trial
     folder: Path
     overrides: list[str]
-    lock: IO[str]
+    lock: TextIO
 
     def __enter__(self) -> "Claim":
         return self
@@ -167,12 +167,12 @@ class Trials:
             assert lock is not None, "nobody else knows of it"
             return self.claimed(asked, lock)
 
-    def claimed(self, trial: Trial, lock: IO[str]) -> Claim:
+    def claimed(self, trial: Trial, lock: TextIO) -> Claim:
         """The claim, with a value for each parameter. A killed process may have left the trial without some."""
         words = [parameter.setting(suggest(trial, parameter)) for parameter in self.parameters]
         return Claim(trial, self.folder / folder_of(trial), words, lock)
 
-    def lock(self, name: str) -> IO[str] | None:
+    def lock(self, name: str) -> TextIO | None:
         """Lock a trial's folder; None if another process has done so."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)

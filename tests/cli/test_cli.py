@@ -161,6 +161,7 @@ SLIPS = [
     ("sample =3", "=3: has no key; settings are key=value, without spaces."),
     ("train help", "help: cannot be parsed; settings are key=value.\n"),
     ("größe=3", "größe=3: cannot be parsed; settings are key=value, with ASCII letters in the key."),
+    ("hydra.verbose=3", "hydra.verbose=3: must be true, false, or a list of loggers, as in [ganrun].\n"),
     ("hydra.mode=multirun", "hydra.mode=multirun: must be RUN or MULTIRUN."),
     ("hydra.nosuch=3", "hydra.nosuch=3: no such setting. `ganrun --cfg hydra` lists them all."),
     ("hydra=launcher/joblib", "hydra=launcher/joblib: has no effect; choose an option as in hydra/launcher=joblib."),
@@ -359,6 +360,9 @@ FILES = [
     ("3", "`3` in its defaults list"),
     ("/loss", "`loss` in its defaults list is no config; choose an option, as in `override /loss: hinge`."),
     ("nosuch", "experiment=nosuch: no such option."),
+    ("override /loss: hinje", "loss=hinje: no such option; did you mean hinge?"),
+    ("override /optimizer@g_optimizer: adamm", "optimizer=adamm: no such option; did you mean adam?"),
+    ("override /metric: [modes, mode]", "metric=mode: no such option; did you mean modes?"),
     ("loss: hinge", "groups in a defaults list begin with a slash, as in `override /loss: hinge`."),
 ]
 

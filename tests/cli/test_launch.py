@@ -343,6 +343,24 @@ def interrupt_command_at(step: int) -> None:
 
 
 @pytest.mark.slow
+def test_interrupt_in_the_moment_in_which_the_launcher_starts(tmp_path: Path) -> None:
+    ended = end_of(["-m", "seed=1,2", *SHORT, "train.steps=1000000", "run_dir=s"], tmp_path, interrupt_after_fork)
+    assert ended.code == 128 + signal.SIGTERM, ended
+    assert not any(result_of(tmp_path / "s" / name)["status"] == "finished" for name in names_in(tmp_path / "s"))
+
+
+def interrupt_after_fork() -> None:
+    fork = isolation.fork
+
+    def fork_and_interrupt() -> int:
+        if child := fork():
+            send([signal.SIGTERM])  # which the launcher, and its worker, ignore
+        return child
+
+    isolation.fork = fork_and_interrupt
+
+
+@pytest.mark.slow
 def test_jobs_do_not_outlive_a_command_that_is_killed(tmp_path: Path) -> None:
     line = [sys.executable, "-m", "ganrun", "-m", "seed=1,2", *SHORT, "train.steps=1000000", "train.log_every=1"]
     sweep = SweepDir(tmp_path / "s")
