@@ -35,7 +35,8 @@ REPLACED: dict[str, tuple[str, Any]] = {
 SLOW_START = """
 import sys
 from unittest.mock import patch
-from ganrun.cli.main import load, main
+from ganrun.cli.load import load
+from ganrun.cli.main import main
 load("train")
 from ganrun.training import eager, runtime
 with patch.object(runtime, "skip_compiler_import", lambda: None):

@@ -15,7 +15,7 @@ from hydra._internal.hydra import Hydra
 from hydra.types import RunMode
 from matplotlib.figure import Figure
 
-from ganrun.cli import main as command_line
+from ganrun.cli import command_line
 from ganrun.cli.compose import groups_and_options, plain
 from ganrun.config import CONF, Config
 from ganrun.diagnosis import measure

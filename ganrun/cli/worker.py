@@ -16,6 +16,7 @@ from ganrun.cli import isolation
 from ganrun.cli.devices import use
 from ganrun.cli.isolation import Killed
 from ganrun.cli.launch import BESIDE, Launch
+from ganrun.cli.load import load
 from ganrun.records.sweep_dir import Job, SweepDir, progress_line, remaining_seconds
 from ganrun.training.interrupts import SIGNALS
 
@@ -106,8 +107,6 @@ class Worker:
 
     def prepare(self) -> None:
         """Prepare this process for its jobs: import what most of them need, once, and end with the parent."""
-        from ganrun.cli.main import load
-
         if os.getpid() in WATCHED:
             return
         WATCHED.add(os.getpid())

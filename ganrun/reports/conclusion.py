@@ -50,6 +50,8 @@ def cannot_tell(best: Line, closest: Comparison, unclear: Sequence[Comparison], 
     found = f"{seeds(best, closest.second)} cannot tell {which} is better"
     if closest.difference is None:
         return f"{found}: too few have a value."
+    if not closest.difference.value:
+        return f"{found}: the means of {best.name} and {closest.second.name} are equal{how_many(closest)}."
     ahead = f"{best.name} is ahead of {closest.second.name} by {evidence(closest, ranking)}"
     return f"{found}: {ahead}{how_many(closest)}."
 

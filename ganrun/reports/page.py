@@ -16,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
 
 from ganrun import __version__
+from ganrun.console import visible
 from ganrun.figures.sweep import MOST, as_svg, color_of, dashes_of
 from ganrun.reports.collect import DIAGNOSIS, Finding, Run
 from ganrun.reports.conclusion import conclusion, p_text, test_of
@@ -88,7 +89,13 @@ class View:
 
 def page(report: Report, drawings: Sequence[Sequence[Drawing]]) -> str:
     """The page. drawings: the figures of each part."""
-    environment = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=FileSystemLoader(FOLDER),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=without_controls,
+    )
     environment.filters |= {"short": short, "data_uri": data_uri}
     style, script = ((FOLDER / f"report.{kind}").read_text() for kind in ("css", "js"))
     views = [view_of(part, own, i) for i, (part, own) in enumerate(zip(report.parts, drawings, strict=True))]
@@ -103,9 +110,14 @@ def page(report: Report, drawings: Sequence[Sequence[Drawing]]) -> str:
     )
 
 
+def without_controls(value: Any) -> Any:
+    """A text with escapes for characters that could reorder what is shown, and so make a command look like another."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
 def view_of(part: Part, drawings: Sequence[Drawing], number: int) -> View:
     pictures = [
-        (drawing.stem, Picture(as_svg(drawing.figure, f"part {number} figure {i}"), drawing.caption))
+        (drawing.stem, Picture(visible(as_svg(drawing.figure, f"part {number} figure {i}")), drawing.caption))
         for i, drawing in enumerate(drawings)
         if drawing.on_page
     ]

@@ -222,6 +222,10 @@ def notes(
         found.append(f"Means are over finished runs, without {counts_of(waiting)}.")
     if lost := [line.name for line in lines if line.values and len(line.values) < len(line.runs) and line.diverged]:
         found.append(f"Diverged runs have no value, so the means of {'; '.join(lost)} are too good.")
+    finished = [line for line in lines for run in line.runs if run.is_finished and run.seed not in line.values]
+    if ranking and step is None and finished:
+        some = "run has" if len(finished) == 1 else "runs have"
+        found.append(f"{len(finished)} finished {some} no value of {ranking.key}, or none that is finite.")
     if repeats := sum(len(setting.repeats) for setting in settings):
         again = "runs repeat" if repeats > 1 else "run repeats"
         found.append(f"{repeats} more {again} a seed of the same setting; each seed counts once.")
@@ -248,9 +252,10 @@ def notes(
 def formatted(value: float | None) -> str:
     """A value with four significant digits.
 
-    >>> formatted(0.123456), formatted(12345.6), formatted(None)
-    ('0.1235', '12,346', '-')
+    >>> formatted(0.123456), formatted(12345.6), formatted(None), formatted(-0.0)
+    ('0.1235', '12,346', '-', '0')
     """
     if value is None or not math.isfinite(value):
         return "-"
+    value = value or 0.0  # without the sign of -0
     return f"{value:,.0f}" if abs(value) >= 10000 else f"{value:.4g}"

@@ -73,6 +73,14 @@ def test_search_shows_rounded_numbers_and_suggests_no_sweep_over_all_of_them(her
     assert "better mean" not in out  # with one seed there is no difference to show
 
 
+def test_equal_means_and_values_that_are_not_finite(here: Here) -> None:
+    write_sweep("s", {"loss=minimax": [0.1, 0.1], "loss=lsgan": [0.1, 0.1], "loss=wgan": [float("nan"), float("inf")]})
+    out = here("report", "s", "files=false")[1]
+    assert "is better: the means of loss=lsgan and loss=minimax are equal." in out
+    assert "2 finished runs have no value of ks_100k, or none that is finite." in out
+    assert "-0" not in out
+
+
 def test_settings_that_seeds_cannot_tell_apart(here: Here) -> None:
     write_sweep("s", {"loss=minimax": [0.10, 0.2, 0.3], "loss=lsgan": [0.29, 0.1, 0.32]})
     out = here("report", "s", "files=false")[1]
@@ -381,7 +389,7 @@ def test_values_that_are_not_numbers_do_not_count(here: Here) -> None:
 
 @pytest.mark.slow
 def test_strings_of_a_received_run_are_made_visible(here: Here) -> None:
-    evil = "arch=<script>alert(1)</script>\x1b[2J"
+    evil = "arch=<script>alert(1)</script>\x1b[2J\u202e"
     for seed, formula in ((0, "=cmd|x"), (1, "@x")):
         path = write_run(
             f"s/{seed}", seed=seed, metrics={"ks_100k": 0.1 + seed}, keys=KEYS | {"=1+1": MetricKey("lower")}
@@ -394,6 +402,7 @@ def test_strings_of_a_received_run_are_made_visible(here: Here) -> None:
     assert "\x1b" not in out
     page = Path("s/report/report.html").read_text()
     assert "<script>alert" not in page
+    assert not {"\x1b", "\u202e"} & {*page}  # which could make a command look like another
     assert "&lt;script&gt;alert(1)" in page
     table = Path("s/report/settings.csv").read_text()
     assert "'@x" in table
