@@ -28,6 +28,7 @@ KINDS = {
     "gray images": ["data=digits"],
     "color images": ["data=folder", "data.root=images", "data.cache=cache", "data.size=16", "data.test=0.3"],
 }
+CLASSIFIER = "ganrun.features.classifier.Classifier"
 MINIBATCH = "arch.discriminator.minibatch"
 # Groups whose options are tried in the same runs. A loss chooses an optimizer, a schedule and a penalty, which are
 # tried with it, so options of these groups are tried in other runs.
@@ -87,6 +88,7 @@ def small(config: Config, root: Path) -> Config:
             net["width"] = 2
     for metric in config["metric"].values():
         metric["num"] = 200
+    config["features"] = config.get("features") or {"_target_": CLASSIFIER, "width": 2, "epochs": 1}
     config["train"]["pretrain_d"] = min(2, config["train"]["pretrain_d"])
     return config
 

@@ -1,5 +1,6 @@
 """metric=fidelity: its keys, both sides, what it caches and refuses, and that it does not disturb training."""
 
+import importlib
 import json
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import Here
-from helpers import config_of, result_of, run_of, train_in, without_test
+from helpers import REPO, config_of, result_of, run_of, train_in, without_test
 from planted import Planted
 from torch import Tensor
 
@@ -225,6 +226,27 @@ def test_each_fault_is_noticed_by_a_score() -> None:
         assert bad["kid_planted_200"] > good["kid_planted_200"] + 0.1
     assert collapsed["recall_planted_200"] < 0.2 < 0.5 < good["recall_planted_200"]
     assert noisy["precision_planted_200"] < good["precision_planted_200"]
+
+
+def test_table_of_faults_is_the_measured_one_and_each_fault_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(REPO / "benchmarks"))
+    benchmark = importlib.import_module("fidelity")
+    found = json.loads((REPO / "benchmarks" / "fidelity.json").read_text())["values"]
+    assert benchmark.table(found) in (REPO / "docs" / "fidelity.md").read_text()
+    good = found.pop("none (real images)")
+    noticed_by = {
+        "collapsed to one image": "coverage", "collapsed to 100 images": "recall", "only ones": "coverage",
+        "a class missing": "recall", "blurred": "precision", "noisy": "precision", "pure noise": "density",
+        "wrong labels": "label_accuracy",
+    }  # fmt: skip
+    for fault, column in noticed_by.items():
+        key = benchmark.COLUMNS[column]
+        assert found[fault][key] < 0.95 * good[key], fault
+        if fault != "wrong labels":
+            assert found[fault]["fd_mnistcnn_5k"] > 10 * good["fd_mnistcnn_5k"], fault
+    copies = found.pop("copies of training images")
+    assert copies["copies_1k"] == 1
+    assert {values["copies_1k"] for values in found.values()} == {0}
 
 
 # In runs
