@@ -85,12 +85,12 @@ def examples(dataset: Dataset, split: Split, index: Tensor) -> Tensor:
 
 def rows_at(split: Split, index: Tensor) -> Tensor:
     """The examples of a split at `index` (n,), as they are stored: (n, *shape)."""
-    ascending, device = index.sort(), split.x.device  # a memory map is read from front to back
-    parts = []
-    for part in ascending.values.to(device).split(DECODED):
-        parts.append(split.x[part])
+    device = split.x.device
+    found = torch.empty(len(index), *split.x.shape[1:], dtype=split.x.dtype, device=device)
+    for place in index.argsort().split(DECODED):  # a memory map is read from front to back
+        found[place.to(device)] = split.x[index[place].to(device)]
         split.release()
-    return torch.cat(parts)[ascending.indices.argsort().to(device)]
+    return found
 
 
 def vectors(x: Tensor, dataset: Dataset) -> Tensor:

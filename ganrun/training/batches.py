@@ -9,7 +9,7 @@ from ganrun.data.dataset import DataSpec, Split
 from ganrun.data.seeds import generator
 
 READ_AROUND = 1 << 16  # bytes that Linux maps around one that is read
-MOST_RESIDENT = 1 << 26  # bytes of a memory map
+MOST_RESIDENT = 1 << 24  # bytes of a memory map
 
 
 class Epoch(NamedTuple):

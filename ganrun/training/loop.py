@@ -170,6 +170,7 @@ class Loop:
                 self.evaluate()  # first, since it may end the run at this step
             if self.is_due(options.log_every):
                 self.log(updates)
+            del updates  # its gradients would take memory during the next step
             if self.is_due(options.sample_every):
                 self.draw_samples(f"step {status.step:,}")
             self.record_frame()
