@@ -30,7 +30,7 @@ class StackedModes(Metric):
     PacGAN, arXiv:1712.04086):
     - stacked_modes_26k: the number of modes with at least one sample;
     - stacked_kl_26k: KL(p || uniform) = sum_k p_k log(1000 p_k) in nats, with p_k the share of samples of mode k;
-    - _real and _floor: the same for real images, of the validation split if it has as many, else of the training split.
+    - _real and _floor: the same for real images, of the validation split, or of the training split if that has more.
     The classifier is features=classifier, trained on digits: those of the data if their classes are named "000" to
     "999", as in data=stacked_mnist, else those of MNIST in the folder `mnist`. A classifier other than the published
     ones may count a few modes differently. `check` raises ValueError for data without three channels.
@@ -72,7 +72,8 @@ class StackedModes(Metric):
         self.classifier.prepare(self._digits_for(dataset))
         x = samples[: self.num]
         modes, kl = self._names(len(x))
-        real = (dataset.valid if len(dataset.valid) >= len(x) else dataset.train)[: len(x)]
+        is_enough = len(dataset.valid) >= min(len(x), len(dataset.train))
+        real = (dataset.valid if is_enough else dataset.train)[: len(x)]
         if self._reference is None or self._reference[0] is not dataset:
             self._reference = dataset, self._shares(pixels(real.x.cpu(), dataset.spec))
         shares, reference = self._shares(dataset.spec.encode(x)), self._reference[1]
