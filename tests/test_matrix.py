@@ -87,6 +87,8 @@ def refusal(config: Config, net: str) -> str | None:
     condition, penalties = config["condition"], config["penalty"]
     if condition and net == "vectors":
         return "condition: these data have no labels; use data with labels, .* or condition=none"
+    if condition.get("generator") == "own":
+        return "condition.generator=own: .* no way of its own to use labels .*; use arch=biggan or r3gan"
     if condition.get("generator") == "batch_norm" and net == "images, fully connected":
         return "condition.generator=batch_norm: .* no batch normalization; use condition.generator=concat"
     for name, node in penalties.items():
