@@ -163,10 +163,7 @@ class SweepDir:
         if state in UNFINISHED and facts.get("failed"):
             state, error = "failed", facts["failed"]
         error = str(error).strip().splitlines()[0] if state in ("failed", "diverged") and error else ""
-        share = (
-            1.0 if state in ("finished", "diverged", "failed") else 0.0 if state == "missing" else share_of(job.path)
-        )
-        return Row(job, state, error, share)
+        return Row(job, state, error, 1.0 if state == "finished" else share_of(job.path))
 
     def log_of(self, row: Row) -> Path | None:
         """The file that tells most about a job: of one that was killed, the output of its process."""
@@ -209,14 +206,14 @@ def last_step(path: Path) -> int:
 def remaining_seconds(rows: Sequence[Row], plan: Plan, now: float) -> float | None:
     """The time until all jobs are done, at the rate since the launch; None while it is unknown.
 
-    Work is counted in jobs, and a running job counts by its steps, so that jobs of one length are assumed.
+    Work is counted in jobs, and one that has not finished counts by its steps, so that jobs of one length are assumed.
 
     >>> done, half = Row(Job("a", Path()), "finished", share=1), Row(Job("b", Path()), "running", share=0.5)
     >>> remaining_seconds([done, half], Plan(started=100, share=0), 130)
     10.0
     """
-    share = sum(row.share for row in rows)
-    return time_left(len(rows) - share, share - plan.share, now - plan.started)
+    left = sum(1 - row.share for row in rows if not row.is_done)
+    return time_left(left, sum(row.share for row in rows) - plan.share, now - plan.started)
 
 
 def counts(rows: Sequence[Row]) -> Mapping[str, int]:

@@ -510,7 +510,7 @@ def test_states_of_a_sweep(tmp_path: Path) -> None:
     assert (b.state, b.share) == ("killed", 0.75)
     assert (old.job.name, old.state) == ("old", "killed")
     sweep.record("a", code=2, failed="x=1: is wrong.\nmore")
-    assert sweep.row(a.job) == Row(a.job, "failed", "x=1: is wrong.", 1.0)
+    assert sweep.row(a.job) == Row(a.job, "failed", "x=1: is wrong.", 0.0)
     sweep.forget("a")
     assert sweep.row(a.job).state == "missing"
     sweep.stop("x")
@@ -531,6 +531,8 @@ def test_remaining_time_counts_the_steps_of_running_jobs() -> None:
     job = Job("a", Path("a"))
     rows = [Row(job, "finished", share=1.0), Row(job, "running", share=0.5), Row(job, "missing")]
     assert remaining_seconds(rows, Plan(started=10, share=1.0), now=20) == pytest.approx(30)
+    early = [*rows, Row(job, "failed", share=0.0)]  # at once, which says nothing about the time of the others
+    assert remaining_seconds(early, Plan(started=10, share=1.0), now=20) == pytest.approx(30)
     assert remaining_seconds(rows, Plan(started=10, share=1.5), now=20) is None
 
 
