@@ -90,7 +90,7 @@ class CommandLine:
         words = words_as_setting([a for a in self.arguments if not a.startswith("-")], self.verb)
         self.paths = path_keys(config_dirs(self.flags)) | {SWEEP_DIR}
         groups = groups_and_options(config_dirs(self.flags))
-        check_verbose(parse(self.quoted(words, sweep=True)))
+        check_verbose(parse([word for word in words if word.lstrip("+").startswith("hydra.verbose=")]))
         multirun = "--multirun" in self.flags or is_multirun(self.verb, self.quoted(words, sweep=True), groups)
         if multirun and self.verb == "resume":
             raise ValueError("ganrun resume: continues a single run; to finish a sweep, repeat its command.")

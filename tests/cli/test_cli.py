@@ -32,7 +32,7 @@ SLIPS = [
     ("lr=3", "lr=3: no such setting; did you mean optimizer.lr?"),
     ("d_optimizer.lr=3", "optimizer@d_optimizer=OPTION"),
     ("loss=wgam", "loss=wgam: no such option; did you mean wgan?"),
-    ("experiment=rign", "experiment=rign: no such option; did you mean ring? experiment is one of goodfellow2014/"),
+    ("experiment=rign", "experiment=rign: no such option; did you mean ring? experiment is one of biggan/"),
     ("+experiment.steps=3", "experiment: has no settings of its own"),
     ("experiment=ring train.stepz=3", "train.stepz=3: no such setting; did you mean train.steps?"),
     ("los=wgan", "los=wgan: no such setting; did you mean loss?"),
@@ -148,7 +148,7 @@ SLIPS = [
     ("+loss=wgan", "+loss=wgan: has a default option, which is replaced without a plus, by loss=wgan."),
     ("loss=3", "loss=3: is not the name of an option; loss is one of feature_matching, "),
     ("-m loss=wgan,3", "loss=3: is not the name of an option; loss is one of feature_matching, "),
-    ("metric=[modes,3]", "metric=[modes,3]: is not the name of an option; metric is one of distribution, "),
+    ("metric=[modes,3]", "metric=[modes,3]: is not the name of an option; metric is one of class_balance, distribution, "),
     ("experiment=null", "experiment=null: is not the name of an option"),
     ("loss=[wgan,hinge]", "only one option can be chosen; a sweep is `ganrun -m loss=wgan,hinge`."),
     ("arch._target_=my.G", "arch._target_=my.G: no such setting"),
@@ -470,7 +470,7 @@ def test_composed_config_has_the_comments_of_its_settings(here: Here) -> None:
 
 
 def test_evaluate_help_lists_metrics(here: Here) -> None:
-    assert re.search(r"^  metric +distribution, divergence, ", here("evaluate", "--help")[1], re.MULTILINE)
+    assert re.search(r"^  metric +class_balance, distribution, divergence, ", here("evaluate", "--help")[1], re.MULTILINE)
     assert here("--help", "evaluate") == here("evaluate", "--help")
 
 
@@ -566,7 +566,8 @@ ODD = "it's [a], b (1) #2 {x}=3"
 PATHS = [
     "run_dir", "init_from", "data.root", "data=folder data.cache", "diagnose run_dir", "diagnose data.root",
     "evaluate run_dir", "evaluate data.root", "figures run_dir", "figures out", "resume run_dir", "resume data.root",
-    "sample run_dir", "sample out", "sweep_file", "table1 runs", "table1 figure",
+    "sample run_dir", "sample out", "sweep_file", "table1 runs", "table1 figure", "features.cache",
+    "features=inception features.weights", "metric=stacked_modes metric.stacked_modes.mnist",
 ]  # fmt: skip
 
 

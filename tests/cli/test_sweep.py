@@ -44,7 +44,7 @@ def test_sweep_without_a_directory_has_a_new_one(empty: str, here: Here, tmp_pat
 def test_settings_of_a_swept_choice_can_be_deleted(here: Here, tmp_path: Path) -> None:
     line = ["-m", "experiment=ring,ring_minimax", "~data.std", "+data.std=0.1", "~data.num_modes", *SHORT, "run_dir=s"]
     (tmp_path / "own.py").write_text(
-        "from ganrun.data.toy import grid\ndef data(std, **_): return grid(2, 1, std, 100)\n"
+        "from ganrun.data.toy import grid\ndef data(std, num, **_): return grid(2, 1, std, num)\n"
     )
     code, _, err = here(*line, "data._target_=own.data", "penalty=none")
     assert (code, err) == (0, "")

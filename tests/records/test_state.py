@@ -59,6 +59,8 @@ def test_state_is_read_without_torch(tmp_path: Path) -> None:
 
 
 def test_reader_does_not_wait_for_a_fifo(tmp_path: Path) -> None:
+    tmp_path /= "run"
+    tmp_path.mkdir()
     for name in ("config.yaml", "result.json", "metrics.jsonl", ".lock"):
         os.mkfifo(tmp_path / name)
     assert state_of(tmp_path) == "missing"

@@ -25,10 +25,12 @@ from ganrun.training.run import Run
 from ganrun.training.sampling import CHUNK, d_logits, draw, evaluating, fixed_latents, generate, spread_batches
 
 CPU = torch.device("cpu")
-EVERY_ARCH = sorted(path.stem for path in (CONF / "arch").glob("*.yaml"))
+EVERY_ARCH = sorted(path.stem for path in (CONF / "arch").glob("*.yaml") if "goodfellow2014" not in path.stem)
+FOR_IMAGES = {name: ["data=digits", "arch.generator.width=16", "arch.discriminator.width=16"]
+              for name in ("dcgan", "sngan", "wgan_gp", "biggan", "r3gan")}  # fmt: skip
 WITH_NORMS = ["+arch.generator.batch_norm=true", "+arch.discriminator.batch_norm=true", "+arch.generator.dropout=0.5"]
 NETS = {
-    **{arch: [f"arch={arch}"] + (["data=digits"] if arch == "dcgan" else []) for arch in EVERY_ARCH},
+    **{arch: [f"arch={arch}", *FOR_IMAGES.get(arch, [])] for arch in EVERY_ARCH},
     "maxout and dropout": ["data=digits", "arch=goodfellow2014_mnist", "data.value_range=[0,1]"],
     "mlp with batch norm and dropout": ["arch=mlp", *WITH_NORMS],
     "spectral norm in both": ["arch.generator.spectral_norm=true", "arch.discriminator.spectral_norm=true"],
