@@ -22,7 +22,10 @@ NEEDS = {
     "arch/goodfellow2014_cifar_conv": ["arch=goodfellow2014_cifar_conv", "data=cifar10", "data.gcn=55"],
     "condition/own": ["condition=own", "data=digits", "arch=r3gan"],
     **{
-        f"experiment/compare_losses/{name}": [f"experiment=compare_losses/{name}", "~metric.fidelity"]  # needs more images
+        f"experiment/compare_losses/{name}": [
+            f"experiment=compare_losses/{name}",
+            "~metric.fidelity",
+        ]  # needs more images
         for name in ("mnist", "mnist_controlled")
     },
     "metric/intra_fid": ["metric=intra_fid", "metric.intra_fid.split=train", "data=digits", "condition=concat"],

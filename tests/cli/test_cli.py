@@ -148,11 +148,7 @@ SLIPS = [
     ("+loss=wgan", "+loss=wgan: has a default option, which is replaced without a plus, by loss=wgan."),
     ("loss=3", "loss=3: is not the name of an option; loss is one of feature_matching, "),
     ("-m loss=wgan,3", "loss=3: is not the name of an option; loss is one of feature_matching, "),
-<<<<<<< HEAD
     ("metric=[modes,3]", "metric=[modes,3]: is not the name of an option; metric is one of class_balance, distribution, "),
-=======
-    ("metric=[modes,3]", "metric=[modes,3]: is not the name of an option; metric is one of class_balance, "),
->>>>>>> 5037e3234c130d76f7491fa1ef48eddc8d1fbd8b
     ("experiment=null", "experiment=null: is not the name of an option"),
     ("loss=[wgan,hinge]", "only one option can be chosen; a sweep is `ganrun -m loss=wgan,hinge`."),
     ("arch._target_=my.G", "arch._target_=my.G: no such setting"),
