@@ -148,7 +148,10 @@ SLIPS = [
     ("+loss=wgan", "+loss=wgan: has a default option, which is replaced without a plus, by loss=wgan."),
     ("loss=3", "loss=3: is not the name of an option; loss is one of feature_matching, "),
     ("-m loss=wgan,3", "loss=3: is not the name of an option; loss is one of feature_matching, "),
-    ("metric=[modes,3]", "metric=[modes,3]: is not the name of an option; metric is one of class_balance, distribution, "),
+    (
+        "metric=[modes,3]",
+        "metric=[modes,3]: is not the name of an option; metric is one of class_balance, distribution, ",
+    ),
     ("experiment=null", "experiment=null: is not the name of an option"),
     ("loss=[wgan,hinge]", "only one option can be chosen; a sweep is `ganrun -m loss=wgan,hinge`."),
     ("arch._target_=my.G", "arch._target_=my.G: no such setting"),
@@ -470,7 +473,9 @@ def test_composed_config_has_the_comments_of_its_settings(here: Here) -> None:
 
 
 def test_evaluate_help_lists_metrics(here: Here) -> None:
-    assert re.search(r"^  metric +class_balance, distribution, divergence, ", here("evaluate", "--help")[1], re.MULTILINE)
+    assert re.search(
+        r"^  metric +class_balance, distribution, divergence, ", here("evaluate", "--help")[1], re.MULTILINE
+    )
     assert here("--help", "evaluate") == here("evaluate", "--help")
 
 
