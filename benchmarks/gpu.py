@@ -285,10 +285,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", default="auto", help="auto, cuda, cuda:1, mps or cpu")
     parser.add_argument("--small", action="store_true", help="measure less, as without a GPU")
+    parser.add_argument("--nets", nargs="+", choices=known_nets(), default=known_nets(), help="networks to measure")
     parser.add_argument("--out", type=Path, default=OUT, help="file to write")
     options = parser.parse_args()
     device = choose_device(options.device, "--device")
-    size, precisions, nets = Size(options.small or device.type == "cpu"), precisions_of(device), known_nets()
+    size, precisions, nets = Size(options.small or device.type == "cpu"), precisions_of(device), options.nets
     cases = [(net, precision) for net in nets for precision in precisions]
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
     machine = {

@@ -1,12 +1,14 @@
 """Every YAML file in conf/ begins with a description, can be built, and trains for two steps."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import config_of, in_miniature, run_of
+import yaml
+from helpers import REPO, config_of, in_miniature, run_of
 
 from ganrun.cli.compose import groups_and_options
 from ganrun.config import CONF
@@ -144,3 +146,17 @@ def test_players_can_have_separate_optimizers_and_schedules() -> None:
     assert run.d_optimizer.defaults["lr"] == 0.5
     assert type(run.g_optimizer).__name__ == "Adam"
     assert (type(run.g_schedule).__name__, type(run.d_schedule).__name__) == ("Cosine", "Linear")
+
+
+@pytest.mark.parametrize("data", ["heights", "ring", "mnist"])
+@pytest.mark.parametrize("kind", ["", "_controlled"])
+def test_study_has_the_learning_rates_that_the_search_found(data: str, kind: str) -> None:
+    found = json.loads((REPO / "benchmarks" / "compare_losses.json").read_text())[data + kind]
+    jobs = yaml.safe_load((CONF / "experiment" / "compare_losses" / f"{data}{kind}.yaml").read_text())["jobs"]
+    rates = {
+        " ".join(line for line in job if not line.startswith("optimizer.lr=")): float(line.partition("=")[2])
+        for job in jobs
+        for line in job
+        if line.startswith("optimizer.lr=")
+    }
+    assert rates == {job: result["lr"] for job, result in found.items()}
