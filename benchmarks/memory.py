@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import termios
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,7 @@ class Ended:
 
     def __init__(self, *line: str) -> None:
         program, terminal = pty.openpty()
+        termios.tcsetwinsize(terminal, (24, 80))  # without columns, there is no progress bar
         start = time.perf_counter()
         process = subprocess.Popen([sys.executable, "-m", "ganrun", *line], stdout=subprocess.DEVNULL, stderr=terminal)
         os.close(terminal)
@@ -105,13 +107,15 @@ def measure(num: int, steps: int, kept: Path | None = None) -> dict[str, float]:
         first = Ended(*photos, *short, f"run_dir={root}/b")
         bars = [int(percent) for percent in re.findall(r"decoding:\s+(\d+)%", first.text)]
         second = Ended(*photos, *short, f"run_dir={root}/c")
+        plain = Ended(*photos, *short, "train.diagnose=false", f"run_dir={root}/d")
         one = ["train.steps=1", "train.log_every=1", "train.sample_every=0", thread]
         starts = [Ended(*photos, *one, "train.diagnose=false", f"run_dir={root}/s{k}") for k in range(STARTS)]
         return {
             "CIFAR-10, DCGAN: peak memory, GiB": round(cifar.peak_gib, 2),
             f"folder of {num} images: peak memory of the run that decodes it, GiB": round(first.peak_gib, 2),
             f"folder of {num} images: peak memory of the next run, GiB": round(second.peak_gib, 2),
-            "the same, as logged by the run, GiB": round(logged_peak(root / "c"), 2),
+            "the same without the diagnosis at its end, GiB": round(plain.peak_gib, 2),
+            "the same, as logged before the diagnosis, GiB": round(logged_peak(root / "c"), 2),
             f"folder of {num} images: first run of {steps} steps, s": round(first.seconds, 1),
             "positions of the progress bar of decoding": len(set(bars)),
             f"folder of {num} images: process of one step, from the cache, s": round(
