@@ -26,6 +26,7 @@ import ganrun
 from ganrun.arch import dcgan, mlp
 from ganrun.data.dataset import Dataset, DataSpec, Split
 from ganrun.protocols import Observer
+from ganrun.records.board import Board
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import build
 from ganrun.training.game import Game
@@ -137,7 +138,7 @@ def config_of(*line: str) -> dict[str, Any]:
 def rates_of(config: dict[str, Any], turns: Turns) -> dict[str, list[float]]:
     """Steps per second of each loop in each turn but the first, which is the warm-up."""
     with tempfile.TemporaryDirectory() as folder, RunDir(Path(folder)) as run_dir:
-        train_loop(build(config), run_dir, config, None, Status(), turns, Observer())
+        train_loop(build(config), run_dir, config, None, Status(), turns, Board(run_dir, {}), Observer())
     return {name: found[1:] for name, found in turns.rates.items()}
 
 
