@@ -1,4 +1,4 @@
-"""benchmarks/gpu.py runs on a CPU, smaller, and reports what failed."""
+"""Benchmarks run, with less to measure, and report what failed."""
 
 import json
 import subprocess
@@ -10,7 +10,7 @@ from helpers import REPO
 
 
 @pytest.mark.slow
-def test_script_measures_all_its_parts_on_a_cpu(tmp_path: Path) -> None:
+def test_benchmark_of_gpus_measures_all_its_parts_on_a_cpu(tmp_path: Path) -> None:
     line = [sys.executable, str(REPO / "benchmarks" / "gpu.py"), "--device=cpu", "--nets", "dcgan"]
     line += [f"--out={tmp_path}/gpu.json"]
     done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True)
@@ -26,3 +26,11 @@ def test_script_measures_all_its_parts_on_a_cpu(tmp_path: Path) -> None:
     assert "parzen_500" in found["digits"]
     assert "| dcgan fp32 |" in done.stdout
     assert not list(tmp_path.glob("outputs/*"))
+
+
+@pytest.mark.slow
+def test_benchmark_of_speed_takes_turns_with_a_bare_loop() -> None:
+    code = "import speed; speed.TURNS = 1; speed.Turns.__init__.__defaults__ = (1,); print(speed.wgan_gp_cost())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPO / "benchmarks", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "'ganrun wgan_gp on an MLP / bare': " in done.stdout
