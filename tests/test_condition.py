@@ -16,10 +16,11 @@ from ganrun.condition import AuxiliaryClassifier, Condition, ConditionalBatchNor
 from ganrun.data.dataset import DataSpec
 from ganrun.protocols import DOutput, Metric
 from ganrun.training.evaluation import Evaluation
-from ganrun.training.game import Game, scalars
+from ganrun.training.game import Game
 from ganrun.training.pictures import Pictures
 from ganrun.training.randomness import reseed
 from ganrun.training.run import Run
+from ganrun.training.updates import scalars
 
 CPU = torch.device("cpu")
 KINDS = ["concat", "acgan", "projection"]

@@ -13,8 +13,9 @@ from helpers import REPO, config_of, in_miniature, run_of
 from ganrun.cli.compose import groups_and_options
 from ganrun.config import CONF
 from ganrun.training.build import build
-from ganrun.training.game import Game, scalars
+from ganrun.training.game import Game
 from ganrun.training.run import Run
+from ganrun.training.updates import scalars
 
 FILES = [f"{group}/{option}" for group, options in groups_and_options([CONF]).items() for option in options]
 EXPERIMENTS = [name.partition("/")[2] for name in FILES if name.startswith("experiment/")]

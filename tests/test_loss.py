@@ -20,7 +20,8 @@ from ganrun.loss import (
     RelativisticAverage,
     Wasserstein,
 )
-from ganrun.training.game import Game, scalars
+from ganrun.training.game import Game
+from ganrun.training.updates import scalars
 
 A, B = torch.tensor([0.3, -1.2, 2.0]), torch.tensor([-0.5, 0.1, 4.0])  # real and fake logits
 

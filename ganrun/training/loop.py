@@ -21,12 +21,13 @@ from ganrun.records.run_dir import RunDir
 from ganrun.training.best import Best
 from ganrun.training.capture import can_capture, capture
 from ganrun.training.evaluation import Evaluation, metric_keys
-from ganrun.training.game import DUpdate, Game, GUpdate, scalars
+from ganrun.training.game import Game
 from ganrun.training.pictures import Pictures
 from ganrun.training.precision import LEAST_SCALE
 from ganrun.training.randomness import reseed
 from ganrun.training.run import Run
 from ganrun.training.runtime import peak_memory
+from ganrun.training.updates import DUpdate, GUpdate, scalars
 
 log = logging.getLogger("ganrun")
 

@@ -9,9 +9,10 @@ from helpers import run_of, same
 from torch import Tensor
 
 from ganrun.penalty.gradient import R1, R2, GradientPenalty
-from ganrun.training.game import Game, scalars
+from ganrun.training.game import Game
 from ganrun.training.randomness import reseed
 from ganrun.training.run import Run
+from ganrun.training.updates import scalars
 
 SMALL = ["data=digits", "arch.generator.width=4", "arch.discriminator.width=4", "train.batch_size=4", "metric=none"]
 ALL_PARTS = ["arch.generator.shared_dim=4", "arch.generator.hierarchical=true", "arch.generator.attention=[8]"]

@@ -13,7 +13,7 @@ from ganrun.diagnosis.measure import relative_slope
 from ganrun.diagnosis.samples import compare, copying
 from ganrun.training.build import make_loss
 from ganrun.training.evaluation import Evaluation
-from ganrun.training.game import DUpdate, scalars
+from ganrun.training.updates import DUpdate, scalars
 
 N = 400
 

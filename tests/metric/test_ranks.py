@@ -6,7 +6,7 @@ from helpers import PeakBytes
 from torch import Tensor
 
 from ganrun.metric.ranks import share_above
-from ganrun.training.game import DUpdate
+from ganrun.training.updates import DUpdate
 
 
 def by_all_pairs(a: Tensor, b: Tensor) -> Tensor:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from ganrun.data.dataset import DataSpec
 from ganrun.training.d_outputs import make_d_outputs
 from ganrun.training.ema import EMA, decay_after
-from ganrun.training.game import Game, scalars, treats_samples_independently
+from ganrun.training.game import Game, treats_samples_independently
 from ganrun.training.randomness import reseed
 from ganrun.training.run import Run
+from ganrun.training.updates import scalars
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ganrun.figures.logits import logits_figure
 from ganrun.protocols import DOutput
-from ganrun.training.game import DUpdate, Game
+from ganrun.training.game import Game
 from ganrun.training.interrupts import Interrupts
 from ganrun.training.randomness import reseed
+from ganrun.training.updates import DUpdate
 
 CPU = torch.device("cpu")
 QUICK = ["train.batch_size=16", "train.log_every=1", "train.sample_every=5", "train.ema=0", "run_dir=r"]

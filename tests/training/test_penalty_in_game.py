@@ -14,9 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from ganrun.penalty.gradient import R1
 from ganrun.protocols import DOutput
 from ganrun.records.run_dir import RunDir
-from ganrun.training.game import Game, scalars
+from ganrun.training.game import Game
 from ganrun.training.instantiate import make
 from ganrun.training.randomness import reseed
+from ganrun.training.updates import scalars
 
 
 @pytest.fixture
