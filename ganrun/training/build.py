@@ -264,11 +264,21 @@ def make_penalties(config: Config, D: nn.Module, device: torch.device) -> dict[s
 
 
 def with_norm(config: Config) -> Config:
-    """The config with arch.discriminator.norm=auto replaced: none if a penalty takes gradients of D, else batch."""
+    """The config with arch.discriminator.norm=auto replaced.
+
+    It is none if a penalty takes gradients of D, or with spectral normalization, as in Miyato et al. 2018, else batch.
+    """
     if not has_automatic_norm(config):
         return config
-    norm = "none" if per_sample_penalties(config) else "batch"
-    return {**config, "arch": {**config["arch"], "discriminator": {**config["arch"]["discriminator"], "norm": norm}}}
+    D = config["arch"]["discriminator"]
+    norm = "none" if reason_for_no_norm(config) else "batch"
+    return {**config, "arch": {**config["arch"], "discriminator": {**D, "norm": norm}}}
+
+
+def reason_for_no_norm(config: Config) -> str:
+    if penalties := per_sample_penalties(config):
+        return f"since penalty={','.join(penalties)} excludes batch norm"
+    return "as usual with spectral_norm=true" if config["arch"]["discriminator"].get("spectral_norm") else ""
 
 
 def has_automatic_norm(config: Config) -> bool:

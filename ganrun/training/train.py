@@ -22,7 +22,7 @@ from ganrun.records import checkpoint
 from ganrun.records.board import Board
 from ganrun.records.run_dir import RunDir, check_compatible, new_run_dir
 from ganrun.training.best import choose_best
-from ganrun.training.build import build, has_automatic_norm, make_trackers, per_sample_penalties, with_norm
+from ganrun.training.build import build, has_automatic_norm, make_trackers, reason_for_no_norm, with_norm
 from ganrun.training.changes import check_last_step, has_finished, warn_of_changes
 from ganrun.training.evaluation import protocols
 from ganrun.training.init_from import init_from
@@ -83,9 +83,8 @@ def train(
         if state:
             check_last_step(config, state, changes)
         run = build(config, options)
-        if automatic and (penalties := per_sample_penalties(config)):
-            names = ",".join(penalties)
-            log.info("norm       none in D (arch.discriminator.norm), since penalty=%s excludes batch norm", names)
+        if automatic and config["arch"]["discriminator"]["norm"] == "none":
+            log.info("norm       none in D (arch.discriminator.norm), %s", reason_for_no_norm(config))
         status.best = choose_best(run)
         if state:
             check_same_data(run, run_dir.path, state)
