@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import REPO
@@ -34,3 +35,28 @@ def test_benchmark_of_speed_takes_turns_with_a_bare_loop() -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=REPO / "benchmarks", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "'ganrun wgan_gp on an MLP / bare': " in done.stdout
+
+
+def figures_of(code: str) -> Any:
+    """What the last line of a benchmark's function prints, as JSON."""
+    line = [sys.executable, "-c", f"import json; {code}"]
+    done = subprocess.run(line, cwd=REPO / "benchmarks", capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.slow
+def test_benchmark_of_steps_tells_where_the_time_goes() -> None:
+    small = "import step; step.SIDE, step.BATCH, step.STEPS = 64, 4, {'dcgan': 1}; "
+    found = figures_of(small + "print(json.dumps(step.measure('dcgan', 'fp32')))")
+    assert found["10^9 operations of a step"] == pytest.approx(26.9 * 4 / 64, abs=0.1)
+    shares = found["share of the time"]
+    assert shares.keys() >= {"convolutions", "batch norm", "optimizer"}
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.slow
+def test_benchmark_of_peers_measures_both_loops(tmp_path: Path) -> None:
+    small = f"import os, peers; peers.STEPS = {{'dataloader': (1, 2)}}; os.chdir({str(tmp_path)!r}); "
+    for who in ("peer", "bf16"):
+        assert figures_of(f"{small}print(json.dumps(peers.measure('dataloader', {who!r})))") > 0
