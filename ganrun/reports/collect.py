@@ -39,6 +39,7 @@ class Run:
     typed: the settings that were typed to start it, None if they are unknown. metrics: the values that count, of step
     `step`; so far, if the run has not ended. steps: completed. curves: by tag, arrays (2, n) of steps and values.
     clock: (3, n), steps, images seen and seconds at moments of the run. diagnosis: its name, "" without one.
+    protocols: how metrics were computed, for those that say so, by name and fact ("features.weights").
     """
 
     path: Path
@@ -58,6 +59,7 @@ class Run:
     pictures: Mapping[int, Path] = field(default_factory=dict)
     diagnosis: str = ""
     findings: Sequence[Finding] = ()
+    protocols: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
@@ -157,6 +159,7 @@ def read(run_dir: RunDir, config: Config, selection: Selection) -> Run:
         pictures={int(p.stem[5:]): p for p in sorted(run_dir.samples.glob(PICTURE)) if p.stem[5:].isdigit()},
         diagnosis=text(diagnosis.get("name")),
         findings=findings_of(diagnosis),
+        protocols={name: flat(section(facts)) for name, facts in section(result.get("protocols")).items()},
     )
 
 
@@ -218,6 +221,17 @@ def findings_of(diagnosis: Mapping[str, Any]) -> list[Finding]:
     listed = diagnosis.get("findings")
     found = [section(entry) for entry in listed] if isinstance(listed, list) else []
     return [Finding(*(text(entry.get(key)) for key in ("name", "measurement", "remedy"))) for entry in found]
+
+
+def flat(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """
+    >>> flat({"num": 3, "features": {"weights": "a1"}})
+    {'num': 3, 'features.weights': 'a1'}
+    """
+    found: dict[str, Any] = {}
+    for key, value in facts.items():
+        found |= {f"{key}.{k}": v for k, v in flat(value).items()} if isinstance(value, dict) else {key: value}
+    return found
 
 
 def section(node: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ganrun.reports import commands
 from ganrun.reports.collect import Run
-from ganrun.reports.confounds import Confounds, confounds
+from ganrun.reports.confounds import Confounds, confounds, joined
 from ganrun.reports.options import class_of
 from ganrun.reports.ranking import Ranking, choose
 from ganrun.reports.settings import Setting, settings_of, unequal_records
@@ -233,6 +233,8 @@ def notes(
         found.append(
             "Runs also differ in " + ", ".join(f"{key} ({', '.join(v)})" for key, v in different.items()) + "."
         )
+    for name, facts in different_protocols(runs).items():
+        found.append(f"Values of {name} cannot be compared: runs differ in {joined(facts)} of its protocol.")
     if any(key.startswith("data.") for key in settings[0].values):
         found.append("The data differ, so that values may not be comparable.")
     if (
@@ -246,6 +248,20 @@ def notes(
             f"Only the best {choices.compare} of {len(lines)} settings are compared with each other (compare=N). The "
             "best of many is also the luckiest: its mean is too good, and new seeds tell by how much."
         )
+    return found
+
+
+def different_protocols(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """The protocols in which runs differ, and their facts that differ, as the network of features with data.num."""
+    by_name: dict[str, list[Mapping[str, Any]]] = {}
+    for run in runs:
+        for name, facts in run.protocols.items():
+            by_name.setdefault(name, []).append(facts)
+    found = {}
+    for name, all_facts in by_name.items():
+        keys = dict.fromkeys(key for facts in all_facts for key in facts)
+        if differ := [key for key in keys if any(f.get(key) != all_facts[0].get(key) for f in all_facts)]:
+            found[name] = differ
     return found
 
 

@@ -451,3 +451,19 @@ def test_from_a_sweep_to_its_report_and_its_commands(
     assert command(*alone["command"].split()[1:]).returncode == 0  # in a process of its own: it changes Hydra's state
     (new,) = Path("outputs").iterdir()
     assert loaded(new / "result.json")["metrics"] == loaded("s/loss=wgan_seed=0/result.json")["metrics"]
+
+
+@pytest.mark.slow
+def test_values_of_different_protocols_are_named(here: Here) -> None:
+    def fidelity(weights: str, num: int = 1000) -> dict[str, object]:
+        return {"fidelity_mnistcnn_1k": {"num": num, "features": {"weights": weights}}}
+
+    for seed, weights in enumerate(("a1", "a1", "b2")):
+        write_run(f"s/{seed}", seed=seed, metrics={"ks_100k": 0.1}, protocols=fidelity(weights))
+    said = "Values of fidelity_mnistcnn_1k cannot be compared: runs differ in features.weights of its protocol."
+    assert said in here("report", "s", "files=false")[1]
+    shutil.rmtree("s/2")
+    assert "cannot be compared" not in here("report", "s", "files=false")[1]
+    write_run("s/3", seed=3, metrics={"ks_100k": 0.1})  # without protocols
+    write_run("s/4", seed=4, metrics={"ks_100k": 0.1}, protocols=fidelity("b2", num=500))
+    assert "runs differ in num and features.weights of its protocol." in here("report", "s", "files=false")[1]
