@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import REPO, config_of, in_miniature, run_of
+from helpers import REPO, config_of, in_miniature, run_of, too_large
 
 from ganrun.cli.compose import groups_and_options
 from ganrun.config import CONF
@@ -24,13 +24,7 @@ EXPERIMENTS = [name.partition("/")[2] for name in FILES if name.startswith("expe
 NEEDS = {
     "arch/goodfellow2014_cifar_conv": ["arch=goodfellow2014_cifar_conv", "data=cifar10", "data.gcn=55"],
     "condition/own": ["condition=own", "data=digits", "arch=r3gan"],
-    **{
-        f"experiment/compare_losses/{name}": [
-            f"experiment=compare_losses/{name}",
-            "~metric.fidelity",
-        ]  # needs more images
-        for name in ("mnist", "mnist_controlled")
-    },
+    **{f"experiment/{name}": [f"experiment={name}", *too_large(name)] for name in EXPERIMENTS if too_large(name)},
     "metric/intra_fid": ["metric=intra_fid", "metric.intra_fid.split=train", "data=digits", "condition=concat"],
     "metric/label_accuracy": ["metric=label_accuracy", "data=digits", "condition=concat"],
     "metric/ms_ssim": ["metric=ms_ssim", "data=fer2013"],
