@@ -18,6 +18,7 @@ class Normal(Latent):
     """z ~ N(0, I), of shape (n, dim)."""
 
     truncates = True
+    way = "spherical"
 
     def __init__(self, dim: int) -> None:
         self.dim = _positive(dim)
@@ -85,7 +86,8 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     """
     a, b, t = start.double(), end.double(), share.double()
     w = torch.arccos(torch.cosine_similarity(a, b, dim=1).clamp(-1, 1))[:, None]  # (n, 1)
-    on_line = w.sin() < PARALLEL
+    no_direction = (a.norm(dim=1) * b.norm(dim=1) == 0)[:, None]
+    on_line = (w.sin() < PARALLEL) | no_direction
     w = torch.where(on_line, 1.0, w)
     found = (((1 - t) * w).sin() * a + (t * w).sin() * b) / w.sin()
     return torch.where(on_line, a + t * (b - a), found).to(start.dtype)

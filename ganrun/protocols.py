@@ -176,11 +176,12 @@ class Augmentation:
 class Latent:
     """The distribution of the latent z, drawn from torch's global random state. dim: the dimension of z.
 
-    truncates: whether `truncated` is defined.
+    truncates: whether `truncated` is defined. way: how `between` interpolates, for labels.
     """
 
     dim: int
     truncates: bool = False
+    way: str = "linear"
 
     def __call__(self, n: int, device: Device = "cpu") -> Tensor:
         """n latents (n, dim), on the device."""

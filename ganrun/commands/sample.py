@@ -143,7 +143,8 @@ class Writer:
         for images, y in self.blocks():
             for image, k in zip(images, y or [None] * len(images), strict=True):
                 parent = "" if k is None else folder_name(self.spec.classes[k])
-                yield f"{parent}/{number:0{width}d}.png", encoded_png(image.squeeze(2) if image.shape[2] == 1 else image)
+                pixels = image[:, :, 0] if image.shape[2] == 1 else image
+                yield f"{parent}/{number:0{width}d}.png", encoded_png(pixels)
                 number += 1
 
 

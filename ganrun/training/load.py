@@ -1,6 +1,6 @@
 """A trained run, loaded from its directory. All verbs except train use it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
