@@ -141,8 +141,8 @@ class Writer:
         """The files of a folder of images: their path, and their content."""
         number, width = 0, max(6, len(str(self.num - 1)))
         for images, y in self.blocks():
-            for image, k in zip(images, y or [None] * len(images), strict=True):
-                parent = "" if k is None else folder_name(self.spec.classes[k])
+            parents = [""] * len(images) if y is None else [folder_name(self.spec.classes[k]) for k in y]
+            for image, parent in zip(images, parents, strict=True):
                 pixels = image[:, :, 0] if image.shape[2] == 1 else image
                 yield f"{parent}/{number:0{width}d}.png", encoded_png(pixels)
                 number += 1

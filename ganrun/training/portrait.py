@@ -75,7 +75,8 @@ class Portrait:
         return rows_figure(self._encoded(rows), labels, title, "each column: the same latent, truncated")
 
     def _encoded(self, x: Tensor) -> Tensor:
-        return self.spec.encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        images: Tensor = self.spec.encode(x.flatten(0, 1)).unflatten(0, x.shape[:2])
+        return images
 
     def _dataset(self) -> Dataset | None:
         """The data of the run; None if they are not available."""

@@ -103,7 +103,8 @@ class Sampler:
     def _block(self, number: int, y: Tensor | None) -> Tensor:
         with evaluating(self.G), seeded(self.device, self.seed, BLOCK, number):
             z = self._latents().to(self.device)
-            return self.G(z, None if y is None else y.to(self.device)).float().cpu()
+            x: Tensor = self.G(z, None if y is None else y.to(self.device))
+            return x.float().cpu()
 
     def _latents(self) -> Tensor:
         """The latents (size, dim) of a block, from the random state."""
