@@ -62,7 +62,7 @@ def save_folder(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """Write files (path in `folder`, content). They replace a folder of that name once all are written."""
     for left in folder.parent.glob(f"{folder.name}.*.unfinished"):  # by a process that was killed
         shutil.rmtree(left, ignore_errors=True)
-    unfinished = folder.with_name(f"{folder.name}.{secrets.token_hex(8)}.unfinished")
+    unfinished, old = (folder.with_name(f"{folder.name}.{secrets.token_hex(8)}.unfinished") for _ in range(2))
     try:
         with errors_name(folder):
             unfinished.mkdir()
@@ -70,11 +70,12 @@ def save_folder(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
                 path = unfinished / name.lstrip("/")
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            if folder.exists():
-                shutil.rmtree(folder)
-            unfinished.replace(folder)
+            if folder.is_dir() and not folder.is_symlink():
+                folder.rename(old)
+            unfinished.rename(folder)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        for path in (unfinished, old):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def check_space(folder: Path, num: int, needed: int) -> None:
@@ -82,6 +83,15 @@ def check_space(folder: Path, num: int, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ValueError(
-            f"num={num}: these samples take {needed / 1e9:,.0f} GB, but the disk of {folder} has {free / 1e9:,.0f} GB "
-            "free; draw fewer, or choose another folder with out=DIR."
+            f"num={num}: these samples take {size_text(needed)}, but the disk of {folder} has {size_text(free)} free; "
+            "draw fewer, or choose another folder with out=DIR."
         )
+
+
+def size_text(num: int) -> str:
+    """A number of bytes.
+
+    >>> size_text(15_680_000), size_text(40_000_000_000_000)
+    ('16 MB', '40,000 GB')
+    """
+    return f"{num / 1e6:,.0f} MB" if num < 1e9 else f"{num / 1e9:,.0f} GB"

@@ -74,6 +74,6 @@ def test_file_is_left_as_it_was_if_the_samples_fail(tmp_path: Path) -> None:
 def test_space_on_the_disk_is_checked(tmp_path: Path) -> None:
     check_space(tmp_path, 3, 1000)
     with pytest.raises(
-        ValueError, match=r"num=3: these samples take 10,000,000 GB, but the disk of .* GB free; draw fewer"
+        ValueError, match=r"num=3: these samples take 10,000,000 GB, but the disk of .* [GM]B free; draw fewer"
     ):
         check_space(tmp_path, 3, 10**16)
