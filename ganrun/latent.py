@@ -81,8 +81,8 @@ def slerp(start: Tensor, end: Tensor, share: Tensor) -> Tensor:
     a line has a norm near sqrt(dim / 2), for which G was hardly trained. Vectors (n, dim) that are parallel, opposite
     or 0, between which there is no one way on a sphere, are interpolated linearly.
 
-    >>> slerp(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0]]), torch.tensor([[0.5]])).norm().item()
-    1.0
+    >>> slerp(torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 2.0]]), torch.tensor([[0.5]]))
+    tensor([[1.4142, 1.4142]])
     """
     a, b, t = start.double(), end.double(), share.double()
     w = torch.arccos(torch.cosine_similarity(a, b, dim=1).clamp(-1, 1))[:, None]  # (n, 1)
