@@ -106,7 +106,7 @@ class Writer:
             path = out / stem
             save_folder(path, self.pngs())
         else:
-            self.first = FirstImages(self.num, self.num, self.spec.num_classes)
+            self.first = FirstImages(self.num, self.num, self.num)
             for _ in self.blocks():
                 pass
         if self.spec.is_image:

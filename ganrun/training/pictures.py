@@ -97,10 +97,10 @@ class Pictures:
         walks = interpolated(G, run.latent, spec, z, ends, STEPS).flatten(0, 1)
         yield "interpolation", self._grid(walks, STEPS)
         if run.latent.truncates:
-            z = fixed_latents(run.latent, STEPS, run.device, run.seed)
+            z = fixed_latents(run.latent, STEPS, run.device, run.seed).cpu()  # since some devices have no float64
             zs = [z if threshold is None else run.latent.truncated(z, threshold) for threshold in THRESHOLDS]
             repeated = None if y is None else y[:STEPS].repeat(len(zs))
-            yield "truncation", self._grid(generate(G, torch.cat(zs), repeated), STEPS)
+            yield "truncation", self._grid(generate(G, torch.cat(zs).to(run.device), repeated), STEPS)
 
     def _grid(self, samples: Tensor, columns: int | None) -> np.ndarray:
         from ganrun.figures.grid import grid

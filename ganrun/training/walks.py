@@ -45,5 +45,6 @@ def mixes_classes(G: nn.Module) -> bool:
 def interpolated(G: nn.Module, latent: Latent, spec: DataSpec, z: Tensor, y: Tensor | None, steps: int) -> Tensor:
     """Samples (n - 1, steps, *shape), on the CPU, on the ways between latents z (n, dim) with the classes y (n,)."""
     ways = None if y is None else class_walk(y.cpu(), steps, spec.num_classes, mixes_classes(G))
-    walks: Tensor = generate(G, walk(latent, z, steps), ways).unflatten(0, (-1, steps))
+    between = walk(latent, z.cpu(), steps).to(z.device)  # on the CPU, since some devices have no float64
+    walks: Tensor = generate(G, between, ways).unflatten(0, (-1, steps))
     return walks

@@ -158,6 +158,9 @@ def test_truncated_samples_have_their_own_file(digits_run: Path, here) -> None:
         code, _, err = here("sample", "run_dir=r", setting)
         assert (code, err.count("\n")) == (2, 1)
         assert message in err
+    assert here("sample", "run_dir=r", "num=10", "format=grid", "out=all")[0] == 0
+    with Image.open(next(Path("all").iterdir())) as image:
+        assert image.size == (4 * 10 + 2, 3 * 10 + 2)
     code, _, err = here("sample", "run_dir=r", "num=10001", "format=grid")
     assert code == 2
     assert "one picture has at most 10,000 samples" in err
