@@ -39,10 +39,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nums", type=int, nargs="+", default=[1000, 10_000, 100_000])
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("settings", nargs="*", help="more settings of the training")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(os.environ.get("GANRUN_DATA", "data")).absolute()
-        subprocess.run([sys.executable, "-m", "ganrun", *TRAIN, f"data.root={data}"], cwd=folder, check=True)
+        subprocess.run(
+            [sys.executable, "-m", "ganrun", *TRAIN, *options.settings, f"data.root={data}"], cwd=folder, check=True
+        )
         rows = [measured(num, folder) for num in options.nums]
     load, threads = os.getloadavg()[0], os.environ.get("OMP_NUM_THREADS", "all")
     found = {"machine": describe(), "threads": threads, "load_of_the_machine": round(load, 1), "samples": rows}
