@@ -82,7 +82,8 @@ class ConditionalBatchNorm(nn.Module):
     """Batch normalization with a gain and a bias for each class. Dumoulin et al. 2017, arXiv:1610.07629, section 2.2.
 
     h = gain[y] * (x - mean) / sqrt(var + eps) + bias[y], with one mean and var over all classes. x: (B, C, ...).
-    It replaces the layer `norm`, whose gain and bias initialize every class. y is set before each forward pass.
+    It replaces the layer `norm`, whose gain and bias initialize every class. y is set before each forward pass: labels
+    (B,), or weights of the classes, (B, K) of floats, for which gain and bias are means with these weights.
 
     >>> layer = ConditionalBatchNorm(nn.BatchNorm1d(1), num_classes=2)
     >>> with torch.no_grad():
@@ -105,8 +106,15 @@ class ConditionalBatchNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(x)
         shape = (*h.shape[:2], *[1] * (h.dim() - 2))
-        gain, bias = (part(self.y).to(h.dtype).view(shape) for part in (self.gain, self.bias))
+        gain, bias = (self.of(part).to(h.dtype).view(shape) for part in (self.gain, self.bias))
         return torch.addcmul(bias, h, gain)
+
+    def of(self, part: nn.Embedding) -> Tensor:
+        assert self.y is not None
+        if self.y.is_floating_point():  # weights of the classes
+            return self.y.to(part.weight.dtype) @ part.weight
+        found: Tensor = part(self.y)
+        return found
 
 
 class ConditionedByBatchNorm(nn.Module):
@@ -114,6 +122,8 @@ class ConditionedByBatchNorm(nn.Module):
 
     Layers that declare `unconditional = True` stay as they are.
     """
+
+    mixes_classes = True
 
     def __init__(self, net: nn.Module, num_classes: int) -> None:
         super().__init__()

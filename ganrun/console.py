@@ -51,6 +51,30 @@ class Progress:
         self.bar.close()
 
 
+class Counter:
+    """How many of `total` things a command has made, such as samples: a bar on a terminal, lines elsewhere."""
+
+    def __init__(self, what: str, total: int) -> None:
+        self.what, self.total, self.done = what, total, 0
+        self.began = self.printed = time.monotonic()
+        disable = None if sys.stderr else True  # None: unless it is a terminal
+        leave = not is_quiet()
+        self.bar = tqdm(total=total, unit=f" {what}", disable=disable, dynamic_ncols=True, leave=leave)
+
+    def add(self, num: int) -> None:
+        """Count `num` more. Without a terminal, a line is printed every LINE_SECONDS."""
+        self.done += num
+        self.bar.update(num)
+        now = time.monotonic()
+        if self.bar.disable and now - self.printed >= LINE_SECONDS:
+            self.printed = now
+            left = time_left(self.total - self.done, self.done, now - self.began)
+            log.info(status_text(self.what, self.done, self.total, {}, left))
+
+    def close(self) -> None:
+        self.bar.close()
+
+
 class StatusLine:
     """A line that says how far several runs have come: on a terminal one line, which is replaced.
 

@@ -174,13 +174,29 @@ class Augmentation:
 
 
 class Latent:
-    """The distribution of the latent z, drawn from torch's global random state. dim: the dimension of z."""
+    """The distribution of the latent z, drawn from torch's global random state. dim: the dimension of z.
+
+    truncates: whether `truncated` is defined. way: how `between` interpolates, for labels.
+    """
 
     dim: int
+    truncates: bool = False
+    way: str = "linear"
 
     def __call__(self, n: int, device: Device = "cpu") -> Tensor:
         """n latents (n, dim), on the device."""
         raise NotImplementedError("it has no method __call__")
+
+    def truncated(self, z: Tensor, threshold: float) -> Tensor:
+        """Latents z (n, dim) of this distribution as those of the truncated one, with all values within +-threshold."""
+        raise ValueError("truncation: is defined for normal latents (latent=normal), which this run does not have.")
+
+    def between(self, start: Tensor, end: Tensor, share: Tensor) -> Tensor:
+        """Latents (n, dim) on the ways from `start` to `end` (n, dim), at these shares (n, 1) of them; here straight.
+
+        Straight lines stay inside of a box, such as that of uniform latents.
+        """
+        return start + share * (end - start)
 
 
 @dataclass(frozen=True)
@@ -332,6 +348,16 @@ class UsesClasses(Protocol):
     """A network that uses labels in its own way."""
 
     num_classes: int
+
+
+@runtime_checkable
+class MixesClasses(Protocol):
+    """A generator that declares whether y may also be weights of the classes, (B, K) of floats with sum 1.
+
+    It then uses the weighted mean of what it has learned for each class, as `ganrun interpolate` does between classes.
+    """
+
+    mixes_classes: bool
 
 
 @runtime_checkable

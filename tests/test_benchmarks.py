@@ -1,13 +1,14 @@
 """Benchmarks run, with less to measure, and report what failed."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import REPO
+from helpers import REPO, write_mnist
 
 
 @pytest.mark.slow
@@ -60,3 +61,15 @@ def test_benchmark_of_peers_measures_both_loops(tmp_path: Path) -> None:
     small = f"import os, peers; peers.STEPS = {{'dataloader': (1, 2)}}; os.chdir({str(tmp_path)!r}); "
     for who in ("peer", "bf16"):
         assert figures_of(f"{small}print(json.dumps(peers.measure('dataloader', {who!r})))") > 0
+
+
+@pytest.mark.slow
+def test_benchmark_of_samples_measures_the_command(tmp_path: Path) -> None:
+    write_mnist(tmp_path)
+    line = [sys.executable, str(REPO / "benchmarks" / "samples.py"), "--nums", "3", "70", f"--out={tmp_path}/a.json"]
+    trains = {**os.environ, "GANRUN_DATA": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*line, "data.verify=false", "data.num_valid=10"], capture_output=True, text=True, env=trains)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "a.json").read_text())["samples"]
+    assert [row["num"] for row in rows] == [3, 70]
+    assert all(row["cpu_seconds"] > 0 and row["peak_mib"] > 50 for row in rows)

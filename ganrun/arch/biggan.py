@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm as normalize
 
-from ganrun.arch.layers import UnconditionalBatchNorm2d, apply_spectral_norm, given
+from ganrun.arch.layers import UnconditionalBatchNorm2d, apply_spectral_norm, embedded, given
 from ganrun.arch.resnet import DownBlock, Norm, UpBlock, channels_of, first_maps
 from ganrun.arch.sides import Sides, sides_of
 from ganrun.data.dataset import DataSpec
@@ -42,6 +42,7 @@ class Generator(nn.Module):
     """
 
     output_range = (-1.0, 1.0)
+    mixes_classes = True
 
     def __init__(
         self,
@@ -87,8 +88,8 @@ class Generator(nn.Module):
     def conditions(self, parts: Sequence[Tensor], y: Tensor | None) -> list[tuple[Tensor, ...]]:
         """What the norm layers of each block get: labels (B,), a vector (B, F), or nothing."""
         if self.shared is not None:
-            embedded = self.shared(given(y))  # (B, shared_dim)
-            return [(torch.cat([embedded, part], 1),) for part in parts] or [(embedded,)] * len(self.blocks)
+            shared = embedded(self.shared, y)  # (B, shared_dim)
+            return [(torch.cat([shared, part], 1),) for part in parts] or [(shared,)] * len(self.blocks)
         if parts:
             return [(part,) for part in parts]
         return [(given(y),) if self.num_classes else ()] * len(self.blocks)
@@ -145,7 +146,10 @@ class Discriminator(nn.Module):
 
 
 class ConditionalNorm(nn.Module):
-    """Batch normalization with gains 1 + gain(c) and biases bias(c), for labels c (B,) or vectors c (B, F)."""
+    """Batch normalization with gains 1 + gain(c) and biases bias(c), for labels c (B,) or vectors c (B, F).
+
+    If `layer` makes embeddings, vectors are weights of the classes.
+    """
 
     def __init__(self, channels: int, layer: Callable[[int], nn.Module]) -> None:
         super().__init__()
@@ -154,8 +158,13 @@ class ConditionalNorm(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
         h: Tensor = self.norm(x)
-        gain, bias = (part(condition).to(h.dtype)[:, :, None, None] for part in (self.gain, self.bias))
+        gain, bias = (self.of(part, condition).to(h.dtype)[:, :, None, None] for part in (self.gain, self.bias))
         return torch.addcmul(bias, h, 1 + gain)
+
+    @staticmethod
+    def of(part: nn.Module, condition: Tensor) -> Tensor:
+        found: Tensor = embedded(part, condition) if isinstance(part, nn.Embedding) else part(condition)
+        return found
 
 
 class Attention(nn.Module):

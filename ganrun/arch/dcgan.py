@@ -30,6 +30,7 @@ class Generator(nn.Module):
     """
 
     output_range = (-1.0, 1.0)
+    mixes_classes = True
 
     def __init__(
         self, spec: DataSpec, z_dim: int, width: int = 64, spectral_norm: bool = False, label_dim: int = 0

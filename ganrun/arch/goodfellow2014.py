@@ -39,6 +39,8 @@ class Generator(nn.Module):
     Raises ValueError for lists of different lengths, and for sizes that do not result in the data's shape.
     """
 
+    mixes_classes = True
+
     def __init__(
         self,
         spec: DataSpec,

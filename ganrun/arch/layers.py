@@ -19,13 +19,23 @@ Minibatch = Literal["none", "stddev", "discrimination"]
 def with_labels(x: Tensor, y: Tensor | None, label_dim: int) -> Tensor:
     """Append y (B,) to x (B, F) as one-hot features, or to x (B, C, H, W) as constant channels; label_dim=0: return x.
 
+    y may also be weights of the classes, (B, label_dim) of floats, which are appended as they are.
+
     >>> with_labels(torch.tensor([[7.0]]), torch.tensor([1]), 3)
     tensor([[7., 0., 1., 0.]])
     """
     if not label_dim:
         return x
-    one_hot = F.one_hot(given(y), label_dim).to(x.dtype).view(len(x), label_dim, *[1] * (x.dim() - 2))
-    return torch.cat([x, one_hot.expand(-1, -1, *x.shape[2:])], 1)
+    y = given(y)
+    weights = y if y.is_floating_point() else F.one_hot(y, label_dim)
+    maps = weights.to(x.dtype).view(len(x), label_dim, *[1] * (x.dim() - 2))
+    return torch.cat([x, maps.expand(-1, -1, *x.shape[2:])], 1)
+
+
+def embedded(layer: nn.Embedding, y: Tensor | None) -> Tensor:
+    """The embeddings of the classes y (B,), or their means with the weights y, (B, K) of floats."""
+    y = given(y)
+    return y.to(layer.weight.dtype) @ layer.weight if y.is_floating_point() else layer(y)
 
 
 def given(y: Tensor | None) -> Tensor:

@@ -36,6 +36,8 @@ class Generator(nn.Module):
     statistics from training do not fit.
     """
 
+    mixes_classes = True
+
     def __init__(
         self,
         spec: DataSpec,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ganrun.arch.layers import given
+from ganrun.arch.layers import embedded, given
 from ganrun.arch.sides import Sides, sides_of
 from ganrun.data.dataset import DataSpec
 
@@ -35,6 +35,7 @@ class Generator(nn.Module):
     """
 
     output_range = (-1.0, 1.0)
+    mixes_classes = True
 
     def __init__(
         self,
@@ -60,7 +61,7 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         if self.embed is not None:
-            z = torch.cat([z, self.embed(given(y))], 1)
+            z = torch.cat([z, embedded(self.embed, y)], 1)
         h = self.input(z)[:, :, None, None]
         h = self.basis.to(h.dtype) * h  # (B, C, *start)
         h = self.stages(h.contiguous(memory_format=torch.channels_last))

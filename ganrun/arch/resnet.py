@@ -117,6 +117,7 @@ class ResNetGenerator(nn.Module):
     """
 
     output_range = (-1.0, 1.0)
+    mixes_classes = True
 
     def __init__(
         self,

@@ -1,8 +1,9 @@
 """`ganrun figures run_dir=DIR`: draw figures of a run from the files in its directory."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -13,11 +14,15 @@ from ganrun.config import Config
 from ganrun.data.dataset import Dataset
 from ganrun.figures.album import Album, save_still
 from ganrun.figures.animation import ffmpeg, save_gif, save_mp4
+from ganrun.figures.mpl import Figure
 from ganrun.protocols import Loss, MetricKey
 from ganrun.records import frames
 from ganrun.records.frames import Frame
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import load_data, make_loss, make_metrics
+from ganrun.training.load import LoadedRun
+from ganrun.training.portrait import Portrait
+from ganrun.training.runtime import choose_device
 from ganrun.trusted import add_run
 
 log = logging.getLogger("ganrun")
@@ -29,6 +34,7 @@ class FigureOptions:
 
     run_dir: str
     out: str | None
+    checkpoint: int | Literal["last", "best"]
     format: Literal["png", "pdf", "svg"]
     animation: bool
     fps: int
@@ -48,13 +54,25 @@ def main(config: Config, name: str = "") -> int:
     run_dir.check_links()
     out.mkdir(parents=True, exist_ok=True)
     log_missing(album)
-    for stem, figure in album.stills():
+    for stem, figure in chain(album.stills(), portrait(run_dir, album, options.checkpoint)):
         path = out / f"{stem}.{options.format}"
         save_still(figure, path)
         log.info("figure     %s", path)
     if options.animation:
         animate(album, out, options.fps)
     return 0
+
+
+def portrait(run_dir: RunDir, album: Album, checkpoint: int | str) -> Iterator[tuple[str, Figure]]:
+    """The figures of the trained generator, if the run's data are images. Warns if they cannot be drawn."""
+    if album.frames:  # of data of one or two dimensions
+        return
+    try:
+        loaded = LoadedRun(run_dir, checkpoint, choose_device("auto", "device"))
+        if loaded.spec.is_image:
+            yield from Portrait(loaded).figures()
+    except ValueError as error:
+        log.warning("figures of samples are skipped: %s", error)
 
 
 def open_album(run_dir: RunDir) -> Album:

@@ -17,7 +17,8 @@ from ganrun.training.build import build, make_condition, make_discriminator, mak
 from ganrun.training.parts import load_part
 from ganrun.training.run import Run, check_same_data
 from ganrun.training.runtime import choose_device
-from ganrun.training.sampling import check_memory, draw
+from ganrun.training.sampling import Sampler, check_memory
+from ganrun.training.walks import interpolated
 from ganrun.trusted import add_run
 
 Labels = Sequence[int | str] | int | str | None
@@ -78,17 +79,53 @@ class LoadedRun:
         load_part(name, net, self.state)
         return net.eval().requires_grad_(False)
 
-    def sample(self, num: int, labels: Labels = None, seed: int = 0, ema: bool = True) -> Tensor:
-        """`num` samples (num, *spec.shape) on the CPU, in the data's value range.
+    def sample(
+        self, num: int, labels: Labels = None, seed: int = 0, ema: bool = True, truncation: float | None = None
+    ) -> Tensor:
+        """`num` samples (num, *spec.shape) on the CPU, in the data's value range. Sample k does not depend on `num`.
 
         labels: classes of a conditional run, by number or name; None: all, in turn. seed: of the latents.
-        ema: whether to sample from G_ema, if the run has one. Raises ValueError for num < 1 and for unknown labels.
+        ema: whether to sample from G_ema, if the run has one. truncation: the largest absolute value of normal latents,
+        as in 0.7; None: unbounded. Raises ValueError for num < 1, unknown labels, and a truncation of other latents.
         """
         if num < 1:
             raise ValueError(f"num={num}: must be at least 1.")
         check_memory(num, self.spec.shape)
+        return torch.cat([x for x, _ in self.sampler(labels, seed, ema, truncation).blocks(num)])
+
+    def sampler(
+        self, labels: Labels = None, seed: int = 0, ema: bool = True, truncation: float | None = None
+    ) -> Sampler:
+        """What draws the samples of `sample`, block by block, for more of them than fit into memory."""
         G = self.G_ema if ema and self.G_ema is not None else self.G
-        return draw(G, self.latent, num, self.device, seed, self.classes(num, labels))
+        chosen = class_indices(labels, self.spec, self.condition.uses_labels)
+        classes = torch.tensor(chosen) if chosen else None
+        return Sampler(G, self.latent, self.spec.shape, self.device, seed, classes, truncation)
+
+    def interpolate(
+        self,
+        seeds: Sequence[int] = (0, 1, 2, 3),
+        steps: int = 8,
+        labels: Labels = None,
+        ema: bool = True,
+        truncation: float | None = None,
+    ) -> Tensor:
+        """Walks from the first sample of each seed to that of the next: (walks, steps, *spec.shape) on the CPU.
+
+        Normal latents are interpolated on a sphere, others on a line. In a conditional run the walks also lead from
+        each class in `labels` to the next; None: all, in turn. The shorter of the two lists is repeated. Classes
+        are mixed if G can do that (`protocols.MixesClasses`), and otherwise change halfway.
+        ema, truncation: as in `sample`. Raises ValueError for steps < 2, and for fewer than two seeds and labels.
+        """
+        if steps < 2:
+            raise ValueError(f"steps={steps}: must be at least 2, the two ends.")
+        sampler = self.sampler(labels, 0, ema, truncation)
+        num = max(len(seeds), 0 if labels is None or sampler.classes is None else len(sampler.classes))
+        if num < 2 or not seeds:
+            raise ValueError(f"seeds={list(seeds)}: name two or more, as in seeds=[0,1], or two labels and one seed.")
+        check_memory((num - 1) * steps, self.spec.shape)
+        z = sampler.first_latents([seeds[i % len(seeds)] for i in range(num)])
+        return interpolated(sampler.G, self.latent, self.spec, z, sampler.labels(0, num), steps)
 
     def classes(self, num: int, labels: Labels = None) -> Tensor | None:
         """The classes (num,) that `sample` draws; None if the run does not use labels."""

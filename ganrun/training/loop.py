@@ -22,7 +22,7 @@ from ganrun.training.best import Best
 from ganrun.training.capture import can_capture, capture
 from ganrun.training.evaluation import Evaluation, metric_keys
 from ganrun.training.game import Game
-from ganrun.training.pictures import Pictures
+from ganrun.training.pictures import FINAL_PICTURES, Pictures
 from ganrun.training.precision import LEAST_SCALE
 from ganrun.training.randomness import reseed
 from ganrun.training.run import Run
@@ -124,7 +124,7 @@ def own_evaluation(run: Run, run_dir: RunDir, step: int) -> Callable[[str], bool
     own = {f"{group}{key}" for group in groups for key in metric_keys(run)}
     own |= {key for row in rows if "evaluated" not in row for key in row}
     others = {key for row in rows if "evaluated" in row for key in row} - own
-    rest = {f"samples/{name}" for name in run.metrics} | {"diagnosis/text_summary"}
+    rest = {f"samples/{name}" for name in [*run.metrics, *FINAL_PICTURES]} | {"diagnosis/text_summary"}
     return lambda tag: tag in rest or (tag.startswith(groups) and tag not in others)
 
 
@@ -157,6 +157,7 @@ class Loop:
         if status.step < 0:
             self.pretrain(stop)
         if status.step == 0 and options.sample_every:
+            self.draw_real()
             self.draw_samples("step 0")
         if status.step == 0:
             self.record_frame()
@@ -272,6 +273,9 @@ class Loop:
         self.status.metrics_raw = self.raw_metrics("always", "end")
         self.log_metrics(self.last_evaluation, self.status.metrics, self.status.metrics_raw)
         self.board.hparams(self.status.metrics, "finished", self.status.step)
+        if self.options.sample_every:
+            for name, image in self.pictures.draw_final():
+                self.add_picture(image, name, f"samples/{name}")
         self.diagnose()
 
     def log_metrics(self, evaluation: Evaluation, metrics: dict[str, float], raw: dict[str, float]) -> None:
@@ -305,6 +309,13 @@ class Loop:
     def draw_samples(self, title: str) -> None:
         if self.pictures.possible:
             self.add_picture(self.pictures.draw(title), f"step_{self.status.step:08d}", self.pictures.tag)
+        if (raw := self.pictures.draw_raw()) is not None:
+            self.add_picture(raw, f"raw_step_{self.status.step:08d}", f"{self.pictures.tag}_raw")
+
+    def draw_real(self) -> None:
+        """Draw real examples once, to compare samples with."""
+        if (real := self.pictures.draw_real()) is not None:
+            self.add_picture(real, "real", "samples/real")
 
     def record_frame(self) -> None:
         """Save a frame, for figures of this step, if one is due, at the start, after pre-training D, and at the end."""

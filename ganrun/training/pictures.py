@@ -1,16 +1,43 @@
 """The pictures of a run at one step, for `samples/` and TensorBoard."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from torch import Tensor
 
+from ganrun.data.dataset import Dataset
+from ganrun.data.seeds import generator
 from ganrun.training.capture import can_capture, capture
 from ganrun.training.run import Run
 from ganrun.training.sampling import d_logits, fixed_latents, generate, labels_like
+from ganrun.training.walks import STEPS, THRESHOLDS, WALKS, interpolated
 
 NUM_IN_GRID = 64  # images in a grid
 COLUMNS, ROWS = 10, 16  # at most, of a grid with a row for each class
+FINAL_PICTURES = ("interpolation", "truncation")  # of `draw_final`
 NUM_EXAMPLES = 1000  # real, and generated, in a figure of D's logits
+
+
+def real_examples(dataset: Dataset, rows: int | None, seed: int) -> Tensor:
+    """NUM_IN_GRID training images (n, C, H, W) in D's range, or COLUMNS of each of the first `rows` classes.
+
+    They are a function of the seed. A class with fewer examples has some twice; one without any has blank images.
+    """
+    split, spec = dataset.train, dataset.spec
+    order = torch.randperm(len(split), generator=generator(seed, "real examples")).to(split.x.device)
+    if rows is None:
+        return spec.decode(split.x[order[:NUM_IN_GRID]]).cpu()
+    assert split.y is not None, "only conditional runs use labels"
+    classes = split.y[order]
+    found = []
+    for k in range(rows):
+        of_class = order[classes == k]
+        if not len(of_class):
+            found.append(torch.zeros(COLUMNS, *spec.shape))
+            continue
+        found.append(spec.decode(split.x[of_class[torch.arange(COLUMNS) % len(of_class)]]).cpu())
+    return torch.cat(found)
 
 
 class Pictures:
@@ -41,10 +68,44 @@ class Pictures:
         """Samples as an image, uint8 (H, W, 3). moment: for the title, if the picture has one."""
         if not self.run.dataset.spec.is_image:
             return self._draw_vectors(moment, with_moments=True)
+        return self._grid(generate(self.run.sampler, self.z, self.y), self.columns)
+
+    def draw_raw(self) -> np.ndarray | None:
+        """The same samples of G itself, for images, if `draw` shows those of G_ema; else None."""
+        if self.run.G_ema is None or not self.run.dataset.spec.is_image:
+            return None
+        return self._grid(generate(self.run.G, self.z, self.y), self.columns)
+
+    def draw_real(self) -> np.ndarray | None:
+        """Real images, in the order of `draw`: a row is a class if the run is conditional. None for vectors."""
+        run = self.run
+        if not run.dataset.spec.is_image:
+            return None
+        rows = None if self.y is None else len(self.y) // COLUMNS
+        return self._grid(real_examples(run.dataset, rows, run.seed), self.columns)
+
+    def draw_final(self) -> Iterator[tuple[str, np.ndarray]]:
+        """Pictures of the trained generator of images, by name: interpolations and, for normal latents, truncations."""
+        run = self.run
+        if not run.dataset.spec.is_image:
+            return
+        G, spec, y = run.sampler, run.dataset.spec, None
+        if run.condition.uses_labels:
+            y = torch.arange(max(WALKS + 1, STEPS)) % spec.num_classes
+        z = fixed_latents(run.latent, WALKS + 1, run.device, run.seed)
+        ends = None if y is None else y[: WALKS + 1]
+        walks = interpolated(G, run.latent, spec, z, ends, STEPS).flatten(0, 1)
+        yield "interpolation", self._grid(walks, STEPS)
+        if run.latent.truncates:
+            z = fixed_latents(run.latent, STEPS, run.device, run.seed).cpu()  # since some devices have no float64
+            zs = [z if threshold is None else run.latent.truncated(z, threshold) for threshold in THRESHOLDS]
+            repeated = None if y is None else y[:STEPS].repeat(len(zs))
+            yield "truncation", self._grid(generate(G, torch.cat(zs).to(run.device), repeated), STEPS)
+
+    def _grid(self, samples: Tensor, columns: int | None) -> np.ndarray:
         from ganrun.figures.grid import grid
 
-        samples = generate(self.run.sampler, self.z, self.y)
-        return grid(self.run.dataset.spec.encode(samples), self.columns)
+        return grid(self.run.dataset.spec.encode(samples), columns)
 
     def draw_discriminator(self, title: str) -> np.ndarray:
         """D over one or two dimensions, else histograms of D on real and generated examples; uint8 (H, W, 3)."""

@@ -13,7 +13,10 @@ from ganrun.data.seeds import generator
 from ganrun.protocols import Latent, MixesSamples
 from ganrun.training.randomness import seeded
 
+BLOCK = "block of samples"  # the purpose of a seed
 CHUNK = 250  # samples per forward pass, to bound memory
+IMAGES, VECTORS = 64, 4096  # samples in a block of a `Sampler`: images at most, and vectors
+PIXELS = 1 << 18  # of all images in a block, at most, but for one image
 
 
 @contextmanager
@@ -54,6 +57,79 @@ def draw(G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int
     """
     with seeded(device, seed, "samples"):
         return generate(G, latent(num, device), y)
+
+
+class Sampler:
+    """Endless samples of a generator, of which sample k is a function of the weights, the seed, k and its class alone.
+
+    They come in blocks of `size`, a function of their shape. The latents of a block are drawn from its own seed, on the
+    CPU, so that they are the same on every device, and G always gets a whole block, since the last bits of a sample can
+    depend on the size of its batch. classes: the classes that samples have in turn, (K,), or None.
+    truncation: the threshold of truncated latents, or None. Raises ValueError for latents that have none.
+    """
+
+    def __init__(
+        self,
+        G: nn.Module,
+        latent: Latent,
+        shape: Sequence[int],
+        device: torch.device,
+        seed: int,
+        classes: Tensor | None = None,
+        truncation: float | None = None,
+    ) -> None:
+        check_truncation(truncation, latent)
+        self.G, self.latent, self.device, self.seed = G, latent, device, seed
+        self.size, self.classes, self.truncation = block_size(shape), classes, truncation
+
+    def blocks(self, num: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The first `num` samples (n, *shape), float32 on the CPU, and their classes (n,) or None, block by block."""
+        for start in range(0, num, self.size):
+            y = self.labels(start, start + self.size)
+            yield self._block(start // self.size, y)[: num - start], None if y is None else y[: num - start]
+
+    def labels(self, start: int, stop: int) -> Tensor | None:
+        """The classes (stop - start,) of the samples from number `start` on; None for a G without classes."""
+        return None if self.classes is None else self.classes[torch.arange(start, stop) % len(self.classes)]
+
+    def first_latents(self, seeds: Sequence[int]) -> Tensor:
+        """The latents (len(seeds), dim) of the first sample of each seed."""
+        found = []
+        for seed in seeds:
+            with seeded(self.device, seed, BLOCK, 0):
+                found.append(self._latents()[0])
+        return torch.stack(found).to(self.device)
+
+    def _block(self, number: int, y: Tensor | None) -> Tensor:
+        with evaluating(self.G), seeded(self.device, self.seed, BLOCK, number):
+            z = self._latents().to(self.device)
+            x: Tensor = self.G(z, None if y is None else y.to(self.device))
+            return x.float().cpu()
+
+    def _latents(self) -> Tensor:
+        """The latents (size, dim) of a block, from the random state."""
+        z = self.latent(self.size, "cpu")
+        return z if self.truncation is None else self.latent.truncated(z, self.truncation)
+
+
+def block_size(shape: Sequence[int]) -> int:
+    """The number of samples in a block: fewer of large images, which bounds memory.
+
+    >>> block_size((1, 28, 28)), block_size((3, 256, 256)), block_size((2,))
+    (64, 4, 4096)
+    """
+    if len(shape) < 3:
+        return VECTORS
+    return max(1, min(IMAGES, PIXELS // math.prod(shape[1:])))
+
+
+def check_truncation(threshold: float | None, latent: Latent) -> None:
+    """Raise ValueError for a threshold that is not positive, or that these latents do not have."""
+    if threshold is None:
+        return
+    if not 0 < threshold < math.inf:
+        raise ValueError(f"truncation={threshold:g}: must be greater than 0, as in truncation=0.7, or null for none.")
+    latent.truncated(torch.zeros(1, latent.dim), threshold)
 
 
 def check_memory(num: int, shape: Sequence[int]) -> None:

@@ -24,6 +24,7 @@ from ganrun.figures.animation import ffmpeg, save_mp4
 from ganrun.figures.curves import accuracy_figure, loss_figure, metric_figure, repeated_keys, visible_range
 from ganrun.figures.density import density_figure, optimum, top_for
 from ganrun.figures.grid import save_png
+from ganrun.figures.montage import grids_figure, rows_figure
 from ganrun.figures.panels import density_panels, plane_panels
 from ganrun.figures.plane import best_surface, held_level, plane_figure, true_mass
 from ganrun.metric.densities import Cells
@@ -395,6 +396,56 @@ def test_figures_of_a_run_on_images_do_not_need_its_data(here: Here, tmp_path: P
     with Image.open(run / "figures" / "animation.gif") as animation:
         shades = [image.convert("L").getpixel((0, 0)) for image in ImageSequence.Iterator(animation)]
     assert shades == [0, 90, 250]
+
+
+IMAGES = ["data=digits", "arch.generator.width=8", "arch.discriminator.width=8", "train.steps=4", "train.threads=1",
+          "train.sample_every=2", "train.checkpoint_every=2", "train.log_every=0", "train.diagnose=false"]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_figures_of_a_run_on_images_show_its_generator(here: Here, tmp_path: Path) -> None:
+    assert here(*IMAGES, "train.ema=0.5", "condition=concat", "run_dir=r")[0] == 0
+    code, _, err = here("figures", "run_dir=r")
+    assert (code, err) == (0, "")
+    drawn = {path.stem for path in (tmp_path / "r" / "figures").iterdir()}
+    assert drawn == {"real", "ema", "interpolation", "truncation", "animation"}
+    for name in drawn - {"animation"}:
+        with Image.open(tmp_path / "r" / "figures" / f"{name}.png") as image:
+            assert np.asarray(image.convert("L")).std() > 1
+    with Image.open(tmp_path / "r" / "figures" / "animation.gif") as animation:
+        assert animation.n_frames == 3  # of steps 0, 2 and 4, and not those of G itself
+    earlier = (tmp_path / "r" / "figures" / "interpolation.png").read_bytes()
+    assert here("figures", "run_dir=r", "checkpoint=2", "animation=false")[0] == 0
+    assert (tmp_path / "r" / "figures" / "interpolation.png").read_bytes() != earlier
+
+
+@pytest.mark.slow
+def test_figures_of_samples_that_cannot_be_drawn_are_skipped_in_one_sentence(here: Here, tmp_path: Path) -> None:
+    assert here(*IMAGES, "latent=uniform", "run_dir=r")[0] == 0
+    config = (tmp_path / "r" / "config.yaml").read_text()
+    (tmp_path / "r" / "config.yaml").write_text(config.replace("ganrun.data.digits.digits", "gone.data"))
+    code, out, err = here("figures", "run_dir=r", "animation=false")
+    assert code == 0
+    assert {path.stem for path in (tmp_path / "r" / "figures").iterdir()} == {"interpolation"}
+    assert err.startswith("real is skipped, because the data are not available: data._target_=gone.data")
+    assert "ema is skipped: the run has no G_ema (train.ema)." in out
+    assert "truncation is skipped: it is defined for normal latents, which this run does not have." in out
+    code, _, err = here("figures", "run_dir=r", "animation=false", "checkpoint=7")
+    assert code == 0
+    assert "figures of samples are skipped: r/checkpoints/step_00000007.pt: no such checkpoint" in err
+
+
+def test_rows_of_images_have_their_labels_beside_them() -> None:
+    rows = torch.randint(0, 256, (3, 4, 1, 8, 8), dtype=torch.uint8)
+    figure = rows_figure(rows, ["a", "b", "c"], "title", "below")
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert axes.get_yticks().tolist() == [6, 16, 26]  # the middle of images of 8 pixels, 2 apart
+    shown = axes.images[0].get_array()
+    assert shown.shape == (32, 42, 3)
+    assert np.array_equal(shown[12:20, 22:30, 0], rows[1, 2, 0].numpy())
+    two = grids_figure([("left", np.zeros((20, 20, 3), np.uint8)), ("right", np.ones((20, 20, 3), np.uint8))], "both")
+    assert [axes.get_title() for axes in two.axes] == ["left", "right"]
 
 
 @pytest.mark.slow

@@ -9,21 +9,30 @@ import pytest
 from helpers import full_disk, run_of, train_in
 from matplotlib.figure import Figure
 
-from ganrun.commands.sample import save_folder, save_npz
 from ganrun.figures.album import save_still
 from ganrun.figures.animation import save_gif
-from ganrun.figures.grid import save_png
+from ganrun.figures.grid import encoded_png, save_png
 from ganrun.records import frames
 from ganrun.records.dashboard import Dashboard
 from ganrun.records.run_dir import RunDir
+from ganrun.records.streams import Stream, save_folder, save_npy, save_npz
 from ganrun.training.capture import capture
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+PNG = encoded_png(NOISE)
+
+
+def stream() -> Stream:
+    """NOISE, in parts of 7 rows."""
+    return Stream(NOISE.shape, "uint8", np.split(NOISE, range(7, 40, 7)))
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
-    "a.npz": lambda path: save_npz(path, np.savez, samples=NOISE),
-    "b.npz": lambda path: save_npz(path, np.savez_compressed, samples=NOISE),
+    "a.npz": lambda path: save_npz(path, {"samples": stream(), "again": stream()}, compressed=False),
+    "b.npz": lambda path: save_npz(path, {"samples": stream()}, compressed=True),
+    "a.npy": lambda path: save_npy(path, stream()),
     "a.png": partial(save_png, NOISE),
-    "folder": lambda path: save_folder(path, {"0/1.png": NOISE, "2.png": NOISE}),
+    "folder": lambda path: save_folder(path, iter([("0/1.png", PNG), ("2.png", PNG)])),
     "b.png": partial(save_still, Figure()),
     "a.pdf": partial(save_still, Figure()),
     "a.gif": lambda path: save_gif([NOISE, NOISE], path, 5),
@@ -70,10 +79,10 @@ def test_error_of_logging_names_the_file_and_closing_it_is_none(tmp_path: Path) 
 
 
 def test_new_samples_replace_the_folder_of_the_old_ones(tmp_path: Path) -> None:
-    save_folder(tmp_path / "s", {f"{i}.png": NOISE for i in range(3)})
+    save_folder(tmp_path / "s", ((f"{i}.png", PNG) for i in range(3)))
     (tmp_path / "s.0.unfinished").mkdir()  # of a process that was killed
     (tmp_path / "s.0.unfinished" / "7.png").write_bytes(b"")
-    save_folder(tmp_path / "s", {"0.png": NOISE})
+    save_folder(tmp_path / "s", [("0.png", PNG)])
     assert [path.name for path in tmp_path.rglob("*")] == ["s", "0.png"]
 
 

@@ -269,8 +269,11 @@ def test_picture_with_an_inserted_byte_is_skipped(chunk: bytes, tmp_path: Path) 
     assert opened(path) is None
 
 
-def test_more_samples_than_fit_into_memory_are_refused(run: Path, here, tmp_path: Path) -> None:
-    code, _, err = here("sample", f"run_dir={run}", "num=100000000000")
-    assert code == 2
-    assert err.startswith("num=100000000000: these samples take 400 GB, but the machine has ")
-    assert err.count("\n") == 1
+def test_more_samples_than_fit_onto_the_disk_or_into_memory_are_refused(run: Path, here, tmp_path: Path) -> None:
+    for form in ("npz", "npy"):
+        code, _, err = here("sample", f"run_dir={run}", "num=10000000000000", f"format={form}")
+        assert code == 2
+        assert err.startswith("num=10000000000000: these samples take 40,000 GB, but the disk of ")
+        assert err.count("\n") == 1
+    with pytest.raises(ValueError, match=r"num=10{11}: these samples take 400 GB, but the machine has "):
+        load(run, device="cpu").sample(10**11)
