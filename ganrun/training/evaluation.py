@@ -14,7 +14,7 @@ from ganrun.diagnosis.remedy import Setup
 from ganrun.figures.grid import grid
 from ganrun.protocols import DFunction, MetricKey
 from ganrun.training.run import Run
-from ganrun.training.sampling import check_memory, d_logits, draw, labels_like, mixes_samples
+from ganrun.training.sampling import check_memory, chunk_size, d_logits, draw, labels_like, mixes_samples
 
 
 class Evaluation:
@@ -43,9 +43,10 @@ class Evaluation:
 
     def _draw(self, num: int) -> tuple[Tensor, Tensor | None]:
         run = self.run
-        check_memory(num, run.dataset.spec.shape)
+        shape = run.dataset.spec.shape
+        check_memory(num, shape)
         y = labels_like(run.dataset.train, num, self.seed) if run.condition.uses_labels else None
-        return draw(self.G, run.latent, num, run.device, self.seed, y), y
+        return draw(self.G, run.latent, num, run.device, self.seed, y, chunk_size(shape)), y
 
     def metrics(self) -> dict[str, float]:
         """All metrics of the run, as plain floats, which a checkpoint can hold."""

@@ -14,9 +14,9 @@ from ganrun.protocols import Latent, MixesSamples
 from ganrun.training.randomness import seeded
 
 BLOCK = "block of samples"  # the purpose of a seed
-CHUNK = 250  # samples per forward pass, to bound memory
+CHUNK = 250  # samples per forward pass, at most, to bound memory
 IMAGES, VECTORS = 64, 4096  # samples in a block of a `Sampler`: images at most, and vectors
-PIXELS = 1 << 18  # of all images in a block, at most, but for one image
+PIXELS = 1 << 18  # of all images in a block or a forward pass, at most, but for one image
 
 
 @contextmanager
@@ -38,25 +38,43 @@ def fixed_latents(latent: Latent, num: int, device: torch.device, seed: int) -> 
         return latent(num, device)
 
 
-def generate(G: nn.Module, z: Tensor, y: Tensor | None = None) -> Tensor:
+def generate(G: nn.Module, z: Tensor, y: Tensor | None = None, chunk: int = CHUNK) -> Tensor:
     """G(z, y) on the CPU, float32, (len(z), *shape); in eval mode, so that samples do not depend on each other.
 
-    A G with internal noise, such as dropout, draws the same noise at each call.
+    A G with internal noise, such as dropout, draws the same noise at each call. chunk: samples per forward pass.
     """
-    size = CHUNK if z.shape[1] > 1 else 100 * CHUNK
+    size = chunk if z.shape[1] > 1 else 100 * chunk
     zs = z.split(size)
     ys = [None] * len(zs) if y is None else y.to(z.device).split(size)
+    found, start = torch.empty(0), 0
     with evaluating(G), seeded(z.device, 0, "noise of G"):
-        return torch.cat([G(*part).float().cpu() for part in zip(zs, ys, strict=True)])
+        for part in zip(zs, ys, strict=True):
+            x = G(*part)
+            if start == 0:  # all at once, since a list of parts would take as much again
+                found = torch.empty(len(z), *x.shape[1:])
+            found[start : start + len(x)] = x
+            start += len(x)
+    return found
 
 
-def draw(G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int, y: Tensor | None = None) -> Tensor:
+def draw(
+    G: nn.Module, latent: Latent, num: int, device: torch.device, seed: int, y: Tensor | None = None, chunk: int = CHUNK
+) -> Tensor:
     """`num` samples (num, *shape) on the CPU, of classes y (num,) if G is conditional.
 
-    A function of the weights, the seed and y.
+    A function of the weights, the seed and y, and in its last bits of `chunk`.
     """
     with seeded(device, seed, "samples"):
-        return generate(G, latent(num, device), y)
+        return generate(G, latent(num, device), y, chunk)
+
+
+def chunk_size(shape: Sequence[int]) -> int:
+    """The number of samples of this shape in a forward pass.
+
+    >>> chunk_size((3, 32, 32)), chunk_size((3, 64, 64)), chunk_size((2,))
+    (250, 64, 250)
+    """
+    return max(1, min(CHUNK, PIXELS // math.prod(shape[1:])))
 
 
 class Sampler:
@@ -148,9 +166,12 @@ def d_logits(D: nn.Module, x: Tensor, device: torch.device, batch_size: int, y: 
     """D's logits (n,) for x (n, *shape), and classes y (n,) if D is conditional: float32, on the CPU, in eval mode.
 
     A D that mixes samples gets batches of `batch_size`, the size it is trained with (`spread_batches`), since its
-    logit for a sample depends on the others; any other D gets all at once.
+    logit for a sample depends on the others. Any other D gets all vectors at once, and images in chunks.
     """
-    batches: Sequence[Tensor | slice] = spread_batches(len(x), batch_size) if mixes_samples(D) else [slice(None)]
+    chunk = chunk_size(x.shape[1:]) if x.ndim > 2 else max(len(x), 1)
+    batches: Sequence[Tensor | slice] = [slice(i, i + chunk) for i in range(0, len(x), chunk)]
+    if mixes_samples(D):
+        batches = spread_batches(len(x), batch_size)
     found = torch.empty(len(x))
     with evaluating(D):
         for batch in reversed(batches):  # the last one may be filled up with samples of the first
