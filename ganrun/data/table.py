@@ -108,7 +108,7 @@ def table_of(
     classes, y = labels_of(rows[label], label, max_categories, where) if label else ((), None)
     warn_of_untrained(form, features, train)
     std, mean = torch.std_mean(x[train].double(), correction=0)
-    spec = DataSpec((form.width,), None, mean.item(), std.item(), classes, form=form)
+    spec = DataSpec((form.width,), None, exact(mean.item()), exact(std.item()), classes, form=form)
     every = Split(x, y)
     return Dataset(spec, every[train], every[valid_rows], every[test_rows])
 
@@ -171,17 +171,22 @@ def fit_number(name: str, fitted: np.ndarray, missing: bool, decimals: int | Non
     """A column of numbers. fitted: those of the training rows."""
     if scale == "minmax":
         low, high = float(fitted.min()), float(fitted.max())
-        return Column(name, "number", missing, (), decimals, scale, (low + high) / 2, (high - low) / 2)
+        return Column(name, "number", missing, (), decimals, scale, exact((low + high) / 2), exact((high - low) / 2))
     quantiles = quantiles_of(fitted) if scale == "quantile" else ()
     t = normal_scores(fitted, quantiles) if quantiles else fitted
-    return Column(name, "number", missing, (), decimals, scale, float(t.mean()), float(t.std()), quantiles)
+    return Column(name, "number", missing, (), decimals, scale, exact(t.mean()), exact(t.std()), quantiles)
 
 
 def quantiles_of(fitted: np.ndarray) -> tuple[float, ...]:
     from sklearn.preprocessing import QuantileTransformer
 
     made = QuantileTransformer(n_quantiles=min(NUM_QUANTILES, len(fitted)), subsample=None)
-    return tuple(made.fit(fitted[:, None]).quantiles_[:, 0].tolist())
+    return tuple(map(exact, made.fit(fitted[:, None]).quantiles_[:, 0]))
+
+
+def exact(value: float) -> float:
+    """Rounded to 12 digits, so that it is the same on every machine, and identifies the data."""
+    return float(f"{value:.12g}")
 
 
 def is_category(name: str, values: np.ndarray, where: str) -> bool:
