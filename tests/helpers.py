@@ -349,10 +349,8 @@ def write_table(root: Path, n: int = 200) -> Path:
     rng = np.random.default_rng(0)
     job = rng.choice(["clerk", "nurse", "pilot"], n, p=[0.5, 0.3, 0.2])
     price = np.exp(3 + (job == "pilot") + 0.4 * rng.normal(size=n)).round(2)
-    lines = [
-        f"{rng.integers(18, 80)},{job[i]},{'' if rng.random() < 0.05 else price[i]},{'north' if i % 3 else 'south'},{i % 2}"
-        for i in range(n)
-    ]
+    cells = [price[i] if rng.random() < 0.95 else "" for i in range(n)]
+    lines = [f"{rng.integers(18, 80)},{job[i]},{cells[i]},{['south', 'north'][i % 3 > 0]},{i % 2}" for i in range(n)]
     (root / "table.csv").write_text("\n".join(["age,job,price,city,owner", *lines, ""]))
     return root / "table.csv"
 

@@ -155,7 +155,7 @@ class TableForm:
         """
         columns: dict[str, list[Any]] = {}
         starts = {column.name: start for column, start in self.blocks}
-        rows = x.double().cpu().numpy()
+        rows = x.detach().double().cpu().numpy()
         for place, column in enumerate(self.numbers):
             numbers = column.unscaled(rows[:, place]).tolist()
             if column.missing:
