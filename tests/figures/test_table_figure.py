@@ -64,6 +64,7 @@ def test_samples_of_a_single_value_are_drawn(data: Dataset) -> None:
     assert table_figure(form, data.train.x, torch.zeros(5, 32), "t") is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", ["none", "concat"])
 def test_pictures_of_a_run_are_drawn_from_the_same_latents(condition: str) -> None:
     run = run_of("data=breast_cancer", f"condition={condition}", "arch.generator.hidden=[8]")

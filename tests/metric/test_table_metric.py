@@ -101,6 +101,7 @@ def test_real_rows_have_scores_near_the_floor(data: Dataset) -> None:
         assert found[f"{score}_400"] == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.slow
 def test_each_fault_is_noticed_by_its_score(data: Dataset) -> None:
     """Independent columns: only associations and boosting; a shifted number: ks; one category: tv."""
     x, metric = data.train.x[:400], Table(num=400)
@@ -168,6 +169,7 @@ def test_classifiers_separate_what_is_separable(name: str) -> None:
     assert 0.6 < found < 0.85
 
 
+@pytest.mark.slow
 def test_labels_add_a_classifier_trained_on_the_samples() -> None:
     data = mixed(label="c")
     assert data.train.y is not None
