@@ -30,7 +30,7 @@ def table(
     numbers: Scale = "standard",
     missing: Missing = "indicator",
     missing_values: Sequence[str | int | float] = (),
-    separator: str = ",",
+    separator: str | None = None,
     max_categories: int = 100,
     valid: float = 0.1,
     test: float = 0.1,
@@ -51,9 +51,8 @@ def table(
     texts = [*categories, *([label] if label else [])]
     columns_read = None if columns is None else [*dict.fromkeys([*columns, *([label] if label else [])])]
     rows = read_table(found, columns_read, drop, texts, missing_values, separator)
-    return table_of(
-        rows, label, categories, numbers, missing, max_categories, valid, test, split_seed, f"data.file={file}"
-    )
+    where, texts = f"data.file={file}", [str(value) for value in missing_values]
+    return table_of(rows, label, categories, numbers, missing, max_categories, valid, test, split_seed, where, texts)
 
 
 def breast_cancer(
@@ -86,6 +85,7 @@ def table_of(
     test: float,
     split_seed: int,
     where: str,
+    missing_values: Sequence[str] = (),
 ) -> Dataset:
     """The data set of columns in memory. where: the setting that names them, for messages. Raises ValueError."""
     if valid < 0 or test < 0 or valid + test >= 1:
@@ -102,6 +102,7 @@ def table_of(
         tuple(fit(name, v, train, name in categories, numbers, max_categories, where) for name, v in features.items()),
         tuple(rows),
         label or "",
+        tuple(missing_values),
     )
     x, skipped = form.encode(features)
     assert not skipped, skipped

@@ -11,7 +11,7 @@ from ganrun.checks import did_you_mean
 
 Columns = dict[str, np.ndarray]  # float64 (n,), NaN where a value is missing, or objects: texts, and None
 PARQUET = (".parquet", ".pq")
-SEPARATORS = (";", "\t", "|")
+SEPARATORS = (",", ";", "\t", "|")
 
 
 def read_table(
@@ -20,14 +20,15 @@ def read_table(
     drop: Sequence[str] = (),
     categories: Sequence[str] = (),
     missing_values: Sequence[Any] = (),
-    separator: str = ",",
+    separator: str | None = None,
     key: str = "data.file",
 ) -> Columns:
     """The columns of a file with a header, in its order.
 
     columns: those to read; null: all but `drop`. categories: columns whose values stay texts, so that 01 is not 1.
     missing_values: texts that mean that a value is missing, besides an empty one, NA, nan, null and others of pandas.
-    separator: of a CSV file. key: of the setting that names the file, for messages.
+    separator: of a CSV file; None: the one of SEPARATORS that is most frequent in its header.
+    key: of the setting that names the file, for messages.
     Raises ValueError if pandas is missing, and for a file that cannot be read, or has no such columns or no rows.
     """
     path = Path(file).expanduser()
@@ -79,24 +80,29 @@ def _pandas(where: str) -> Any:
     return pandas
 
 
-def _csv(path: Path, where: str, categories: Sequence[str], missing_values: Sequence[Any], separator: str) -> Any:
+def _csv(
+    path: Path, where: str, categories: Sequence[str], missing_values: Sequence[Any], separator: str | None
+) -> Any:
     _check_file(path, where)
     pandas = _pandas(where)
+    separator = separator_of(path) if separator is None else separator
     if len(separator) != 1:
         raise ValueError(f"data.separator={separator}: must be one character, as in ';'.")
     try:
-        frame = pandas.read_csv(
+        return pandas.read_csv(
             path, sep=separator, na_values=[str(v) for v in missing_values], skipinitialspace=True, low_memory=False,
             dtype=dict.fromkeys(categories, str), encoding="utf-8-sig",
         )  # fmt: skip
     except (ValueError, OSError, pandas.errors.ParserError, pandas.errors.EmptyDataError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise ValueError(f"{where}: cannot be read as CSV ({reason}).") from error
-    other = next((s for s in SEPARATORS if s in str(frame.columns[0])), None) if len(frame.columns) == 1 else None
-    if other:
-        name = "'\\t'" if other == "\t" else f"'{other}'"
-        raise ValueError(f"{where}: has the one column {frame.columns[0]!r}; set data.separator to {name}.")
-    return frame
+
+
+def separator_of(path: Path) -> str:
+    """The most frequent of SEPARATORS in the first line of a file; a comma if there is none."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        header = file.readline()
+    return max(SEPARATORS, key=header.count)
 
 
 def _parquet(path: Path, where: str) -> Any:

@@ -79,18 +79,21 @@ class TableForm:
     """The columns of a table, with what is needed to encode and to decode it.
 
     order: the names of all columns of the file that are used, in its order, with the label. label: the name of the
-    column with the classes, which is not in the vectors; empty: there is none.
+    column with the classes, which is not in the vectors; empty: there is none. missing_values: texts that mean that a
+    value is missing.
     """
 
     columns: tuple[Column, ...]
     order: tuple[str, ...]
     label: str = ""
+    missing_values: tuple[str, ...] = ()
     width: int = field(init=False)
 
     def __post_init__(self) -> None:
         columns = tuple(c if isinstance(c, Column) else _column(c) for c in self.columns)
         object.__setattr__(self, "columns", columns)
-        object.__setattr__(self, "order", tuple(self.order))
+        for name in ("order", "missing_values"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         object.__setattr__(self, "width", len(self.numbers) + sum(c.entries for c in columns))
         names = [c.name for c in columns] + ([self.label] if self.label else [])
         if not columns or sorted(names) != sorted(self.order):
@@ -124,6 +127,11 @@ class TableForm:
     def names(self) -> tuple[str, ...]:
         return tuple(c.name for c in self.columns)
 
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The columns of categories, whose values a reader should leave as they are written."""
+        return tuple(c.name for c in self.columns if c.kind == "category")
+
     def encode(self, frame: Mapping[str, Any]) -> tuple[Tensor, dict[int, str]]:
         """The vectors (m, width) of the rows that can be encoded, and why each of the others cannot, by its number.
 
@@ -133,7 +141,7 @@ class TableForm:
         for name in self.names:
             if name not in frame:
                 raise ValueError(f"there is no column {name}; the run was trained on {', '.join(self.names)}.")
-        values = {name: column_values(frame[name]) for name in self.names}
+        values = {name: column_values(frame[name], self.missing_values) for name in self.names}
         num = len(next(iter(values.values())))
         x, skipped = np.zeros((num, self.width)), dict[int, str]()
         starts = {column.name: start for column, start in self.blocks}
@@ -231,11 +239,13 @@ def _fill_category(x: np.ndarray, column: Column, v: np.ndarray, start: int) -> 
     }
 
 
-def column_values(values: Any) -> np.ndarray:
-    """A column as an array (n,) of float64 or of objects."""
+def column_values(values: Any, missing_values: Sequence[str] = ()) -> np.ndarray:
+    """A column as an array (n,) of float64 or of objects, with None for the texts `missing_values`."""
     if isinstance(values, np.ndarray) and values.dtype == np.float64:
         return values
     found = np.asarray(values, dtype=object)
+    if missing_values:
+        found = np.array([None if str(v) in missing_values else v for v in found], dtype=object)
     if all(isinstance(v, int | float) and not isinstance(v, bool) for v in found):
         return found.astype(np.float64)
     return found

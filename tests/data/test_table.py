@@ -172,6 +172,22 @@ def test_kinds_of_columns(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separator_is_that_of_the_header(separator: str, tmp_path: Path) -> None:
+    text = "a,b\n1,x\n2,y\n4,x\n"
+    found, plain = written(text.replace(",", separator), tmp_path), written(text, tmp_path)
+    assert found.spec == plain.spec
+    assert written(text, tmp_path, separator=",").spec == plain.spec
+
+
+def test_texts_that_mean_missing_are_known_to_the_form(tmp_path: Path) -> None:
+    form = written("a,b\n1,x\n2,-\n4,y\n-,y\n", tmp_path, missing_values=["-"]).spec.form
+    assert form is not None
+    assert form.texts == ("b",)
+    x, skipped = form.encode({"a": ["3", "-"], "b": ["-", "x"]})
+    assert (form.decode(x), skipped) == ({"a": [3, None], "b": [None, "x"]}, {})
+
+
 def test_columns_are_chosen_and_keep_their_order(tmp_path: Path) -> None:
     text = "a,b,c,d\n1,2,x,4\n2,4,y,5\n4,9,x,9\n"
 
@@ -290,7 +306,6 @@ CANNOT_USE: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("a,b\n1,\n2,\n4,\n", {"missing": "drop"}, "a value is missing in each row of b"),
     ("a,b\n1,\n2,\n4,\n", {}, "column b has one value only"),
-    ("a;b\n1;x\n2;y\n", {}, "has the one column 'a;b'; set data.separator to ';'"),
     ("a,b\n1,x\n2,y,z,w\n", {}, "cannot be read as CSV"),
     (GOOD, {"separator": "::"}, "data.separator=::: must be one character"),
     (GOOD, {"valid": 0.6, "test": 0.4}, "data.valid=0.6 data.test=0.4: must be at least 0, and sum to less than 1"),
