@@ -66,7 +66,7 @@ def draw_numbers(axes: Axes, column: Column, real: np.ndarray, samples: np.ndarr
                 note(axes, 0.98, f"{outside:.0%} outside")
     axes.set(xlim=(edges[0], edges[-1]), ylim=(0, None))
     axes.tick_params(labelleft=False, left=False, labelsize="small")
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=column.decimals == 0))
     if np.abs(edges).max() >= 10_000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
