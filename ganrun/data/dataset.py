@@ -3,7 +3,7 @@
 import math
 import mmap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -65,6 +65,10 @@ class DataSpec:
     @property
     def numel(self) -> int:
         return torch.Size(self.shape).numel()
+
+    def plain(self) -> dict[str, Any]:
+        """The fields as plain values, for checkpoints: `DataSpec(**spec.plain())` is equal. Only a table has a form."""
+        return {name: value for name, value in asdict(self).items() if name != "form" or value is not None}
 
     def decode(self, x: Tensor) -> Tensor:
         """Convert stored values to D's input: uint8 is scaled to `value_range` or normalized; floats are unchanged."""

@@ -1,7 +1,7 @@
 """One run: all objects that training uses, and their state for checkpoints."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,8 +89,8 @@ class Run:
 
         Of the form of a table there is only a hash, since it is long.
         """
-        facts = asdict(self.dataset.spec)
-        facts["form"] = digest_of(facts["form"]) if facts["form"] else None
+        facts = self.dataset.spec.plain()
+        facts |= {"form": digest_of(facts["form"])} if "form" in facts else {}
         return facts | {"num_train": len(self.dataset.train)}
 
     def num_images(self, step: int) -> int:
