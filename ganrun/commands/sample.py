@@ -18,6 +18,7 @@ from ganrun.data.dataset import DataSpec
 from ganrun.figures.grid import encoded_png, grid, save_png
 from ganrun.records.run_dir import RunDir
 from ganrun.records.streams import Stream, check_space, save_folder, save_npy, save_npz
+from ganrun.records.table_csv import save_csv
 from ganrun.training.load import LoadedRun
 from ganrun.training.pictures import COLUMNS, NUM_IN_GRID, ROWS
 from ganrun.training.runtime import choose_device
@@ -40,7 +41,7 @@ class SampleOptions:
     truncation: float | None
     checkpoint: int | Literal["last", "best"]
     ema: bool
-    format: Literal["npz", "npy", "png", "grid"]
+    format: Literal["npz", "npy", "csv", "png", "grid"] | None
     out: str | None
     device: str
 
@@ -53,7 +54,8 @@ def main(config: Config, name: str = "") -> int:
         raise ValueError(f"num={options.num}: must be at least 1.")
     run_dir = RunDir(Path(options.run_dir))
     loaded = LoadedRun(run_dir, options.checkpoint, choose_device(options.device, "device"))
-    check_format(options, loaded.spec)
+    form = options.format or ("csv" if loaded.spec.form else "npz")
+    check_format(form, options.num, loaded.spec)
     sampler = loaded.sampler(options.labels, options.seed, options.ema, options.truncation)
     out = Path(options.out).expanduser() if options.out else run_dir.samples
     run_dir.check_links()
@@ -61,19 +63,21 @@ def main(config: Config, name: str = "") -> int:
     truncated = "" if options.truncation is None else f"_truncation_{options.truncation:g}"
     stem = f"sample_step_{loaded.step:08d}_seed_{options.seed}{truncated}"
     with closing(Counter("samples", options.num)) as counter:
-        Writer(sampler, options.num, loaded.spec, counter).write(out, stem, options.format)
+        Writer(sampler, options.num, loaded.spec, counter).write(out, stem, form)
     return 0
 
 
-def check_format(options: SampleOptions, spec: DataSpec) -> None:
-    if options.format in ("png", "grid") and not spec.is_image:
+def check_format(form: str, num: int, spec: DataSpec) -> None:
+    if form in ("png", "grid") and not spec.is_image:
         raise ValueError(
-            f"format={options.format}: these samples have shape {spec.shape} and are not images; use format=npz or npy."
+            f"format={form}: these samples have shape {spec.shape} and are not images; use format=npz or npy."
         )
-    if options.format == "grid" and options.num > MOST_IN_GRID:
+    if form == "csv" and not spec.form:
+        raise ValueError("format=csv: these samples are no rows of a table; use format=npz or npy.")
+    if form == "grid" and num > MOST_IN_GRID:
         raise ValueError(
-            f"num={options.num}: one picture has at most {MOST_IN_GRID:,} samples; use format=png for a folder of "
-            "pictures, or format=npy."
+            f"num={num}: one picture has at most {MOST_IN_GRID:,} samples; use format=png for a folder of pictures, or "
+            "format=npy."
         )
 
 
@@ -89,7 +93,7 @@ class Writer:
 
         npz: `samples`, uint8 (N, H, W, C) for images and float32 (N, d) in the data's units for vectors, and `labels`
         (N,) for conditional runs. npy: the same, in one file each. png: a folder, for conditional runs with a folder
-        for each class. grid: only the grid, of all samples.
+        for each class. grid: only the grid, of all samples. csv: rows with the columns of the table.
         """
         path, conditional = out / f"{stem}.{form}", self.sampler.classes is not None
         if form == "npz":
@@ -102,6 +106,8 @@ class Writer:
             save_npy(path, self.samples)
             if conditional:
                 save_npy(out / f"{stem}_labels.npy", self.labels)
+        elif form == "csv":
+            save_csv(path, self.spec, self.blocks())
         elif form == "png":
             path = out / stem
             save_folder(path, self.pngs())

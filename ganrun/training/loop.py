@@ -343,7 +343,7 @@ class Loop:
             "nimg": run.num_images(status.step),
             "seconds": status.seconds,
             "config": self.config,
-            "spec": asdict(run.dataset.spec),
+            "spec": run.dataset.spec.plain(),
             "data": run.data_facts(),
             "best": asdict(status.best) if status.best else None,
             "lazy_terms": dict(self.game.lazy_terms),
