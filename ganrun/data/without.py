@@ -17,7 +17,7 @@ def without(dataset: Dataset, names: Names) -> Dataset:
     The mean and std are those of the training examples that are left. Examples of the data set that is returned are
     copies, in memory. Raises ValueError for data without labels, an unknown class, and if no class is left.
     """
-    asked = list(names) if isinstance(names, list | tuple) else [names]
+    asked: list[int | str] = [names] if isinstance(names, int | str) else list(names)
     typed = f"data.without=[{','.join(map(str, asked))}]"
     classes = dataset.spec.classes
     if not asked:

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -98,6 +99,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
         D=D,
         G_ema=copy.deepcopy(G).requires_grad_(False) if options.ema else None,
         d_outputs=d_outputs,
+        new_d=partial(make_discriminator, config, dataset.spec, condition, device),
         g_optimizer=g_optimizer,
         d_optimizer=d_optimizer,
         g_schedule=make_schedule(config, "g_schedule", epoch),
