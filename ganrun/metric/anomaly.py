@@ -19,7 +19,7 @@ FEWEST = 4  # real examples, half of which calibrate the combination
 
 
 class AnomalyAuroc(Metric):
-    """AUROC and average precision of anomaly scores (`ganrun.anomaly`): held-out classes against real data of the others.
+    """AUROC and average precision of anomaly scores (`ganrun.anomaly`), for held-out classes against the others.
 
     data.without chooses the held-out classes. For each method, and for their combination:
     - anomaly_auroc_mahalanobis_valid_1k: the probability that an example of the held-out classes has a higher score
@@ -105,7 +105,7 @@ class AnomalyAuroc(Metric):
         return values
 
     def groups(self, dataset: Dataset) -> tuple[Tensor, Tensor, Tensor]:
-        """Real examples that calibrate, real examples that are ranked, and those of the held-out classes, in D's form."""
+        """Examples in D's form: real ones that calibrate, real ones that are ranked, and those of held-out classes."""
         real, held_out = self._splits(dataset)
         anomalous = some(held_out, self.num_real, dataset.spec, "held-out classes")
         if self.split == "test" and len(dataset.valid) >= FEWEST:

@@ -1,6 +1,6 @@
 """How much D's features tell about the classes, which they were learned without."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -85,7 +85,7 @@ class LinearProbe(Metric):
         found: dict[str, list[float]] = {}
         for seed in range(self.seeds):
             labelled = _some(dataset.train, max(self.num_labelled), seed)
-            views = {
+            views: dict[str, Callable[[Tensor], Tensor]] = {
                 "d": DView(networks.D, num_classes, self.layers).features,
                 "random": DView(networks.new_d(seed), num_classes, self.layers).features,
                 "pixels": lambda x: x.flatten(1),
@@ -126,7 +126,8 @@ def _fitted(x: np.ndarray, y: np.ndarray, C: float) -> Any:
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    return make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=200, tol=1e-3)).fit(x, y)
+    model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=200, tol=1e-3))
+    return model.fit(x, y)
 
 
 def _some(split: Split, most: int, seed: int) -> Split:
