@@ -30,6 +30,8 @@ class Search:
         for name, least in (("steps", 0), ("restarts", 1), ("pool", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}.")
+        if self.lr <= 0:
+            raise ValueError(f"lr={self.lr}: must be greater than 0.")
         if not 0 <= self.feature_weight <= 1:
             raise ValueError(f"feature_weight={self.feature_weight}: must lie in [0, 1].")
 

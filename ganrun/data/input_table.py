@@ -67,14 +67,16 @@ def columns_in(path: Path) -> Columns:
 def csv_columns(path: Path) -> Columns:
     """Columns of texts; None for an empty one. A first row without a number is the header, else names are 1, 2, ...
 
-    A row with another number of fields has None in place of all of them.
+    A row with another number of fields has None in place of all of them, and so does an empty line.
     """
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = [row for row in csv.reader(file) if row]
+            rows = list(csv.reader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"cannot be read as .csv ({error}).") from error
-    if not rows:
+    while rows and not rows[-1]:
+        rows.pop()
+    if not rows or not rows[0]:
         raise ValueError("is an empty table.")
     has_header = all(math.isnan(number(field)) for field in rows[0])
     names = rows[0] if has_header else [str(i + 1) for i in range(len(rows[0]))]

@@ -12,6 +12,8 @@ from ganrun.figures.grid import grid
 from ganrun.figures.mpl import Axes, Figure
 
 BINS = 60
+HIGH = 0.99  # the quantile that is marked
+REACH = 10  # standard deviations around the mean that are drawn
 CUT = 0.995  # quantile of the scores at which the axis ends; higher ones are counted in the last bin
 
 
@@ -64,13 +66,19 @@ def draw_scores(axes: Axes, ranking: Ranking) -> None:
         axes.stairs(
             counts / max(1, len(values)), edges, color=color, ls=style, lw=1.5, label=f"{name} ({len(values):,})"
         )
-    axes.axvline(float(np.quantile(ranking.held_out, 0.99)), color=ORANGE, lw=0.8, ls=":", label=".99 quantile")
-    axes.set(xlabel=f"score: {ranking.by}", ylabel="share")
+    axes.axvline(float(np.quantile(ranking.held_out, HIGH)), color=ORANGE, lw=0.8, ls=":", label=f"{HIGH} quantile")
+    axes.set(xlabel=f"score: {ranking.by} (higher ones in the last bin)", ylabel="share")
     axes.legend(frameon=False, fontsize="small")
 
 
 def draw_numbers(axes: Axes, ranking: Ranking, spec: DataSpec) -> None:
-    """The quantile of each number."""
-    axes.scatter(ranking.x.flatten().numpy(), ranking.scores, s=8, color=BLUE, lw=0)
+    """The quantile of each number; those far away are drawn at the edge, as triangles."""
+    values, reach = ranking.x.flatten().numpy(), REACH * spec.std
+    for chosen, color in ((ranking.quantiles < HIGH, BLUE), (ranking.quantiles >= HIGH, ORANGE)):
+        far = np.abs(values - spec.mean) > reach
+        drawn = values.clip(spec.mean - reach, spec.mean + reach)
+        axes.scatter(drawn[chosen & ~far], ranking.quantiles[chosen & ~far], s=8, color=color, lw=0)
+        axes.scatter(drawn[chosen & far], ranking.quantiles[chosen & far], s=24, color=color, marker="^", lw=0)
+    axes.axhline(HIGH, color=ORANGE, lw=0.8, ls=":")
     unit = f" ({spec.unit})" if spec.unit else ""
-    axes.set(xlabel=f"value{unit}", ylabel=f"score: {ranking.by}")
+    axes.set(xlabel=f"value{unit}", ylabel=f"quantile of {ranking.by} among held-out real data")
