@@ -70,21 +70,22 @@ class Reader:
             name = path.relative_to(base).as_posix()
             try:
                 if path.suffix.lower() in ARRAYS + TABLES:
-                    parts.append(self._file(path, name))
+                    parts.append(self._file(path, name, f"{name} "))
                 elif path not in images or not self.spec.is_image:
                     skipped[name] = self._wrong_kind(path)
             except ValueError as error:
                 skipped[name] = str(error).rstrip(".")
         return joined([*parts, Inputs(torch.zeros(0, *self.spec.shape), (), skipped)])
 
-    def _file(self, path: Path, name: str) -> Inputs:
+    def _file(self, path: Path, name: str, prefix: str = "") -> Inputs:
+        """prefix: of the names of rows."""
         suffix = path.suffix.lower()
         if suffix in SUFFIXES and self.spec.is_image:
             return self._images([path], path.parent)
         if suffix in ARRAYS:
             return self._array(array_in(path), name)
         if suffix in TABLES and len(self.spec.shape) == 1:
-            return self._table(columns_in(path), "" if name == path.name else f"{name} ")
+            return self._table(columns_in(path), prefix)
         raise ValueError(f"{self._wrong_kind(path)}.")
 
     def _wrong_kind(self, path: Path) -> str:
