@@ -65,6 +65,9 @@ class ScoreOptions:
         for name, least in (("num_valid", 2), ("top", 1)):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}.")
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            low, high = self.value_range
+            raise ValueError(f"value_range=[{low:g},{high:g}]: must be two numbers in ascending order, as in [0,1].")
         made = AnomalyScores(_listed(self.methods), self.num_train, self.layers, self.neighbors, search, self.seed)
         known = [*made.methods, *([COMBINED] if len(made.methods) > 1 else [])]
         if self.by not in (None, *known):
