@@ -340,6 +340,21 @@ def write_folder(root: Path, n: int = 12) -> None:
         Image.fromarray(rng.integers(0, 256, (40, 50, 3), np.uint8)).save(path)
 
 
+def write_table(root: Path, n: int = 200) -> Path:
+    """Write table.csv: a whole number, prices, two columns of categories and a flag; 5% of the prices are missing.
+
+    The price depends on the job. Its logarithm is normal.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    job = rng.choice(["clerk", "nurse", "pilot"], n, p=[0.5, 0.3, 0.2])
+    price = np.exp(3 + (job == "pilot") + 0.4 * rng.normal(size=n)).round(2)
+    cells = [price[i] if rng.random() < 0.95 else "" for i in range(n)]
+    lines = [f"{rng.integers(18, 80)},{job[i]},{cells[i]},{['south', 'north'][i % 3 > 0]},{i % 2}" for i in range(n)]
+    (root / "table.csv").write_text("\n".join(["age,job,price,city,owner", *lines, ""]))
+    return root / "table.csv"
+
+
 def without_test(data: Dataset) -> Dataset:
     """A copy in which any use of the test split fails."""
     found = copy.copy(data)
@@ -356,6 +371,7 @@ MINIATURES: dict[str, Callable[[Path], Any]] = {
     "ganrun.data.olivetti.olivetti": write_olivetti,
     "ganrun.data.tfd.tfd": write_tfd,
     "ganrun.data.folder.folder": write_folder,
+    "ganrun.data.table.table": write_table,
 }
 MANY, FEW = 1000, 200  # hidden layers of more than MANY units get FEW
 NARROW = 8  # the most channels in `width` and `widths` of a convolutional network
@@ -369,6 +385,7 @@ def in_miniature(config: Config, root: Path) -> Config:
         if not folder.exists():
             MINIATURES[data["_target_"]](folder)
         data |= {"root": str(folder), "download": False, "verify": False}
+        data |= {"file": str(folder / "table.csv")} if "file" in data else {}
         data |= {"num_valid": 10} if "num_valid" in data else {}
         data |= {"num": 100} if data.get("num") else {}
     for net in config["arch"].values():

@@ -21,6 +21,7 @@ EXPERIMENTS = [name.partition("/")[2] for name in FILES if name.startswith("expe
 
 # Command lines for options that need particular other settings. For all others they are found by trial.
 NEEDS = {
+    "arch/table": ["arch=table", "data=breast_cancer"],
     "arch/goodfellow2014_cifar_conv": ["arch=goodfellow2014_cifar_conv", "data=cifar10", "data.gcn=55"],
     "condition/own": ["condition=own", "data=digits", "arch=r3gan"],
     **{
@@ -33,10 +34,12 @@ NEEDS = {
     "metric/intra_fid": ["metric=intra_fid", "metric.intra_fid.split=train", "data=digits", "condition=concat"],
     "metric/label_accuracy": ["metric=label_accuracy", "data=digits", "condition=concat"],
     "metric/ms_ssim": ["metric=ms_ssim", "data=fer2013"],
+    "metric/table": ["metric=table", "data=breast_cancer"],
     "metric/stacked_modes": ["metric=stacked_modes", "data=stacked_mnist"],
     "schedule/momentum_goodfellow2014": ["schedule@momentum=momentum_goodfellow2014", "optimizer=momentum"],
 }
 PLUGINS = {  # of options that need an optional library
+    "data/table": "pandas",
     "launch/ray": "hydra_plugins.hydra_ray_launcher",
     "launch/slurm": "hydra_plugins.hydra_submitit_launcher",
 }

@@ -19,12 +19,13 @@ from ganrun.cli import command_line
 from ganrun.cli.compose import groups_and_options, plain
 from ganrun.config import CONF, Config
 from ganrun.diagnosis import measure
-from ganrun.figures import density, logits, plane
+from ganrun.figures import density, logits, plane, table
 
 OPTIONS = groups_and_options([CONF])
 KINDS = {
     "one dimension": ["data=heights", "data.num=500"],
     "two dimensions": ["data=ring", "data.num=500"],
+    "a table": ["data=table", "data.label=job"],
     "gray images": ["data=digits"],
     "color images": ["data=folder", "data.root=images", "data.cache=cache", "data.size=16", "data.test=0.3"],
 }
@@ -42,6 +43,8 @@ REFUSALS = [  # why data can refuse an option
     "metric=(distribution|modes|divergence|theory): needs .*data",
     "metric=(neighbors|parzen): .*images",
     "metric=(class_balance|fidelity|intra_fid|label_accuracy|ms_ssim|stacked_modes): ",
+    "metric=table: needs a table",
+    "arch.generator: makes rows of a table",
     "metric.fidelity.num=|features=",
     r"augment=\w+: transforms images",
     r"arch.generator: (DCGAN|SNGAN|WGAN-GP|BigGAN|R3GAN) makes images",
@@ -75,7 +78,7 @@ def _small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(measure, "NUM", 100)
     monkeypatch.setattr(command_line, "plain", lambda config: small(plain(config), tmp_path))
     monkeypatch.setattr(Hydra, "get_mode", lambda *_, **__: RunMode.RUN)
-    for module in (density, plane, logits):
+    for module in (density, plane, logits, table):
         monkeypatch.setattr(module, "Figure", Small)
     write_folder(tmp_path / "images")
 

@@ -18,6 +18,7 @@ from ganrun.data.dataset import DataSpec
 from ganrun.figures.grid import encoded_png, grid, save_png
 from ganrun.records.checkpoint import errors_name, write_atomically
 from ganrun.records.run_dir import RunDir
+from ganrun.records.table_csv import save_csv
 from ganrun.training.load import LoadedRun
 from ganrun.training.pictures import COLUMNS, NUM_IN_GRID, ROWS
 from ganrun.training.runtime import choose_device
@@ -35,7 +36,7 @@ class SampleOptions:
     seed: int
     checkpoint: int | Literal["last", "best"]
     ema: bool
-    format: Literal["npz", "png"]
+    format: Literal["npz", "png", "csv"] | None
     out: str | None
     device: str
 
@@ -47,13 +48,16 @@ def main(config: Config, name: str = "") -> int:
     run_dir = RunDir(Path(options.run_dir))
     loaded = LoadedRun(run_dir, options.checkpoint, choose_device(options.device, "device"))
     spec = loaded.spec
-    if options.format == "png" and not spec.is_image:
+    form = options.format or ("csv" if spec.form else "npz")
+    if form == "png" and not spec.is_image:
         raise ValueError(f"format=png: these samples have shape {spec.shape} and are not images; use format=npz.")
+    if form == "csv" and not spec.form:
+        raise ValueError("format=csv: these samples are no rows of a table; use format=npz.")
     samples = loaded.sample(options.num, options.labels, options.seed, options.ema)
     y = loaded.classes(options.num, options.labels)
     out = Path(options.out).expanduser() if options.out else run_dir.samples
     run_dir.check_links()
-    write(samples, y, spec, out, f"sample_step_{loaded.step:08d}_seed_{options.seed}", options.format)
+    write(samples, y, spec, out, f"sample_step_{loaded.step:08d}_seed_{options.seed}", form)
     return 0
 
 
@@ -62,8 +66,13 @@ def write(samples: Tensor, y: Tensor | None, spec: DataSpec, out: Path, stem: st
 
     The .npz has `samples`, uint8 (N, H, W, C) for images and float32 (N, d) in the data's units for vectors, and
     `labels` (N,) for conditional runs. As png, each image is a file; conditional runs have a sub-folder for each class.
+    As csv, rows have the columns of the table.
     """
     out.mkdir(parents=True, exist_ok=True)
+    if form == "csv":
+        save_csv(out / f"{stem}.csv", spec, [(samples, y)])
+        log.info("samples    %s", out / f"{stem}.csv")
+        return
     arrays: dict[str, Any] = {} if y is None else {"labels": y.numpy()}
     if not spec.is_image:
         save_npz(out / f"{stem}.npz", np.savez, samples=samples.numpy(), **arrays)

@@ -111,7 +111,7 @@ def read(options: ScoreOptions, loaded: LoadedRun) -> Inputs:
     path = Path(options.input).expanduser()
     columns = None if options.columns is None else _listed(options.columns)
     try:
-        return Reader(loaded.spec, None, columns, options.crop, options.value_range).read(path)
+        return Reader(loaded.spec, loaded.spec.form, columns, options.crop, options.value_range).read(path)
     except ValueError as error:
         raise ValueError(f"input={options.input}: {error}") from error
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from ganrun.data.table_form import TableForm
+
 VISIBLE = 2.5  # saved pictures of normalized images cover this many standard deviations on both sides of the mean
 OUTSIDE = 0.05  # of the range of float images, by which values may lie outside of it
 CHUNK = 1 << 16  # examples checked at a time, which bounds the memory
@@ -24,7 +26,8 @@ class DataSpec:
     mean, std: over all values of the training split, in the same units.
     classes: class names in the order of the labels; empty for data without labels. unit: for axes, such as "inches".
     gcn: L2 norm of every image after global contrast normalization, or 0 if the images are not normalized.
-    Raises ValueError for an empty shape, and a std of 0.
+    form: of a table, how its columns became vectors; None for other data.
+    Raises ValueError for an empty shape, a std of 0, and a form of vectors of another length.
     """
 
     shape: tuple[int, ...]
@@ -34,8 +37,12 @@ class DataSpec:
     classes: tuple[str, ...] = ()
     unit: str = ""
     gcn: float = 0.0
+    form: TableForm | None = None
 
     def __post_init__(self) -> None:
+        form: Any = self.form
+        if form is not None and not isinstance(form, TableForm):  # of a checkpoint
+            object.__setattr__(self, "form", TableForm.of(form))
         for name in ("mean", "std"):  # weights_only=True cannot load NumPy scalars
             object.__setattr__(self, name, float(getattr(self, name)))
         object.__setattr__(self, "shape", tuple(int(size) for size in self.shape))
@@ -44,6 +51,8 @@ class DataSpec:
             raise ValueError(f"data: spec.shape is {self.shape}; it must have sizes of at least 1, as in (C, H, W).")
         if self.std <= 0:  # NaN is reported with the row that causes it, by `check_finite`
             raise ValueError("data: all values of the training examples are the same; there is nothing to learn.")
+        if self.form is not None and self.shape != (self.form.width,):
+            raise ValueError(f"data: spec.shape is {self.shape}; it must be ({self.form.width},), as in spec.form.")
 
     @property
     def is_image(self) -> bool:

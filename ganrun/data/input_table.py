@@ -4,7 +4,6 @@ import csv
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,13 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganrun.data.table_file import read_table
+
 TABLES = (".csv", ".parquet")
 
-Columns = Mapping[str, Sequence[Any]]  # of a table, by name; None: a missing value
+Columns = Mapping[str, Any]  # of a table, by name; None: a missing value
 
 
 class Form(Protocol):
-    """How the columns of a table become vectors."""
+    """How the columns of a table become vectors. texts: the columns that hold categories, not numbers."""
+
+    @property
+    def texts(self) -> Sequence[str]: ...
 
     def encode(self, frame: Columns) -> tuple[Tensor, dict[int, str]]:
         """The vectors (m, d) of the rows that can be encoded, and why each of the others cannot, by its number.
@@ -45,7 +49,9 @@ class Numbers:
         for row, place in np.argwhere(~np.isfinite(values)).tolist():
             column = list(frame)[place]
             value = frame[column][row]
-            said = "the value is missing" if value is None else f"{str(value)!r} is not a finite number"
+            said = (
+                "the value is missing" if value is None or value != value else f"{str(value)!r} is not a finite number"
+            )
             wrong.setdefault(row, f"column {column}: {said}")
         kept = np.setdiff1d(np.arange(len(values)), list(wrong))
         return torch.from_numpy(values[kept]).float().reshape(-1, self.width), wrong
@@ -59,9 +65,17 @@ def number(value: Any) -> float:
         return math.nan
 
 
-def columns_in(path: Path) -> Columns:
-    """The columns of a .csv or .parquet file by name. Raises ValueError."""
-    return parquet_columns(path) if path.suffix.lower() == ".parquet" else csv_columns(path)
+def columns_in(path: Path, form: Form | None) -> Columns:
+    """The columns of a .csv or .parquet file by name; those that `form` has as categories keep their texts.
+
+    Without a form, a .csv file needs no pandas, and no header. Raises ValueError.
+    """
+    if form is None and path.suffix.lower() == ".csv":
+        return csv_columns(path)
+    try:
+        return read_table(path, categories=() if form is None else form.texts, key="input")
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix(f"input={path}: ")) from error
 
 
 def csv_columns(path: Path) -> Columns:
@@ -84,17 +98,3 @@ def csv_columns(path: Path) -> Columns:
         raise ValueError("has two columns of the same name.")
     whole = [row if len(row) == len(names) else [""] * len(names) for row in rows[has_header:]]
     return {name: [row[i].strip() or None for row in whole] for i, name in enumerate(names)}
-
-
-def parquet_columns(path: Path) -> Columns:
-    """Columns of values; None for a missing one. Raises ValueError without pyarrow, and for a damaged file."""
-    if find_spec("pyarrow") is None:
-        raise ValueError("needs pyarrow, which is not installed; `pip install 'ganrun[tables]'`, or use .csv.")
-    import pyarrow.parquet
-
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot be read as .parquet ({str(error).splitlines()[0]}).") from error
-    columns: Columns = table.to_pydict()
-    return columns

@@ -85,7 +85,7 @@ class Reader:
         if suffix in ARRAYS:
             return self._array(array_in(path), name)
         if suffix in TABLES and len(self.spec.shape) == 1:
-            return self._table(columns_in(path), prefix)
+            return self._table(columns_in(path, self.form), prefix)
         raise ValueError(f"{self._wrong_kind(path)}.")
 
     def _wrong_kind(self, path: Path) -> str:

@@ -18,8 +18,9 @@ PLANE, COUNTED = 2500, 10_000  # samples kept, and samples counted, in two dimen
 
 
 def can_capture(run: Run) -> bool:
-    """Whether the data of `run` have one or two dimensions and it uses no labels."""
-    return run.dataset.spec.shape in ((1,), (2,)) and not run.condition.uses_labels
+    """Whether the data of `run` have one or two dimensions and are no table, and it uses no labels."""
+    spec = run.dataset.spec
+    return spec.shape in ((1,), (2,)) and spec.form is None and not run.condition.uses_labels
 
 
 def box_of(dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
+from ganrun.data.cache import digest_of
 from ganrun.data.dataset import Dataset
 from ganrun.protocols import Augmentation, Condition, DOutput, Latent, Loss, Metric, Penalty, Schedule
 from ganrun.training.batches import Batches
@@ -86,8 +87,13 @@ class Run:
         return bool(torch.stack([w.detach().isfinite().all() for w in weights]).all())
 
     def data_facts(self) -> dict[str, Any]:
-        """Shape, range, moments and number of the training data; the moments identify their content."""
-        return asdict(self.dataset.spec) | {"num_train": len(self.dataset.train)}
+        """Shape, range, moments and number of the training data; the moments identify their content.
+
+        Of the form of a table there is only a hash, since it is long.
+        """
+        facts = asdict(self.dataset.spec)
+        facts["form"] = digest_of(facts["form"]) if facts["form"] else None
+        return facts | {"num_train": len(self.dataset.train)}
 
     def num_images(self, step: int) -> int:
         """The number of real examples that D has had at `step`, to compare runs with different n_critic.

@@ -167,6 +167,7 @@ def test_columns_are_chosen_by_name(tmp_path: Path) -> None:
 
 
 def test_parquet(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
     parquet = pytest.importorskip("pyarrow.parquet")
     import pyarrow
 
@@ -176,11 +177,13 @@ def test_parquet(tmp_path: Path) -> None:
     assert found.x.tolist() == [[1, 1], [3, 3]]
     assert found.skipped == {"row 2": "column a: the value is missing"}
     (tmp_path / "y.parquet").write_bytes(b"PAR1 not one PAR1")
-    assert wrong(tmp_path / "y.parquet", PLANE).startswith("cannot be read as .parquet (")
+    assert wrong(tmp_path / "y.parquet", PLANE).startswith("cannot be read as Parquet (")
 
 
 class Doubled:
     """A form of one column of numbers and one of two categories."""
+
+    texts = ("answer",)
 
     def encode(self, frame: Columns) -> tuple[Tensor, dict[int, str]]:
         index = {"no": 0.0, "yes": 1.0}
@@ -190,6 +193,7 @@ class Doubled:
 
 
 def test_a_form_encodes_the_columns_of_a_table(tmp_path: Path) -> None:
+    pytest.importorskip("pandas")
     (tmp_path / "x.csv").write_text("n,answer,more\n1,yes,\n2,maybe,\n3,no,7\n")
     found = read(tmp_path / "x.csv", PLANE, form=Doubled())
     assert found.x.tolist() == [[2, 1], [6, 0]]
