@@ -36,7 +36,7 @@ import ganrun
 from ganrun.anomaly.distance import Mahalanobis, Neighbors
 from ganrun.anomaly.networks import DView
 from ganrun.anomaly.scores import AnomalyScores
-from ganrun.metric.anomaly import AnomalyAuroc, some
+from ganrun.metric.anomaly import AnomalyAuroc, chosen
 from ganrun.training.run import Run
 from ganrun.training.scoring import fit_scores
 
@@ -130,9 +130,9 @@ def of_held_out(run: Run, seed: int) -> dict[str, float]:
     metric = AnomalyAuroc(split="test")
     calibrating, real, held_out = metric.groups(run.dataset)
     spec = run.dataset.spec
-    train = some(run.dataset.train, metric.scores.num_train, spec, "anomaly train")
-    num_classes = spec.num_classes if run.condition.uses_labels else 0
-    metric.scores.fit(run.D, run.sampler, run.latent, train, calibrating, num_classes)
+    train, y = chosen(run.dataset.train, metric.scores.num_train, spec, "anomaly train")
+    num_classes, y = (spec.num_classes, y) if run.condition.uses_labels else (0, None)
+    metric.scores.fit(run.D, run.sampler, run.latent, train, calibrating, num_classes, y)
     x = torch.cat([real, held_out])
     found = metric.scores.score(x)
     torch.manual_seed(seed)

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ganrun.protocols import HasFeatures
+from ganrun.protocols import HasFeatures, HasOutputs
 
 Layers = Literal["last", "all"]
 
@@ -48,6 +48,10 @@ class DView:
         """(n,), in float32."""
         return self._in_batches(self._logits, x)
 
+    def class_logits(self, x: Tensor) -> Tensor:
+        """(n, K), in float32, of a D that classifies."""
+        return self._in_batches(self._classes, x)
+
     def features(self, x: Tensor) -> Tensor:
         """(n, F), in float32."""
         return self._in_batches(self._features, x)
@@ -63,6 +67,12 @@ class DView:
 
     def _logits(self, x: Tensor) -> Tensor:
         return torch.stack([self.D(x, y) for y in self._labels(x)]).amax(0)
+
+    def _classes(self, x: Tensor) -> Tensor:
+        found = self.D.outputs(x, self._labels(x)[0]).classes if isinstance(self.D, HasOutputs) else None
+        if found is None:
+            raise ValueError("methods=[classes]: this D does not classify; use a run with condition=acgan.")
+        return found
 
     def _features(self, x: Tensor) -> Tensor:
         return torch.stack([self.features_of(x, y) for y in self._labels(x)]).mean(0)

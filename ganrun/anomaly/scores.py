@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -15,8 +15,8 @@ from ganrun.anomaly.reconstruction import Reconstruction, Search
 from ganrun.data.seeds import generator
 from ganrun.protocols import Latent
 
-Method = Literal["logit", "neighbors", "mahalanobis", "reconstruction"]
-METHODS: tuple[Method, ...] = ("logit", "neighbors", "mahalanobis", "reconstruction")
+METHODS = ("logit", "neighbors", "mahalanobis", "reconstruction")  # of every D with features
+ALL_METHODS = (*METHODS, "classes")
 COMBINED = "combined"
 OF_FEATURES = ("neighbors", "mahalanobis")
 
@@ -29,6 +29,7 @@ class AnomalyScores:
     - neighbors: the distance of D's features to those of the nearest training examples (`Neighbors`);
     - mahalanobis: the Mahalanobis distance of D's features to the training data (`Mahalanobis`);
     - reconstruction: how badly G reconstructs the example (`Reconstruction`, AnoGAN);
+    - classes: the energy -logsumexp of D's class logits, of a D that classifies (condition=acgan). Liu et al. 2020;
     - combined: the calibrated combination of all of them (`Combination`), if there are several.
 
     num_train: training examples for the methods of features, a random choice; 0: all. layers: of D's features
@@ -38,7 +39,7 @@ class AnomalyScores:
     >>> D, z = nn.Sequential(nn.Linear(1, 1), nn.Flatten(0)), torch.zeros(1, 1)
     >>> AnomalyScores(methods=["median"])
     Traceback (most recent call last):
-    ValueError: methods=[median]: each must be one of logit, neighbors, mahalanobis, reconstruction.
+    ValueError: methods=[median]: each must be one of logit, neighbors, mahalanobis, reconstruction, classes.
     """
 
     methods: Sequence[str] = METHODS
@@ -49,8 +50,8 @@ class AnomalyScores:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if unknown := [name for name in self.methods if name not in METHODS]:
-            raise ValueError(f"methods=[{unknown[0]}]: each must be one of {', '.join(METHODS)}.")
+        if unknown := [name for name in self.methods if name not in ALL_METHODS]:
+            raise ValueError(f"methods=[{unknown[0]}]: each must be one of {', '.join(ALL_METHODS)}.")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError("methods: name at least one method, and each of them once.")
         for name, least in (("num_train", 0), ("neighbors", 1)):
@@ -58,18 +59,26 @@ class AnomalyScores:
                 raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}.")
 
     def fit(
-        self, D: nn.Module, G: nn.Module, latent: Latent, train: Tensor, valid: Tensor, num_classes: int = 0
+        self,
+        D: nn.Module,
+        G: nn.Module,
+        latent: Latent,
+        train: Tensor,
+        valid: Tensor,
+        num_classes: int = 0,
+        y: Tensor | None = None,
     ) -> Self:
         """train, valid (n, *shape): training examples, and held-out real ones, in the data's value range.
 
-        num_classes: of a conditional run; 0: of an unconditional one. Raises ValueError for a D that has no features
-        or compares examples, for fewer than two held-out examples, and for scores that are not finite.
+        num_classes: of a conditional run; 0: of an unconditional one. y (n,): the classes of `train`; None: unknown, or
+        not to be used. Raises ValueError for a D that has no features or compares examples, for fewer than two held-out
+        examples, and for scores that are not finite.
         """
         if len(valid) < 2:
             raise ValueError(f"{len(valid)} held-out real examples are too few; quantiles need two or more.")
         self.view = DView(D, num_classes, self.layers)
         self.view.check(valid, features=bool(self._of_features))
-        self._fit_distances(train)
+        self._fit_distances(train, y)
         if "reconstruction" in self.methods:
             self.reconstruction = Reconstruction(self.search)
             self.reconstruction.fit(G, latent, self.view, train, num_classes, self.seed)
@@ -97,7 +106,7 @@ class AnomalyScores:
     def _of_features(self) -> list[str]:
         return [name for name in self.methods if name in OF_FEATURES]
 
-    def _fit_distances(self, train: Tensor) -> None:
+    def _fit_distances(self, train: Tensor, y: Tensor | None) -> None:
         made: dict[str, Distance] = {"neighbors": Neighbors(self.neighbors), "mahalanobis": Mahalanobis()}
         self.distances = {name: made[name] for name in self._of_features}
         if not self.distances:
@@ -106,7 +115,7 @@ class AnomalyScores:
         some = torch.randperm(len(train), generator=generator(self.seed, "anomaly"))[:num].sort().values
         features = self.view.features(train[some]).numpy()
         for distance in self.distances.values():
-            distance.fit(features)
+            distance.fit(features, None if y is None else y[some].cpu().numpy())
 
     def _scores(self, x: Tensor) -> dict[str, np.ndarray]:
         found: dict[str, np.ndarray] = {}
@@ -115,6 +124,8 @@ class AnomalyScores:
         if self.distances:
             features = self.view.features(x).numpy()
             found |= {name: distance.score(features) for name, distance in self.distances.items()}
+        if "classes" in self.methods:
+            found["classes"] = -self.view.class_logits(x).logsumexp(1).numpy()
         if "reconstruction" in self.methods:
             found["reconstruction"] = self.reconstruction.score(x).numpy()
         return {name: found[name].astype(np.float64) for name in self.methods}

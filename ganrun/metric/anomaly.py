@@ -92,9 +92,9 @@ class AnomalyAuroc(Metric):
 
         assert networks is not None, "declared by needs_networks"
         calibrating, real, held_out = self.groups(dataset)
-        train = some(dataset.train, self.scores.num_train or len(dataset.train), dataset.spec, "anomaly train")
-        num_classes = dataset.spec.num_classes if networks.conditional else 0
-        self.scores.fit(networks.D, networks.G, networks.latent, train, calibrating, num_classes)
+        train, y = chosen(dataset.train, self.scores.num_train or len(dataset.train), dataset.spec, "anomaly train")
+        known = (dataset.spec.num_classes, y) if networks.conditional else (0, None)
+        self.scores.fit(networks.D, networks.G, networks.latent, train, calibrating, *known)
         found = self.scores.score(torch.cat([real, held_out]))
         is_held_out = np.repeat([0, 1], [len(real), len(held_out)])
         values = {self._key("share"): float(is_held_out.mean())}
@@ -127,5 +127,11 @@ class AnomalyAuroc(Metric):
 
 def some(split: Split, most: int, spec: DataSpec, purpose: str) -> Tensor:
     """At most `most` examples of a split in a random order, a function of the purpose, in D's form, on the CPU."""
-    chosen = torch.randperm(len(split), generator=generator(0, purpose))[:most]
-    return spec.decode(split.x[chosen.to(split.x.device)].cpu())
+    return chosen(split, most, spec, purpose)[0]
+
+
+def chosen(split: Split, most: int, spec: DataSpec, purpose: str) -> tuple[Tensor, Tensor | None]:
+    """The same, with their labels (n,), if they have any."""
+    order = torch.randperm(len(split), generator=generator(0, purpose))[:most]
+    found = split[order.to(split.x.device)]
+    return spec.decode(found.x.cpu()), None if found.y is None else found.y.cpu()

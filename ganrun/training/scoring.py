@@ -30,13 +30,14 @@ def fit_scores(
             "train with more validation data."
         )
     spec, seed = run.dataset.spec, scores.seed
-    train = some(run.dataset.train, scores.num_train, spec, seed)
-    valid = some(held_out, num_valid, spec, seed)
-    num_classes = spec.num_classes if run.condition.uses_labels else 0
-    return scores.fit(run.D, run.sampler if ema else run.G, run.latent, train, valid, num_classes)
+    train, y = some(run.dataset.train, scores.num_train, spec, seed)
+    valid, _ = some(held_out, num_valid, spec, seed)
+    known = (spec.num_classes, y) if run.condition.uses_labels else (0, None)
+    return scores.fit(run.D, run.sampler if ema else run.G, run.latent, train, valid, *known)
 
 
-def some(split: Split, most: int, spec: DataSpec, seed: int) -> Tensor:
-    """At most `most` examples of a split (0: all), a random choice, in D's form, on the CPU."""
+def some(split: Split, most: int, spec: DataSpec, seed: int) -> tuple[Tensor, Tensor | None]:
+    """At most `most` examples of a split (0: all), a random choice, in D's form, and their labels, on the CPU."""
     chosen = torch.randperm(len(split), generator=generator(seed, "scoring"))[: most or len(split)]
-    return spec.decode(split.x[chosen.to(split.x.device)].cpu())
+    found = split[chosen.to(split.x.device)]
+    return spec.decode(found.x.cpu()), None if found.y is None else found.y.cpu()

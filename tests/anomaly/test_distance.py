@@ -63,3 +63,16 @@ def test_many_features_are_projected_to_principal_components() -> None:
     assert distance.whiten.shape == (3, 3)
     far = 10 * train[:1] - 9 * train.mean(0)
     assert distance.score(far)[0] == pytest.approx(10 * distance.score(train[:1])[0], rel=0.01)
+
+
+def test_mahalanobis_is_that_of_the_nearest_class() -> None:
+    """Between two classes far apart, an example is far from both; without labels it is at the center of all."""
+    random = np.random.default_rng(0)
+    y = np.arange(4000) % 2
+    train = np.stack([20.0 * y, np.zeros(4000)], 1) + random.normal(size=(4000, 2)) * [1, 3]
+    with_labels, without = Mahalanobis(), Mahalanobis()
+    with_labels.fit(train, 5 + 3 * y)  # any numbers
+    without.fit(train)
+    x = np.array([[10.0, 0.0], [20.0, 6.0]])
+    assert with_labels.score(x) == pytest.approx([10, 2], rel=0.05, abs=0.1)
+    assert without.score(x)[0] < 0.1

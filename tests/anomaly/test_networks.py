@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ganrun.anomaly.networks import DView, pooled
 from ganrun.arch import dcgan, mlp
+from ganrun.condition import AuxiliaryClassifier
 from ganrun.data.dataset import DataSpec
 
 IMAGES = DataSpec((1, 28, 28), (-1.0, 1.0))
@@ -84,3 +85,13 @@ def test_a_d_without_features_is_refused_if_they_are_needed() -> None:
     DView(D, layers="all").check(torch.randn(8, 2), features=False)
     with pytest.raises(ValueError, match="has no method `features`"):
         DView(D).check(torch.randn(8, 2), features=True)
+
+
+def test_class_logits_are_those_of_a_d_that_classifies() -> None:
+    spec = DataSpec((2,), classes=("a", "b"))
+    D = AuxiliaryClassifier(mlp.Discriminator(spec, hidden=(4,)), spec).eval()
+    x = torch.randn(5, 2)
+    with torch.no_grad():
+        assert torch.allclose(DView(D, 2).class_logits(x), D.outputs(x).classes)
+    with pytest.raises(ValueError, match=r"methods=\[classes\]: this D does not classify; .*condition=acgan"):
+        DView(D.net).class_logits(x)
