@@ -35,7 +35,8 @@ from sklearn.neighbors import LocalOutlierFactor
 import ganrun
 from ganrun.anomaly.distance import Mahalanobis, Neighbors
 from ganrun.anomaly.networks import DView
-from ganrun.anomaly.scores import AnomalyScores
+from ganrun.anomaly.scores import METHODS, AnomalyScores
+from ganrun.condition import AuxiliaryClassifier
 from ganrun.metric.anomaly import AnomalyAuroc, chosen
 from ganrun.training.run import Run
 from ganrun.training.scoring import fit_scores
@@ -127,7 +128,8 @@ def mnist(digits: Sequence[int], seeds: int, steps: int, recipe: str) -> dict[st
 
 def of_held_out(run: Run, seed: int) -> dict[str, float]:
     """All methods, and the distances in pixels and in features of an untrained D, on the test split."""
-    metric = AnomalyAuroc(split="test")
+    methods = (*METHODS, "classes") if classifies(run.D) else METHODS
+    metric = AnomalyAuroc(methods, split="test")
     calibrating, real, held_out = metric.groups(run.dataset)
     spec = run.dataset.spec
     train, y = chosen(run.dataset.train, metric.scores.num_train, spec, "anomaly train")
@@ -143,6 +145,10 @@ def of_held_out(run: Run, seed: int) -> dict[str, float]:
             distance.fit(inputs)
             found[f"{method}, {name}"] = distance.score(tested)
     return measured(found, np.repeat([0, 1], [len(real), len(held_out)]))
+
+
+def classifies(D: torch.nn.Module) -> bool:
+    return isinstance(D, AuxiliaryClassifier)
 
 
 def table(seeds: int) -> dict[str, Any]:

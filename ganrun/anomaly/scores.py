@@ -29,7 +29,7 @@ class AnomalyScores:
     - neighbors: the distance of D's features to those of the nearest training examples (`Neighbors`);
     - mahalanobis: the Mahalanobis distance of D's features to the training data (`Mahalanobis`);
     - reconstruction: how badly G reconstructs the example (`Reconstruction`, AnoGAN);
-    - classes: the energy -logsumexp of D's class logits, of a D that classifies (condition=acgan). Liu et al. 2020;
+    - classes: -log of the largest class probability, of a D that classifies (condition=acgan). Hendrycks, Gimpel 2017;
     - combined: the calibrated combination of all of them (`Combination`), if there are several.
 
     num_train: training examples for the methods of features, a random choice; 0: all. layers: of D's features
@@ -125,7 +125,8 @@ class AnomalyScores:
             features = self.view.features(x).numpy()
             found |= {name: distance.score(features) for name, distance in self.distances.items()}
         if "classes" in self.methods:
-            found["classes"] = -self.view.class_logits(x).logsumexp(1).numpy()
+            logits = self.view.class_logits(x).double()
+            found["classes"] = (logits.logsumexp(1) - logits.amax(1)).numpy()
         if "reconstruction" in self.methods:
             found["reconstruction"] = self.reconstruction.score(x).numpy()
         return {name: found[name].astype(np.float64) for name in self.methods}
