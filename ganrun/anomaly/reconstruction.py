@@ -20,7 +20,7 @@ class Search:
     loss.
     """
 
-    steps: int = 100
+    steps: int = 50
     restarts: int = 2
     pool: int = 2000
     lr: float = 0.05

@@ -26,7 +26,8 @@ class AnomalyScores:
     """How anomalous examples are, by several methods. A higher score is more anomalous.
 
     - logit: minus D's logit. D was trained to tell real examples from G's samples, not from anomalies;
-    - neighbors: the distance of D's features to those of the nearest training examples (`Neighbors`);
+    - neighbors: the distance of D's features to those of the nearest training examples (`Neighbors`); for images, of
+      their directions, as in Sun et al. 2022, arXiv:2204.06507;
     - mahalanobis: the Mahalanobis distance of D's features to the training data (`Mahalanobis`);
     - reconstruction: how badly G reconstructs the example (`Reconstruction`, AnoGAN);
     - classes: -log of the largest class probability, of a D that classifies (condition=acgan). Hendrycks, Gimpel 2017;
@@ -107,7 +108,8 @@ class AnomalyScores:
         return [name for name in self.methods if name in OF_FEATURES]
 
     def _fit_distances(self, train: Tensor, y: Tensor | None) -> None:
-        made: dict[str, Distance] = {"neighbors": Neighbors(self.neighbors), "mahalanobis": Mahalanobis()}
+        neighbors = Neighbors(self.neighbors, unit=train.dim() == 4)
+        made: dict[str, Distance] = {"neighbors": neighbors, "mahalanobis": Mahalanobis()}
         self.distances = {name: made[name] for name in self._of_features}
         if not self.distances:
             return

@@ -22,9 +22,9 @@ class AnomalyAuroc(Metric):
     """AUROC and average precision of anomaly scores (`ganrun.anomaly`), for held-out classes against the others.
 
     data.without chooses the held-out classes. For each method, and for their combination:
-    - anomaly_auroc_mahalanobis_valid_1k: the probability that an example of the held-out classes has a higher score
+    - anomaly_auroc_mahalanobis_valid_500: the probability that an example of the held-out classes has a higher score
       than one of the others; .5: chance;
-    - anomaly_ap_mahalanobis_valid_1k: the average precision of the ranking. anomaly_share_valid_1k is that of a random
+    - anomaly_ap_mahalanobis_valid_500: the average precision of the ranking. anomaly_share_valid_500 is that of a random
       ranking: the share of the held-out classes among the examples.
     Both groups have at most `num_real` examples of the split, a random choice. With split=valid, half of the real
     examples calibrate the combination, and the other half are ranked. With split=test, validation examples calibrate.
@@ -39,11 +39,11 @@ class AnomalyAuroc(Metric):
         self,
         methods: Sequence[str] = METHODS,
         split: Literal["valid", "test"] = "valid",
-        num_real: int = 1000,
+        num_real: int = 500,
         num_train: int = 10000,
         layers: Layers = "all",
         neighbors: int = 5,
-        steps: int = 100,
+        steps: int = 50,
         restarts: int = 2,
         pool: int = 2000,
         lr: float = 0.05,

@@ -40,7 +40,7 @@ def planted(gap: float, num: int = 200) -> Dataset:
 
 
 def computed(data: Dataset, **settings: Any) -> dict[str, float]:
-    metric = AnomalyAuroc(**{"methods": ["logit", "mahalanobis"], "layers": "last", **settings})
+    metric = AnomalyAuroc(**{"methods": ["logit", "mahalanobis"], "layers": "last", "num_real": 1000, **settings})
     metric.check(data)
     return metric(torch.zeros(1, 2), data, networks=networks_for(data.spec, Told()))
 
