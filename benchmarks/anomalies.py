@@ -55,7 +55,7 @@ RECIPES = {
     "acgan": ["condition=acgan"],
     "acgan_r1": ["condition=acgan", "penalty=r1", "penalty.r1.gamma=1"],
 }
-TABLE = ["arch=mlp", "arch.z_dim=16", "train.steps=2000", "penalty=r1", "penalty.r1.gamma=1", *QUIET]
+TABLE = ["penalty=r1", "penalty.r1.gamma=1", "train.steps=2000", *QUIET]
 
 
 def trained(name: str, settings: Sequence[str]) -> Run:

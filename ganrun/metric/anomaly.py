@@ -24,8 +24,8 @@ class AnomalyAuroc(Metric):
     data.without chooses the held-out classes. For each method, and for their combination:
     - anomaly_auroc_mahalanobis_valid_500: the probability that an example of the held-out classes has a higher score
       than one of the others; .5: chance;
-    - anomaly_ap_mahalanobis_valid_500: the average precision of the ranking. anomaly_share_valid_500 is that of a random
-      ranking: the share of the held-out classes among the examples.
+    - anomaly_ap_mahalanobis_valid_500: the average precision of the ranking. That of a random ranking is
+      anomaly_share_valid_500, the share of the held-out classes among the examples.
     Both groups have at most `num_real` examples of the split, a random choice. With split=valid, half of the real
     examples calibrate the combination, and the other half are ranked. With split=test, validation examples calibrate.
     num_train, layers, neighbors, and the settings of the latent search: see `AnomalyScores` and `Search`.
