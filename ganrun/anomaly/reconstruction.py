@@ -1,5 +1,7 @@
 """Reconstruction through G: the latent search of AnoGAN."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -54,18 +56,17 @@ class Reconstruction:
 
     def fit(self, G: nn.Module, latent: Latent, view: DView, train: Tensor, num_classes: int, seed: int) -> None:
         """train (n, *shape): training examples. num_classes: of a conditional run; 0: of an unconditional one."""
-        self.G, self.view, self.device = G, view, device_of(G)
+        self.G, self.view, self.device, self.seed = G, view, device_of(G), seed
         num = self.search.pool
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(seed_for(seed, "latent search"))
+        with self._own_random_state():
             self.z = latent(num, self.device)  # (pool, dim)
         self.y = torch.arange(num, device=self.device) % num_classes if num_classes else None
         self.low, self.high, self.std = self.z.amin(0), self.z.amax(0), self.z.std(0, correction=0).clamp_min(1e-6)
-        with frozen(G), torch.no_grad():
+        with frozen(G), torch.no_grad(), self._own_random_state():
             parts = zip(self.z.split(BATCH), [None] * num if self.y is None else self.y.split(BATCH), strict=False)
             self.pool = torch.cat([G(z, y).flatten(1) for z, y in parts])  # (pool, d)
         self.units = torch.ones(2, device=self.device)
-        with frozen(G, view.D), torch.no_grad():
+        with frozen(G, view.D), torch.no_grad(), self._own_random_state():
             some = train[:MEASURED].to(self.device)
             start = self._starts(some)[:, 0]
             self.units = self._losses(some, self._features(some, start), self.z[start], start).mean(1).clamp_min(1e-12)
@@ -73,8 +74,15 @@ class Reconstruction:
     def score(self, x: Tensor) -> Tensor:
         """x (n, *shape) -> (n,), on the CPU."""
         rows = max(1, BATCH // self.search.restarts)
-        with frozen(self.G, self.view.D):
+        with frozen(self.G, self.view.D), self._own_random_state():
             return torch.cat([self._score(part.to(self.device)) for part in x.split(rows)]).cpu()
+
+    @contextmanager
+    def _own_random_state(self) -> Iterator[None]:
+        """For latents, and for a G with noise of its own, as in categories of tables."""
+        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            torch.manual_seed(seed_for(self.seed, "latent search"))
+            yield
 
     def _score(self, x: Tensor) -> Tensor:
         chosen = self._starts(x)  # (n, restarts)
