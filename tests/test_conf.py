@@ -31,6 +31,13 @@ NEEDS = {
         ]  # needs more images
         for name in ("mnist", "mnist_controlled")
     },
+    "metric/anomaly_auroc": ["metric=anomaly_auroc", "data=digits", "data.without=[3]"],
+    "metric/augmentation_gain": [
+        "metric=augmentation_gain",
+        "metric.augmentation_gain.num_labelled=[5]",
+        "data=digits",
+        "condition=concat",
+    ],
     "metric/intra_fid": ["metric=intra_fid", "metric.intra_fid.split=train", "data=digits", "condition=concat"],
     "metric/label_accuracy": ["metric=label_accuracy", "data=digits", "condition=concat"],
     "metric/ms_ssim": ["metric=ms_ssim", "data=fer2013"],
