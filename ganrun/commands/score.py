@@ -47,7 +47,7 @@ class ScoreOptions:
     layers: Layers
     neighbors: int
     columns: Sequence[str] | str | None
-    crop: Literal["center", "none"]
+    crop: Literal["center", "none"] | None
     value_range: tuple[float, float] | None
     top: int
     out: str | None
@@ -110,8 +110,9 @@ def main(config: Config, name: str = "") -> int:
 def read(options: ScoreOptions, loaded: LoadedRun) -> Inputs:
     path = Path(options.input).expanduser()
     columns = None if options.columns is None else _listed(options.columns)
+    crop = options.crop or ("none" if loaded.config["data"].get("crop") == "none" else "center")
     try:
-        return Reader(loaded.spec, loaded.spec.form, columns, options.crop, options.value_range).read(path)
+        return Reader(loaded.spec, loaded.spec.form, columns, crop, options.value_range).read(path)
     except ValueError as error:
         raise ValueError(f"input={options.input}: {error}") from error
 
