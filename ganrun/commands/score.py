@@ -154,7 +154,7 @@ def report(inputs: Inputs, ranking: Ranking, options: ScoreOptions) -> None:
     log.info("scored     %s, skipped %s; quantiles among %s %s examples", f"{num:,}", f"{len(inputs.skipped):,}",
              f"{len(ranking.held_out):,}", options.split)  # fmt: skip
     above = float((ranking.quantiles >= 0.99).mean())
-    log.info("           %s are above the .99 quantile of %s", f"{above:.1%}", ranking.by)
+    log.info("           %s are at or above the .99 quantile of %s", f"{above:.1%}", ranking.by)
     for i in ranking.order[:LISTED].tolist():
         log.info("           %-28s %s %.4g, quantile %.4f", visible(ranking.names[i]), ranking.by, ranking.scores[i],
                  ranking.quantiles[i])  # fmt: skip
