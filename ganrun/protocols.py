@@ -211,6 +211,21 @@ class DFunction:
     mixes_samples: bool = False
 
 
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a run, for metrics. Both are in eval mode, on the same device; a metric must not change them.
+
+    G: the generator that samples are drawn from. conditional: whether they are G(z, y) and D(x, y). new_d: an untrained
+    D of the same architecture, in eval mode, as a function of a seed.
+    """
+
+    G: nn.Module
+    D: nn.Module
+    latent: Latent
+    conditional: bool
+    new_d: Callable[[int], nn.Module]
+
+
 class Gallery(NamedTuple):
     """Images (N, C, H, W) in the data's value range, for a grid, row by row. apart: separate columns at the right."""
 
@@ -260,13 +275,15 @@ class Features:
 class Metric:
     """A measure of how good samples are.
 
-    num: the number of samples it needs. needs_d: whether it gets the run's D. labels: whether it gets the classes
+    num: the number of samples it needs. needs_d: whether it gets the logits of the run's D. needs_networks: whether it
+    gets the networks themselves. labels: whether it gets the classes
     y (n,) that were requested of the samples; None in a run without labels, which `required` excludes.
     caveat: a sentence that is printed below its values.
     """
 
     num: int
     needs_d: bool = False
+    needs_networks: bool = False
     labels: Literal["unused", "optional", "required"] = "unused"
     caveat: str = ""
 
@@ -283,7 +300,8 @@ class Metric:
     def __call__(self, samples: Tensor, dataset: Dataset, D: DFunction | None = None) -> dict[str, float]:
         """Its values for samples (num or more, *shape), on the CPU, in the data's value range.
 
-        It has a parameter D if `needs_d`, and a parameter y unless `labels` is unused.
+        It has a parameter D if `needs_d`, a parameter networks (`Networks`) if `needs_networks`, and a parameter y
+        unless `labels` is unused.
         """
         raise NotImplementedError("it has no method __call__")
 

@@ -26,6 +26,13 @@ NEEDS = {
     "arch/goodfellow2014_cifar_conv": ["arch=goodfellow2014_cifar_conv", "data=cifar10", "data.gcn=55"],
     "condition/own": ["condition=own", "data=digits", "arch=r3gan"],
     **{f"experiment/{name}": [f"experiment={name}", *too_large(name)] for name in EXPERIMENTS if too_large(name)},
+    "metric/anomaly_auroc": ["metric=anomaly_auroc", "data=digits", "data.without=[3]"],
+    "metric/augmentation_gain": [
+        "metric=augmentation_gain",
+        "metric.augmentation_gain.num_labelled=[5]",
+        "data=digits",
+        "condition=concat",
+    ],
     "metric/intra_fid": ["metric=intra_fid", "metric.intra_fid.split=train", "data=digits", "condition=concat"],
     "metric/label_accuracy": ["metric=label_accuracy", "data=digits", "condition=concat"],
     "metric/ms_ssim": ["metric=ms_ssim", "data=fer2013"],

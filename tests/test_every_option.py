@@ -44,6 +44,8 @@ REFUSALS = [  # why data can refuse an option
     "metric=(neighbors|parzen): .*images",
     "metric=(class_balance|fidelity|intra_fid|label_accuracy|ms_ssim|stacked_modes): ",
     "metric=table: needs a table",
+    "metric=(anomaly_auroc|augmentation_gain|linear_probe): ",
+    "metric.(augmentation_gain|linear_probe).num_labelled=",
     "arch.generator: makes rows of a table",
     "metric.fidelity.num=|features=",
     r"augment=\w+: transforms images",
@@ -59,6 +61,7 @@ NEEDS = {  # settings without which no images are accepted
     "arch=goodfellow2014_tfd": ["data.value_range=[0,1]"],
     "arch=goodfellow2014_tfd_grown": ["data.value_range=[0,1]"],
 }
+FEW = {"num": 200, "seeds": 1, "num_labelled": [10], "C": [1.0], "updates": 2}  # of each metric that has them
 SHORT = [
     "train.steps=2", "train.batch_size=4", "train.threads=1", "train.device=cpu", "train.log_every=1",
     "train.sample_every=2", "train.frame_every=2",
@@ -90,7 +93,7 @@ def small(config: Config, root: Path) -> Config:
         if isinstance(net, dict) and "width" in net:
             net["width"] = 2
     for metric in config["metric"].values():
-        metric["num"] = 200
+        metric |= {name: value for name, value in FEW.items() if name in metric}
     config["features"] = config.get("features") or {"_target_": CLASSIFIER, "width": 2, "epochs": 1}
     config["train"]["pretrain_d"] = min(2, config["train"]["pretrain_d"])
     return config

@@ -163,11 +163,20 @@ class Split:
 
 
 @dataclass(frozen=True)
+class HeldOut:
+    """The examples of classes that are held out of training (data.without). Labels y number `classes`."""
+
+    classes: tuple[str, ...]
+    valid: Split
+    test: Split
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Fixed, disjoint splits. `distribution` is the true distribution (log_prob and cdf), if it is known.
 
-    Only `train` must have examples; if `spec` names classes, it must have labels, too. Raises ValueError for a split
-    that does not fit `spec`.
+    Only `train` must have examples; if `spec` names classes, it must have labels, too. held_out: the examples of
+    classes that are in no split, and not in `spec.classes`. Raises ValueError for a split that does not fit `spec`.
     """
 
     spec: DataSpec
@@ -175,6 +184,7 @@ class Dataset:
     valid: Split
     test: Split
     distribution: Distribution | None = None
+    held_out: HeldOut | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.spec, DataSpec):
@@ -206,13 +216,18 @@ class Dataset:
         """
         if num == len(self.train):
             return self
-        train, spec = self.train[:num], self.spec
-        if train.x.dtype == torch.uint8:
-            (low, high), bytes_ = spec.value_range or (0.0, 255.0), image_spec(train.x, ())
-            mean, std = low + (bytes_.mean + 1) * (high - low) / 2, bytes_.std * (high - low) / 2
-        else:
-            std, mean = (value.item() for value in torch.std_mean(train.x.double(), correction=0))
-        return replace(self, train=train, spec=replace(spec, mean=mean, std=std))
+        train = self.train[:num]
+        return replace(self, train=train, spec=with_moments_of(train.x, self.spec))
+
+
+def with_moments_of(x: Tensor, spec: DataSpec) -> DataSpec:
+    """`spec` with the mean and std of the examples x (N, *shape)."""
+    if x.dtype == torch.uint8:
+        (low, high), bytes_ = spec.value_range or (0.0, 255.0), image_spec(x, ())
+        mean, std = low + (bytes_.mean + 1) * (high - low) / 2, bytes_.std * (high - low) / 2
+    else:
+        std, mean = (value.item() for value in torch.std_mean(x.double(), correction=0))
+    return replace(spec, mean=mean, std=std)
 
 
 def _check_examples(name: str, x: object, spec: DataSpec) -> None:

@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -122,20 +122,38 @@ def trained(net_shape: tuple[tuple[int, int, int], int], split: Split, recipe: R
     A function of the data and the recipe, on one machine. AdamW with a one-cycle learning rate; images are shifted.
     torch's random state, number of threads, and mode of gradients are those from before when it returns.
     """
-    with _apart(device):
-        net = Network(*net_shape, recipe.width, recipe.stride).to(device)
-        steps = max(1, len(split) // recipe.batch_size) * recipe.epochs
-        optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps)
-        start = time.monotonic()
+    steps, start = max(1, len(split) // recipe.batch_size), time.monotonic()
+
+    def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for epoch in range(recipe.epochs):
-            for x, y in _batches(split, recipe, epoch, device):
-                optimizer.zero_grad()
-                F.cross_entropy(net(x)[1], y).backward()
-                optimizer.step()
-                schedule.step()
+            yield from _batches(split, recipe, epoch, device)
             if (epoch + 1) % math.ceil(recipe.epochs / LINES) == 0:
                 log.info("           epoch %d of %d, %.0f s", epoch + 1, recipe.epochs, time.monotonic() - start)
+
+    return trained_on(batches(), steps * recipe.epochs, net_shape, recipe, device)
+
+
+def trained_on(
+    batches: Iterable[tuple[Tensor, Tensor]],
+    steps: int,
+    net_shape: tuple[tuple[int, int, int], int],
+    recipe: Recipe,
+    device: torch.device,
+    seed: int = 0,
+) -> Network:
+    """As `trained`, on `steps` batches of images x (B, C, H, W) uint8 and labels y (B,) on the device.
+
+    recipe: its epochs and batch size are not used. seed: of the initial weights.
+    """
+    with _apart(device, seed):
+        net = Network(*net_shape, recipe.width, recipe.stride).to(device)
+        optimizer = torch.optim.AdamW(net.parameters(), lr=recipe.lr, weight_decay=recipe.weight_decay)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=steps)
+        for x, y in batches:
+            optimizer.zero_grad()
+            F.cross_entropy(net(x)[1], y).backward()
+            optimizer.step()
+            schedule.step()
         return net.eval().requires_grad_(False)
 
 
@@ -148,13 +166,13 @@ def _batches(split: Split, recipe: Recipe, epoch: int, device: torch.device) -> 
     for index in order[: len(split) // size * size].split(size):
         x, y = split.x[index.to(split.x.device)], split.y[index.to(split.y.device)]
         rows, columns = torch.randint(-most, most + 1, (2,), generator=random).tolist()
-        x = _shifted(x.to(device), rows, columns)
+        x = shifted(x.to(device), rows, columns)
         if recipe.flip and torch.rand((), generator=random) < 0.5:
             x = x.flip(3)
         yield x, y.to(device)
 
 
-def _shifted(x: Tensor, rows: int, columns: int) -> Tensor:
+def shifted(x: Tensor, rows: int, columns: int) -> Tensor:
     """Shift images by whole pixels; the border is repeated."""
     height, width = x.shape[2:]
     down = (torch.arange(height, device=x.device) + rows).clamp(0, height - 1)
@@ -163,13 +181,13 @@ def _shifted(x: Tensor, rows: int, columns: int) -> Tensor:
 
 
 @contextmanager
-def _apart(device: torch.device) -> Iterator[None]:
+def _apart(device: torch.device, seed: int = 0) -> Iterator[None]:
     """With gradients, a fixed random state, and THREADS threads; all as before afterwards."""
     threads = torch.get_num_threads()
     devices = [device] if device.type == "cuda" else []
     try:
         with torch.random.fork_rng(devices), torch.inference_mode(False), torch.enable_grad():
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             torch.set_num_threads(THREADS)
             yield
     finally:

@@ -4,6 +4,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch.optim import Optimizer
 from ganrun.checks import as_typed, fits
 from ganrun.config import Config
 from ganrun.data.dataset import Dataset, DataSpec, Split, check_range
+from ganrun.data.without import without
 from ganrun.penalty.base import lazy_rates
 from ganrun.protocols import (
     Augmentation,
@@ -97,6 +99,7 @@ def build(config: Config, options: TrainOptions | None = None) -> Run:
         D=D,
         G_ema=copy.deepcopy(G).requires_grad_(False) if options.ema else None,
         d_outputs=d_outputs,
+        new_d=partial(make_discriminator, config, dataset.spec, condition, device),
         g_optimizer=g_optimizer,
         d_optimizer=d_optimizer,
         g_schedule=make_schedule(config, "g_schedule", epoch),
@@ -119,12 +122,15 @@ def load_data(config: Config) -> Dataset:
     node = dict(config["data"])
     value_range, gcn = node.pop("value_range", None), node.pop("gcn", 0)
     num = None if needs("data", node, "num") and node.get("num") is not None else node.pop("num", None)
+    held_out = None if needs("data", node, "without") else node.pop("without", None)
     if not needs("data", node, "flip"):
         node.pop("flip", None)
     shared = {key: node.pop(key) for key in SHARED_DATA_KEYS if key in node}
     if shared.get("root") == "" and needs("data", node, "root"):
         raise ValueError("data.root=: is empty; name a folder, as in data.root=photos.")
     dataset = validate.check_dataset(f"data._target_={node.get('_target_')}", make("data", node, **shared))
+    if held_out is not None:
+        dataset = without(dataset, validate.check_without(held_out))
     if num is not None:
         dataset = dataset.with_first(validate.check_num(num, len(dataset.train)))
     own, dataset = dataset.spec.value_range, replace(dataset, spec=scaled(dataset.spec, value_range, gcn))

@@ -1,20 +1,22 @@
 """One evaluation of a run: metrics, their pictures, and the diagnosis, from the same samples."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganrun.config import Config
 from ganrun.diagnosis import measure
 from ganrun.diagnosis.diagnosis import Diagnosis, diagnose
 from ganrun.diagnosis.remedy import Setup
 from ganrun.figures.grid import grid
-from ganrun.protocols import DFunction, MetricKey
+from ganrun.protocols import DFunction, MetricKey, Networks
+from ganrun.training.randomness import seeded
 from ganrun.training.run import Run
-from ganrun.training.sampling import check_memory, chunk_size, d_logits, draw, labels_like, mixes_samples
+from ganrun.training.sampling import check_memory, chunk_size, d_logits, draw, evaluating, labels_like, mixes_samples
 
 
 class Evaluation:
@@ -56,9 +58,27 @@ class Evaluation:
         for metric in run.metrics.values():
             samples, y = self.samples
             more: dict[str, Any] = {"D": D} if metric.needs_d else {}
+            more |= {"networks": self._networks} if metric.needs_networks else {}
             more |= {} if metric.labels == "unused" else {"y": y}
-            found |= {key: float(value) for key, value in metric(samples, run.dataset, **more).items()}
+            with self._guarded() if metric.needs_networks else nullcontext():
+                found |= {key: float(value) for key, value in metric(samples, run.dataset, **more).items()}
         return found
+
+    @contextmanager
+    def _guarded(self) -> Iterator[None]:
+        """Networks in eval mode, without gradients, and a random state of its own, for a metric that gets them."""
+        with evaluating(self.run.D), evaluating(self.G), seeded(self.run.device, self.seed, "metric"):
+            yield
+
+    @cached_property
+    def _networks(self) -> Networks:
+        run = self.run
+
+        def new_d(seed: int) -> nn.Module:
+            with seeded(run.device, seed, "untrained D"):
+                return run.new_d().eval()
+
+        return Networks(self.G, run.D, run.latent, run.condition.uses_labels, new_d)
 
     def galleries(self) -> dict[str, np.ndarray]:
         """The pictures of the metrics that have one, uint8 (H, W, 3), by the metric's name."""

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ganrun.checks import fits
 from ganrun.config import Config
 from ganrun.data.dataset import DataSpec
+from ganrun.data.without import class_index
 from ganrun.protocols import Condition, Latent
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import build, make_condition, make_discriminator, make_generator, make_latent
@@ -180,8 +180,4 @@ def class_indices(labels: Labels, spec: DataSpec, conditional: bool) -> list[int
     labels = list(labels) if isinstance(labels, list | tuple) else [labels]  # type: ignore[list-item]
     if not labels:
         raise ValueError("labels=[]: name at least one class, as in labels=[0].")
-    for label in labels:
-        if label not in spec.classes and not (fits(label, int) and 0 <= int(label) < spec.num_classes):
-            names = ", ".join(f"{i} ({name})" if str(i) != name else name for i, name in enumerate(spec.classes))
-            raise ValueError(f"labels: {label} is not a class of this run; its classes are {names}.")
-    return [int(label) if fits(label, int) else spec.classes.index(str(label)) for label in labels]
+    return [class_index("labels", label, spec.classes) for label in labels]

@@ -23,6 +23,7 @@ class Run:
     """All objects of a run, built from its config (`build.build`).
 
     d_outputs: all outputs of D that the loss and the condition need, (x, y) -> DOutput, in one forward pass.
+    new_d: a new, untrained D of the same architecture, from torch's global random state.
     """
 
     options: TrainOptions
@@ -40,6 +41,7 @@ class Run:
     D: nn.Module
     G_ema: nn.Module | None  # exponential moving average of G (train.ema)
     d_outputs: Callable[[Tensor, Tensor | None], DOutput]
+    new_d: Callable[[], nn.Module]
     g_optimizer: Optimizer
     d_optimizer: Optimizer
     g_schedule: Schedule

@@ -52,6 +52,17 @@ def check_num(num: object, most: int) -> int:
     return num
 
 
+def check_without(names: object) -> list[int | str]:
+    """data.without, as a list of names and numbers of classes."""
+    if fits(names, list[int | str]) and isinstance(names, list):
+        return names
+    if isinstance(names, int | str) and fits(names, int | str):
+        return [names]
+    raise ValueError(
+        f"data.without={as_typed(names)}: must be a list of classes, by name or number, as in [3], or null."
+    )
+
+
 def check_loss(loss: Loss) -> None:
     """Call both players' losses with two logits each, and check the results."""
     logits, features = torch.zeros(2, requires_grad=True), torch.zeros(2, 3, requires_grad=True)

@@ -572,6 +572,7 @@ PATHS = [
     "run_dir", "init_from", "data.root", "data=folder data.cache", "diagnose run_dir", "diagnose data.root",
     "evaluate run_dir", "evaluate data.root", "figures run_dir", "figures out", "resume run_dir", "resume data.root",
     "interpolate run_dir", "interpolate out",
+    "score run_dir", "score input", "score data.root", "score out",
     "sample run_dir", "sample out", "sweep_file", "table1 runs", "table1 figure", "features=classifier features.cache",
     "features=inception features.weights", "metric=stacked_modes metric.stacked_modes.mnist",
 ]  # fmt: skip

@@ -1,13 +1,15 @@
-"""A feature network with known features, for tests of metrics: it computes sums of pixels, and counts its calls."""
+"""Networks for tests of metrics: one with known features, which counts its calls, and an untrained GAN."""
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ganrun.data.dataset import Dataset, Split, image_spec
+from ganrun.arch import mlp
+from ganrun.data.dataset import Dataset, DataSpec, Split, image_spec
 from ganrun.data.seeds import generator
-from ganrun.protocols import Extracted, Features
+from ganrun.latent import Normal
+from ganrun.protocols import Extracted, Features, Networks
 
 
 class Planted(Features):
@@ -43,3 +45,13 @@ def stacked(num: int = 400) -> Dataset:
     y = digits @ torch.tensor([100, 10, 1])
     parts = [Split(x[some], y[some]) for some in (slice(0, num // 2), slice(num // 2, num), slice(0, 0))]
     return Dataset(image_spec(parts[0].x, [f"{k:03d}" for k in range(1000)]), *parts)
+
+
+def networks_for(spec: DataSpec, D: nn.Module | None = None) -> Networks:
+    """Untrained networks of an unconditional run, or D itself."""
+
+    def new_d(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return mlp.Discriminator(spec, hidden=(16,)).eval()
+
+    return Networks(mlp.Generator(spec, 3, hidden=(8,)).eval(), D or new_d(0), Normal(3), False, new_d)

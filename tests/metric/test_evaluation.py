@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from helpers import config_of, run_of
+from helpers import config_of, run_of, same
 from torch import Tensor, nn
 
 from ganrun.data.dataset import Dataset, Split
 from ganrun.diagnosis.measure import NUM, measure
-from ganrun.protocols import DFunction, Gallery, Metric
+from ganrun.protocols import DFunction, Gallery, Metric, Networks
 from ganrun.training.evaluation import Evaluation
 from ganrun.training.run import Run
 
@@ -162,6 +162,36 @@ def test_only_metrics_that_request_it_get_d() -> None:
     run.D.eval()
     with torch.no_grad():
         assert torch.equal(logits, run.D(evaluation.samples[0]))
+
+
+def test_only_metrics_that_request_them_get_the_networks() -> None:
+    class Looking(Recorder):
+        needs_networks = True
+
+        def __call__(
+            self, samples: Tensor, dataset: Dataset, D: DFunction | None = None, networks: Networks | None = None
+        ) -> dict[str, float]:
+            assert networks is not None
+            assert not networks.D.training
+            assert not networks.G.training
+            torch.rand(7)
+            self.networks = networks
+            return {}
+
+    run = run_of(*MLP, "train.ema=0.9", "condition=concat")
+    assert isinstance(run.metrics, dict)
+    looking = run.metrics["looking"] = Looking(2)
+    state = torch.get_rng_state()
+    Evaluation(run).metrics()
+    networks = looking.networks
+    assert torch.equal(torch.get_rng_state(), state)
+    assert (networks.D, networks.G, networks.conditional) == (run.D, run.G_ema, True)
+    assert run.D.training
+    first, again, other = (networks.new_d(seed).state_dict() for seed in (0, 0, 1))
+    assert same(first, again)
+    assert not same(first, other)
+    assert {k: v.shape for k, v in first.items()} == {k: v.shape for k, v in run.D.state_dict().items()}
+    assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_values_of_metrics_become_floats() -> None:

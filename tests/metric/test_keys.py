@@ -6,12 +6,15 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from helpers import REPO, config_of
-from planted import Planted, stacked
+from planted import Planted, networks_for, stacked
 
 from ganrun.data.dataset import Dataset
 from ganrun.data.digits import digits
 from ganrun.data.seeds import generator
 from ganrun.data.toy import gaussian, grid, mixture1d, ring, spiral
+from ganrun.data.without import without
+from ganrun.metric.anomaly import AnomalyAuroc
+from ganrun.metric.augmentation import AugmentationGain
 from ganrun.metric.classes import ClassBalance, IntraFid, LabelAccuracy
 from ganrun.metric.distribution import Distribution
 from ganrun.metric.divergence import Divergence
@@ -19,6 +22,7 @@ from ganrun.metric.fidelity import Fidelity
 from ganrun.metric.modes import Modes
 from ganrun.metric.neighbors import Neighbors
 from ganrun.metric.parzen import Parzen
+from ganrun.metric.probe import LinearProbe
 from ganrun.metric.ssim import MsSsim
 from ganrun.metric.stacked import StackedModes
 from ganrun.metric.theory import Theory
@@ -56,7 +60,19 @@ class Case:
 LOWER_IN_1D = {"ks_2k": "lower", "w1_2k": "lower", "jsd_20bins_2k": "lower"}
 HIGHER_OF_MODES = {"modes_covered_3sigma_2k": "higher", "high_quality_3sigma_2k": "higher"}
 SMALL = {"num": 50, "num_valid": 30}
+SCORED = {
+    f"anomaly_{part}_{name}_test_40": "higher"
+    for part in ("auroc", "ap")
+    for name in ("logit", "neighbors", "combined")
+}
 CASES = {
+    "anomaly_auroc": Case(
+        AnomalyAuroc(["logit", "neighbors"], "test", num_real=40, num_train=50), lambda: without(digits(), [3]), SCORED
+    ),
+    "augmentation_gain": Case(
+        AugmentationGain(num=40, num_labelled=[2, 5], seeds=1, updates=2, width=2, num_test=50), digits,
+        {"augmentation_gain_valid_2_40": "higher", "augmentation_gain_valid_5_40": "higher"},
+    ),
     "distribution": Case(Distribution(num=2000, bins=20), heights, LOWER_IN_1D),
     "distribution, critic": Case(Distribution(num=2000, bins=20), two_modes, LOWER_IN_1D, logistic=False),
     "divergence, 1-D": Case(Divergence(num=2000, bins=20), heights, {"jsd_20bins_2k": "lower"}),
@@ -77,6 +93,10 @@ CASES = {
     "ms_ssim": Case(MsSsim(Planted(), num=50), stacked),
     "stacked_modes": Case(
         StackedModes(Planted(), num=100), stacked, {"stacked_modes_100": "higher", "stacked_kl_100": "lower"}
+    ),
+    "linear_probe": Case(
+        LinearProbe([20, 30], seeds=1, num_test=50, C=[1]), digits,
+        {"probe_d_valid_20": "higher", "probe_d_valid_30": "higher"},
     ),
     "modes": Case(Modes(num=2000), ring_of, {**HIGHER_OF_MODES, "reverse_kl_2k": "lower"}),
     "modes, min_samples": Case(
@@ -108,6 +128,8 @@ def computed(case: Case) -> dict[str, float]:
     samples = data.spec.mean + data.spec.std * noise
     if case.metric.needs_d:
         return case.metric(samples, data, DFunction(lambda x: x.flatten(1).mean(1), case.logistic))
+    if case.metric.needs_networks:
+        return case.metric(samples, data, networks=networks_for(data.spec))
     y = torch.arange(num) % max(1, data.spec.num_classes)
     return case.metric(samples, data, **({} if case.metric.labels == "unused" else {"y": y}))
 
