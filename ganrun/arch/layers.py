@@ -24,7 +24,7 @@ def with_labels(x: Tensor, y: Tensor | None, label_dim: int) -> Tensor:
     """
     if not label_dim:
         return x
-    one_hot = F.one_hot(given(y), label_dim).to(x.dtype).view(len(x), label_dim, *[1] * (x.dim() - 2))
+    one_hot = F.one_hot(given(y), label_dim).to(x.dtype).view(x.shape[0], label_dim, *[1] * (x.dim() - 2))
     return torch.cat([x, one_hot.expand(-1, -1, *x.shape[2:])], 1)
 
 
@@ -71,7 +71,7 @@ class MinibatchDiscrimination(nn.Module):
     def forward(self, f: Tensor) -> Tensor:
         M = (f @ self.T.flatten(1)).unflatten(1, self.T.shape[1:])  # (B, out, kernel)
         near = (-(M[:, None] - M).abs().sum(3)).exp()  # (B, B, out)
-        itself = torch.eye(len(f), device=f.device, dtype=near.dtype)[:, :, None]
+        itself = torch.eye(f.shape[0], device=f.device, dtype=near.dtype)[:, :, None]
         return torch.cat([f, (near - itself).sum(1)], 1)
 
 
