@@ -8,6 +8,7 @@ import yaml
 
 from ganrun import __version__
 from ganrun.config import Config
+from ganrun.export.comparison import Comparison
 from ganrun.export.function import Function
 from ganrun.export.inputs import scale_of, shape_of
 from ganrun.export.libraries import versions
@@ -28,31 +29,20 @@ NEEDED = {
 
 
 @dataclass(frozen=True)
-class Checked:
-    """A file that was written. size: in bytes. difference: of its output from the network's, None if not compared."""
+class Written:
+    """A file that was written. size: in bytes."""
 
     name: FormatName
     file: str
     size: int
-    difference: float | None
-    largest: float
-    runner: str
+    comparison: Comparison
 
     @property
     def megabytes(self) -> str:
         return f"{self.size / 1e6:,.2f} MB"
 
-    @property
-    def sentence(self) -> str:
-        if self.difference is None:
-            return f"not checked, since {self.runner} is not installed; `pip install 'ganrun[export]'`"
-        return (
-            f"in {self.runner}: differs from the network by at most {self.difference:.2g} in batches of 1, 3 and 5, "
-            f"for outputs of up to {self.largest:.3g}"
-        )
 
-
-def card(source: Source, function: Function, files: Sequence[Checked]) -> str:
+def card(source: Source, function: Function, files: Sequence[Written]) -> str:
     """The card in Markdown."""
     origin = origin_of(source.config)
     parts = [
@@ -109,7 +99,7 @@ def sizes(shape: Sequence[int]) -> str:
     return f"({', '.join(map(str, ('B', *shape)))})"
 
 
-def loading(source: Source, function: Function, files: Sequence[Checked]) -> Iterator[str]:
+def loading(source: Source, function: Function, files: Sequence[Written]) -> Iterator[str]:
     yield "## How to load it"
     for file in files:
         yield f"`{file.file}` needs {NEEDED[file.name]}."
@@ -217,7 +207,7 @@ def limits(source: Source, origin: Origin) -> Iterator[str]:
         "- Do not take its output for observations: samples are made up, and must be labeled as such where they are "
         "shown or published.",
         "- Do not use it where a decision about a person depends on it.",
-        "- Do not pass it on if the licence of the data forbids to pass them on: a GAN can reproduce training examples.",
+        "- Do not pass it on if the licence of the data forbids to pass these on: a GAN can repeat training examples.",
     ]
     if source.player == "discriminator":
         lines[0] = (
@@ -233,8 +223,8 @@ def limits(source: Source, origin: Origin) -> Iterator[str]:
     yield "\n".join(lines)
 
 
-def agreement(files: Sequence[Checked]) -> Iterator[str]:
-    rows = [f"| `{file.file}` | {file.megabytes} | {file.sentence} |" for file in files]
-    yield "\n".join(["| file | size | checked |", "|---|---|---|", *rows])
+def agreement(files: Sequence[Written]) -> Iterator[str]:
+    rows = [f"| `{file.file}` | {file.megabytes} | {file.comparison.sentence} |" for file in files]
+    yield "\n".join(["| file | size | compared with the network |", "|---|---|---|", *rows])
     used = ", ".join(f"{name} {number}" for name, number in versions().items())
     yield f"Written by ganrun {__version__}, with {used}. A .pt2 file needs this version of torch, or a later one."

@@ -8,13 +8,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
-
 from ganrun.checks import did_you_mean
-from ganrun.export.card import MARK, Checked, card
-from ganrun.export.formats import FORMATS, Exported, Run
-from ganrun.export.function import Function
-from ganrun.export.inputs import examples
+from ganrun.export.card import MARK, Written, card
+from ganrun.export.comparison import compare
+from ganrun.export.formats import FORMATS, Exported
 from ganrun.export.libraries import missing
 from ganrun.export.source import FormatName, Source
 from ganrun.records.checkpoint import errors_name, sync
@@ -22,8 +19,6 @@ from ganrun.records.checkpoint import errors_name, sync
 log = logging.getLogger("ganrun")
 
 CARD = "README.md"
-BATCHES = (1, 3, 5)  # sizes of the batches that are compared
-TOLERANCE = 1e-5  # of the largest output if that is above 1
 
 
 def export(source: Source, formats: Sequence[FormatName], out: Path | None = None, uint8: bool = False) -> Path:
@@ -43,14 +38,13 @@ def export(source: Source, formats: Sequence[FormatName], out: Path | None = Non
         for name, file in names.items():
             with errors_name(folder / file):
                 FORMATS[name].write(exported, partial / file)
-            found.append(
-                Checked(name, file, (partial / file).stat().st_size, *compared(exported, name, partial / file))
-            )
+            size = (partial / file).stat().st_size
+            found.append(Written(name, file, size, compare(exported, name, partial / file)))
         with errors_name(folder / CARD):
             (partial / CARD).write_text(card(source, exported.function, found), encoding="utf-8")
     for each in found:
         log.info("file       %s (%s)", folder / each.file, each.megabytes)
-        log.info("checked    %s", each.sentence)
+        log.info("compared   %s", each.comparison.sentence)
     log.info("card       %s", folder / CARD)
     return folder
 
@@ -116,41 +110,3 @@ def place(partial: Path, folder: Path) -> None:
     for path in files:
         path.replace(folder / path.name)
     sync(folder)
-
-
-def compared(exported: Exported, name: FormatName, path: Path) -> tuple[float | None, float, str]:
-    """The largest difference of the file's output from the network's, the largest output, and what ran the file.
-
-    The difference is None if the format's own library is not installed. Raises ValueError if it is too large.
-    """
-    runner = (FORMATS[name].runs or ("torch",))[0]
-    has_noise_input = bool(exported.function.noise.size) and name != "safetensors"
-    reference = exported.function if has_noise_input else Function(exported.source, exported.uint8, simplify=False)
-    batches = [examples(reference.inputs, num, seed=num) for num in BATCHES]
-    expected = [output_of(reference, batch) for batch in batches]
-    largest = max(x.abs().max().item() for x in expected)
-    if not torch.tensor(largest).isfinite():
-        raise ValueError(
-            f"run_dir={exported.source.run_dir.path}: the output of this {exported.source.player} is not finite; "
-            "choose another checkpoint."
-        )
-    if missing(FORMATS[name].runs):
-        return None, largest, runner
-    run = FORMATS[name].load(exported, path)
-    found = [output_of(run, batch) for batch in batches]
-    difference = max((a - b).abs().max().item() for a, b in zip(found, expected, strict=True))
-    allowed = 1.0 if exported.uint8 and exported.source.player == "generator" else TOLERANCE * max(1.0, largest)
-    if not difference <= allowed:
-        raise ValueError(
-            f"format={name}: the output of the file differs by {difference:.2g} from that of the network, and at most "
-            f"{allowed:.2g} is allowed; nothing was written."
-        )
-    return difference, largest, runner
-
-
-@torch.no_grad()
-def output_of(run: Run, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """The output in float64. Random numbers that the function itself draws are the same each time."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return run(*inputs).double()

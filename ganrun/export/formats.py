@@ -69,10 +69,9 @@ class Exported:
         return tuple({0: batch} for _ in self.function.inputs)
 
     def _traced(self, strict: bool) -> torch.export.ExportedProgram:
-        first, *others = self.shapes
         inputs = examples(self.function.inputs, TRACED)
         with torch.no_grad():
-            return torch.export.export(self.function, inputs, dynamic_shapes=(first, tuple(others)), strict=strict)
+            return torch.export.export(self.function, inputs, dynamic_shapes=(self.shapes,), strict=strict)
 
 
 class Safetensors(Format):
@@ -99,11 +98,18 @@ class Onnx(Format):
         names = [given.name for given in exported.function.inputs]
         output = "x" if exported.source.player == "generator" else "logits"
         inputs = examples(exported.function.inputs, TRACED)
+        traced = exported.program
         with logging_off(), warnings.catch_warnings(action="ignore"):
-            program = torch.onnx.export(
-                exported.program, inputs, dynamo=True, verbose=False, input_names=names, output_names=[output],
-                dynamic_shapes=exported.shapes,
-            )  # fmt: skip
+            try:
+                program = torch.onnx.export(
+                    traced, inputs, dynamo=True, verbose=False, input_names=names, output_names=[output],
+                    dynamic_shapes=exported.shapes,
+                )  # fmt: skip
+            except torch.onnx.OnnxExporterError as error:
+                raise ValueError(
+                    f"format=onnx: torch cannot convert this {exported.source.player} to ONNX ({first_cause(error)}); "
+                    "use format=torch_export."
+                ) from error
         assert program is not None
         size = sum(value.nbytes for value in exported.function.state_dict().values())
         program.save(path, external_data=size > LARGEST_ONNX)
@@ -137,6 +143,13 @@ class TorchExport(Format):
 
 
 FORMATS: dict[FormatName, Format] = {found.name: found for found in (Safetensors(), Onnx(), TorchExport())}
+
+
+def first_cause(error: BaseException) -> str:
+    """The message of the error that caused this one, in a line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 @contextmanager

@@ -53,9 +53,10 @@ class PairwiseStdDev(nn.Module):
         self.group = group
 
     def forward(self, x: Tensor) -> Tensor:
-        num = x.shape[0]
-        groups = 1 if self.group is None else torch.sym_max(num // self.group, 1)
-        number = torch.remainder(torch.arange(num, device=x.device), groups)
+        number = torch.arange(x.shape[0], device=x.device)
+        num = torch.ones_like(number).sum()
+        groups = torch.div(num, self.group or x.shape[0], rounding_mode="floor").clamp(min=1)
+        number = number.remainder(groups)  # of each sample's group
         together = torch.eq(number[:, None], number).to(x.dtype)  # (B, B)
         mean_over = together / together.sum(1, keepdim=True)
         flat = x.flatten(1)
@@ -82,8 +83,9 @@ class Function(nn.Module):
                 self(*examples(inputs_of(source, uint8, 0), 2))  # records the shapes of the noise
         self.inputs: list[Input] = inputs_of(source, uint8, self.noise.size)
 
-    def forward(self, first: Tensor, *others: Tensor) -> Tensor:
-        y, others = (others[:1], others[1:]) if self.labels else ((), others)
+    def forward(self, *inputs: Tensor) -> Tensor:
+        first, *others = inputs
+        y, others = (others[:1], others[1:]) if self.labels else ([], others)
         if others:
             self.noise.give(others[0])
         if self.player == "discriminator" and self.uint8:
@@ -94,7 +96,7 @@ class Function(nn.Module):
             self.noise.parts = None
         if self.player == "generator" and self.uint8:
             return self.spec.encode(out).permute(0, 2, 3, 1)
-        return out.float()
+        return out
 
 
 def simplified(net: nn.Module, noise: Noise) -> nn.Module:
@@ -104,10 +106,20 @@ def simplified(net: nn.Module, noise: Noise) -> nn.Module:
     """
     for layer in list(net.modules()):
         if parametrize.is_parametrized(layer):
-            for name in list(layer.parametrizations):  # type: ignore[arg-type]
-                parametrize.remove_parametrizations(layer, name, leave_parametrized=True)
-    net.requires_grad_(False)
+            remove_parametrizations(layer)
     return replaced(net, noise)
+
+
+def remove_parametrizations(layer: nn.Module) -> None:
+    """Make the computed tensors, such as normalized weights, parameters of the layer.
+
+    torch's own function also changes the class of the layer, which the network shares with its copy.
+    """
+    values = {name: getattr(layer, name).detach().clone() for name in layer.parametrizations}  # type: ignore[union-attr]
+    layer.__class__ = parametrize.type_before_parametrizations(layer)
+    del layer.parametrizations
+    for name, value in values.items():
+        layer.register_parameter(name, nn.Parameter(value, requires_grad=False))
 
 
 def replaced(layer: nn.Module, noise: Noise) -> nn.Module:
