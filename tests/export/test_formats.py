@@ -112,7 +112,7 @@ def check(line: list[str], tmp_path: Path) -> None:
             inputs = inputs_for(run, player, num)
             expected = source.net(*inputs)
             assert expected.shape[0] == num
-            assert num == 1 or expected.std() > 1e-3  # its inputs matter
+            assert num < max(SIZES) or expected.std() > 1e-3  # its inputs matter
             for name, function in functions.items():
                 found = function(*inputs)
                 assert found.shape == expected.shape, name
