@@ -15,17 +15,19 @@ if TYPE_CHECKING:
     from ganrun.cli.api import compose
     from ganrun.training.build import build
     from ganrun.training.load import LoadedRun, load
+    from ganrun.training.network_file import load_network
     from ganrun.training.train import train_and_load as train
     from ganrun.trusted import trust
 
 __version__ = "0.1.0"
-__all__ = ["LoadedRun", "__version__", "build", "compose", "load", "train", "trust"]
+__all__ = ["LoadedRun", "__version__", "build", "compose", "load", "load_network", "train", "trust"]
 
 _EXPORTS = {
     "compose": ("ganrun.cli.api", "compose"),
     "build": ("ganrun.training.build", "build"),
     "train": ("ganrun.training.train", "train_and_load"),
     "load": ("ganrun.training.load", "load"),
+    "load_network": ("ganrun.training.network_file", "load_network"),
     "trust": ("ganrun.trusted", "trust"),
     "LoadedRun": ("ganrun.training.load", "LoadedRun"),
 }

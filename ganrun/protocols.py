@@ -402,6 +402,15 @@ class StaysUnconditional(Protocol):
 
 
 @runtime_checkable
+class DrawsNoise(Protocol):
+    """A layer that draws random numbers in eval mode, too. In an exported network they are an input."""
+
+    def with_noise(self, x: Tensor, noise: Tensor) -> Tensor:
+        """Its output for x (B, ...), computed with `noise`, which has the shape of x and is uniform in [0, 1)."""
+        ...
+
+
+@runtime_checkable
 class HasConstraint(Protocol):
     """A layer with bounds on its weights, which `constrain` restores after each update of its network."""
 

@@ -1,11 +1,14 @@
 """The documentation: its code runs, its links have targets, and generated pages are up to date."""
 
 import re
+import shlex
 from pathlib import Path
 
 import make_options
 import pytest
 from helpers import REPO, config_of
+
+import ganrun
 
 PAGES = [*sorted(REPO.glob("*.md")), *sorted((REPO / "docs").glob("*.md"))]
 LONGEST = 120  # characters in a line of text
@@ -95,3 +98,24 @@ def test_components_in_docs_train(here, tmp_path: Path) -> None:
     code, out, err = here(*line, "train.keep_best=spread_1k", "train.steps=4", "run_dir=r")
     assert code == 0, err
     assert "best       spread_1k" in out
+
+
+@pytest.mark.slow
+def test_network_written_for_another_library_trains(here, tmp_path: Path) -> None:
+    """The last example of components.md, by its YAML file and by its command line."""
+    page = REPO / "docs" / "components.md"
+    (tmp_path / "my_nets.py").write_text(blocks(page, "python")[-1])
+    (tmp_path / "conf" / "arch").mkdir(parents=True)
+    (tmp_path / "conf" / "arch" / "theirs.yaml").write_text(blocks(page, "yaml")[-1])
+    command = next(re.finditer(r"^ganrun data=digits arch=mlp.*?^```", page.read_text(), re.MULTILINE | re.DOTALL))[0]
+    typed = shlex.split(command.removesuffix("```").replace("\\\n", " "))[1:]
+    assert "arch.generator._target_=my_nets.G" in typed
+    for name, line in (("a", ["data=digits", "arch=theirs"]), ("b", typed)):
+        short = ["train.steps=2", "train.threads=1", "train.sample_every=0", "train.diagnose=false", "metric=none"]
+        code, _, err = here(*line, *short, f"run_dir={name}")
+        assert code == 0, err
+    run = ganrun.load("a", device="cpu")
+    assert type(run.G).__name__ == "G"
+    assert run.sample(3).shape == (3, 1, 8, 8)
+    assert not any("Sigmoid" in type(layer).__name__ for layer in run.D.modules())
+    assert run.D(run.sample(3)).shape == (3,)

@@ -185,7 +185,7 @@ class Attention(nn.Module):
         query = self.theta(x).flatten(2)  # (B, C / 8, H * W)
         key, value = (F.max_pool2d(layer(x), 2).flatten(2) for layer in (self.phi, self.g))  # (B, ..., H * W / 4)
         weights = torch.softmax(query.transpose(1, 2) @ key, 2)  # (B, H * W, H * W / 4)
-        found = (value @ weights.transpose(1, 2)).view(len(x), -1, *x.shape[2:])  # (B, C / 2, H, W)
+        found = (value @ weights.transpose(1, 2)).view(x.shape[0], -1, *x.shape[2:])  # (B, C / 2, H, W)
         return torch.addcmul(x, self.gamma.to(x.dtype), self.o(found).to(x.dtype))
 
 

@@ -87,7 +87,7 @@ class Generator(nn.Module):
         h = with_labels(z, y, self.label_dim)
         for layer, activation in zip(self.hidden, self.activations, strict=True):
             h = activation(layer(h))
-        x: Tensor = self.squash(self.output(h)).view(len(z), *self.shape)
+        x: Tensor = self.squash(self.output(h)).view(z.shape[0], *self.shape)
         return x if (self.low, self.high) == (0.0, 1.0) else self.low + (self.high - self.low) * x
 
     @torch.no_grad()

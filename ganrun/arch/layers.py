@@ -28,7 +28,7 @@ def with_labels(x: Tensor, y: Tensor | None, label_dim: int) -> Tensor:
         return x
     y = given(y)
     weights = y if y.is_floating_point() else F.one_hot(y, label_dim)
-    maps = weights.to(x.dtype).view(len(x), label_dim, *[1] * (x.dim() - 2))
+    maps = weights.to(x.dtype).view(x.shape[0], label_dim, *[1] * (x.dim() - 2))
     return torch.cat([x, maps.expand(-1, -1, *x.shape[2:])], 1)
 
 
@@ -81,7 +81,7 @@ class MinibatchDiscrimination(nn.Module):
     def forward(self, f: Tensor) -> Tensor:
         M = (f @ self.T.flatten(1)).unflatten(1, self.T.shape[1:])  # (B, out, kernel)
         near = (-(M[:, None] - M).abs().sum(3)).exp()  # (B, B, out)
-        itself = torch.eye(len(f), device=f.device, dtype=near.dtype)[:, :, None]
+        itself = torch.eye(f.shape[0], device=f.device, dtype=near.dtype)[:, :, None]
         return torch.cat([f, (near - itself).sum(1)], 1)
 
 

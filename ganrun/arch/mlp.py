@@ -120,6 +120,10 @@ class AlwaysDropout(nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         return drop_out(x, self.p, training=True)
 
+    def with_noise(self, x: Tensor, noise: Tensor) -> Tensor:
+        """The same, in which noise, uniform in [0, 1), decides what is dropped."""
+        return x * (noise >= self.p).to(x.dtype) / (1 - self.p)
+
 
 def _layers(
     sizes: Sequence[int],

@@ -150,7 +150,7 @@ class ResNetGenerator(nn.Module):
 
 def first_maps(h: Tensor, shape: tuple[int, int, int]) -> Tensor:
     """(B, C * H * W) -> feature maps (B, C, H, W) with channels last in memory, as the networks' weights have."""
-    return h.view(len(h), *shape).contiguous(memory_format=torch.channels_last)
+    return h.view(h.shape[0], *shape).contiguous(memory_format=torch.channels_last)
 
 
 def channels_of(width: int, multiples: Sequence[int], key: str = "width") -> list[int]:

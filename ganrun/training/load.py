@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from ganrun.config import Config
 from ganrun.data.dataset import DataSpec
 from ganrun.data.without import class_index
+from ganrun.export.export import export
+from ganrun.export.source import FormatName, Source
 from ganrun.protocols import Condition, Latent
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import build, make_condition, make_discriminator, make_generator, make_latent
+from ganrun.training.network_file import load_network
 from ganrun.training.parts import load_part
 from ganrun.training.run import Run, check_same_data
 from ganrun.training.runtime import choose_device
@@ -131,6 +134,40 @@ class LoadedRun:
         """The classes (num,) that `sample` draws; None if the run does not use labels."""
         chosen = class_indices(labels, self.spec, self.condition.uses_labels)
         return torch.tensor(chosen)[torch.arange(num) % len(chosen)] if chosen else None
+
+    def export(
+        self,
+        format: FormatName | Sequence[FormatName] = "onnx",
+        out: str | Path | None = None,
+        net: Literal["G", "D"] = "G",
+        ema: bool = True,
+        uint8: bool = False,
+    ) -> Path:
+        """Write a network for other programs, with a model card, as `ganrun export` does. Returns their folder.
+
+        format: safetensors, onnx or torch_export, or several. out: the folder; None: one in the run directory. net: G
+        or D. ema: whether G is G_ema, if the run has one. uint8: whether images are bytes (B, H, W, C).
+        Raises ValueError if that cannot work, and OSError if a file cannot be written.
+        """
+        formats: Sequence[FormatName] = [format] if isinstance(format, str) else format
+        return export(self._source(net, ema), formats, None if out is None else Path(out).expanduser(), uint8)
+
+    def _source(self, net: str, ema: bool) -> Source:
+        if net not in ("G", "D"):
+            raise ValueError(f"net={net}: must be G or D.")
+        averaged = net == "G" and ema and self.G_ema is not None
+        return Source(
+            player="generator" if net == "G" else "discriminator",
+            net=self.D if net == "D" else self.G_ema if averaged and self.G_ema is not None else self.G,
+            ema=averaged,
+            step=self.step,
+            config=self.config,
+            spec=self.spec,
+            latent=self.latent,
+            condition=self.condition,
+            run_dir=self.run_dir,
+            rebuild=load_network,
+        )
 
     @property
     def result(self) -> dict[str, Any] | None:

@@ -570,8 +570,8 @@ def test_sweep_over_a_glob_and_over_names_that_differ_only_in_slashes(here: Here
 ODD = "it's [a], b (1) #2 {x}=3"
 PATHS = [
     "run_dir", "init_from", "data.root", "data=folder data.cache", "diagnose run_dir", "diagnose data.root",
-    "evaluate run_dir", "evaluate data.root", "figures run_dir", "figures out", "resume run_dir", "resume data.root",
-    "interpolate run_dir", "interpolate out",
+    "evaluate run_dir", "evaluate data.root", "export run_dir", "export out", "figures run_dir", "figures out",
+    "resume run_dir", "resume data.root", "interpolate run_dir", "interpolate out",
     "score run_dir", "score input", "score data.root", "score out",
     "sample run_dir", "sample out", "sweep_file", "table1 runs", "table1 figure", "features=classifier features.cache",
     "features=inception features.weights", "metric=stacked_modes metric.stacked_modes.mnist",

@@ -1,0 +1,1 @@
+"""Networks of a run as files for other programs, with a model card."""
