@@ -1,13 +1,15 @@
 """A trained run, loaded from its directory. All verbs except train use it."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ganrun.anomaly.scores import METHODS, AnomalyScores
 from ganrun.config import Config
 from ganrun.data.dataset import DataSpec
 from ganrun.data.without import class_index
@@ -21,6 +23,7 @@ from ganrun.training.parts import load_part
 from ganrun.training.run import Run, check_same_data
 from ganrun.training.runtime import choose_device
 from ganrun.training.sampling import Sampler, check_memory
+from ganrun.training.scoring import fit_scores
 from ganrun.training.walks import interpolated
 from ganrun.trusted import add_run
 
@@ -168,6 +171,20 @@ class LoadedRun:
             run_dir=self.run_dir,
             rebuild=load_network,
         )
+
+    def score(self, x: Tensor) -> dict[str, np.ndarray]:
+        """Anomaly scores (n,) of x (n, *spec.shape), in the data's value range, by method; higher is more anomalous.
+
+        They are those of `ganrun score` with its default settings. The first call loads the data and fits them.
+        """
+        return self.scorer().score(x)
+
+    @cache  # noqa: B019  # as long as the run, which is large itself
+    def scorer(
+        self, methods: tuple[str, ...] = METHODS, split: Literal["valid", "test"] = "valid", ema: bool = True
+    ) -> AnomalyScores:
+        """Anomaly scores that are fitted to this run, with `score(x)`, `quantiles(scores)` and their settings."""
+        return fit_scores(AnomalyScores(methods), self.build(metric={}), split, ema=ema)
 
     @property
     def result(self) -> dict[str, Any] | None:

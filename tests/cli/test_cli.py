@@ -474,7 +474,9 @@ def test_composed_config_has_the_comments_of_its_settings(here: Here) -> None:
 
 def test_evaluate_help_lists_metrics(here: Here) -> None:
     assert re.search(
-        r"^  metric +class_balance, distribution, divergence, ", here("evaluate", "--help")[1], re.MULTILINE
+        r"^  metric +anomaly_auroc, augmentation_gain, class_balance, distribution, divergence, ",
+        here("evaluate", "--help")[1],
+        re.MULTILINE,
     )
     assert here("--help", "evaluate") == here("evaluate", "--help")
 
@@ -569,12 +571,12 @@ def test_sweep_over_a_glob_and_over_names_that_differ_only_in_slashes(here: Here
 
 ODD = "it's [a], b (1) #2 {x}=3"
 PATHS = [
-    "run_dir", "init_from", "data.root", "data=folder data.cache", "diagnose run_dir", "diagnose data.root",
-    "evaluate run_dir", "evaluate data.root", "export run_dir", "export out", "figures run_dir", "figures out",
-    "resume run_dir", "resume data.root", "interpolate run_dir", "interpolate out",
-    "score run_dir", "score input", "score data.root", "score out",
-    "sample run_dir", "sample out", "sweep_file", "table1 runs", "table1 figure", "features=classifier features.cache",
-    "features=inception features.weights", "metric=stacked_modes metric.stacked_modes.mnist",
+    "run_dir", "init_from", "data.root", "data=folder data.cache", "data=table data.file", "diagnose run_dir",
+    "diagnose data.root", "evaluate run_dir", "evaluate data.root", "export run_dir", "export out",
+    "figures run_dir", "figures out", "resume run_dir", "resume data.root", "interpolate run_dir", "interpolate out",
+    "score run_dir", "score input", "score data.root", "score out", "sample run_dir", "sample out", "sweep_file",
+    "table1 runs", "table1 figure", "features=classifier features.cache", "features=inception features.weights",
+    "metric=stacked_modes metric.stacked_modes.mnist",
 ]  # fmt: skip
 
 

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ganrun.arch import mlp
 from ganrun.data.dataset import Dataset, DataSpec, Split, image_spec
 from ganrun.data.seeds import generator
+from ganrun.data.table import table_of
 from ganrun.latent import Normal
 from ganrun.protocols import Extracted, Features, Networks
 
@@ -55,3 +57,16 @@ def networks_for(spec: DataSpec, D: nn.Module | None = None) -> Networks:
         return mlp.Discriminator(spec, hidden=(16,)).eval()
 
     return Networks(mlp.Generator(spec, 3, hidden=(8,)).eval(), D or new_d(0), Normal(3), False, new_d)
+
+
+def mixed(n: int = 2000, label: str | None = None, seed: int = 0) -> Dataset:
+    """Correlated numbers a and b, categories c that shift a, e that follows c, and 10% missing values of b."""
+    rng = np.random.default_rng(seed)
+    c = rng.choice(["x", "y", "z"], n, p=[0.5, 0.3, 0.2])
+    a = rng.normal(size=n) + 2 * (c == "z")
+    b = np.where(rng.random(n) < 0.1, np.nan, a + 0.5 * rng.normal(size=n))
+    e = np.where(rng.random(n) < 0.8, np.where(c == "x", "p", "q"), "p")
+    rows = {"a": a, "b": b, "c": c.astype(object), "e": e.astype(object)}
+    settings: dict[str, Any] = {"categories": (), "numbers": "standard", "missing": "indicator", "max_categories": 9,
+                                "valid": 0.25, "test": 0.25, "split_seed": 0, "where": "t"}  # fmt: skip
+    return table_of(rows, label, **settings)

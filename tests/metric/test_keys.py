@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 from helpers import REPO, config_of
-from planted import Planted, networks_for, stacked
+from planted import Planted, mixed, networks_for, stacked
 
 from ganrun.data.dataset import Dataset
 from ganrun.data.digits import digits
@@ -25,6 +25,7 @@ from ganrun.metric.parzen import Parzen
 from ganrun.metric.probe import LinearProbe
 from ganrun.metric.ssim import MsSsim
 from ganrun.metric.stacked import StackedModes
+from ganrun.metric.table import SCORES, Table
 from ganrun.metric.theory import Theory
 from ganrun.protocols import DFunction, Metric
 
@@ -111,6 +112,10 @@ CASES = {
     "parzen, split=valid": Case(Parzen(split="valid", **SMALL), digits, {"parzen_50_valid": "higher"}),
     "parzen, split=valid, no anchor": Case(
         Parzen(split="valid", anchor=False, **SMALL), digits, {"parzen_50_valid": "higher"}
+    ),
+    "table": Case(
+        Table(num=100), lambda: mixed(400),
+        {f"{score}_100": better for score, better in SCORES.items() if not score.startswith("train")},
     ),
     "theory, 1-D": Case(Theory(num=2000), heights, {"js_distance_2k": "lower"}),
     "theory, 2-D": Case(Theory(num=2000), ring_of, {"js_distance_2k": "lower"}),

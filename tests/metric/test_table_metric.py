@@ -1,16 +1,15 @@
 """metric=table: each score by hand, planted faults, its floors, and its keys."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from helpers import run_of, without_test
+from planted import mixed
 from torch import Tensor
 
 from ganrun.data.dataset import Dataset, Split
-from ganrun.data.table import table_of
 from ganrun.metric.association import (
     association_error,
     associations,
@@ -24,20 +23,6 @@ from ganrun.metric.association import (
 from ganrun.metric.table import CLASSIFIERS, Table, detection, transfer
 from ganrun.training.best import choose_best
 from ganrun.training.evaluation import metric_keys
-
-
-def mixed(n: int = 2000, label: str | None = None, seed: int = 0) -> Dataset:
-    """Correlated numbers a and b, categories c that shift a, e that follows c, and 10% missing values of b."""
-    rng = np.random.default_rng(seed)
-    c = rng.choice(["x", "y", "z"], n, p=[0.5, 0.3, 0.2])
-    a = rng.normal(size=n) + 2 * (c == "z")
-    b = np.where(rng.random(n) < 0.1, np.nan, a + 0.5 * rng.normal(size=n))
-    e = np.where(rng.random(n) < 0.8, np.where(c == "x", "p", "q"), "p")
-    rows = {"a": a, "b": b, "c": c.astype(object), "e": e.astype(object)}
-    settings: dict[str, Any] = {"categories": (), "numbers": "standard", "missing": "indicator", "max_categories": 9,
-                                "valid": 0.25, "test": 0.25, "split_seed": 0, "where": "t"}  # fmt: skip
-    return table_of(rows, label, **settings)
-
 
 BEST = ["train.keep_best=ks_mean_1k", "train.metric_every=1"]
 
