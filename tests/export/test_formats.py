@@ -48,7 +48,7 @@ MORE = [
     "data=digits arch=biggan arch.generator.attention=[8] arch.discriminator.attention=[4] condition=own "
     "arch.generator.hierarchical=true arch.generator.shared_dim=4 arch.z_dim=8",
     "data=ring arch.discriminator.minibatch=discrimination arch.generator.spectral_norm=true latent=uniform",
-    "data=cifar10 arch=wgan_gp",
+    "data=olivetti arch=wgan_gp",
 ]
 
 
