@@ -63,6 +63,7 @@ class Generator(nn.Module):
         self.label_dim, self.categories, self.temperature = label_dim, categories, temperature
         self.num_values = len(spec.form.numbers)
         self.layers = _layers([z_dim + label_dim, *hidden, spec.form.width], activation, batch_norm, dropout, init)
+        self.gumbel = GumbelNoise()
         self.has_blocks = bool(spec.form.blocks)
         self.has_bounds = any(c.scale == "minmax" for c in spec.form.numbers)
         self.can_miss = any(c.missing for c in spec.form.numbers)
@@ -80,15 +81,14 @@ class Generator(nn.Module):
             return values
         blocks = self.sampled(logits)
         if self.can_miss:
-            ones = blocks.new_ones(len(blocks), 1)
+            ones = blocks.new_ones(blocks.shape[0], 1)
             values = values * torch.cat([blocks, ones], 1)[:, self.present]  # 0 or 1 in eval mode
         return torch.cat([values, blocks], 1)
 
     def sampled(self, logits: Tensor) -> Tensor:
         """One sample of each block: logits (B, K) of all entries -> (B, K)."""
-        u = torch.rand(logits.shape, device=logits.device, dtype=torch.float32).clamp_(min=TINY)
-        noisy = logits.float() - (-u.log()).log()
-        outside = noisy.new_full((len(noisy), 1), -torch.inf)
+        noisy = self.gumbel(logits.float())
+        outside = noisy.new_full((noisy.shape[0], 1), -torch.inf)
         padded = torch.cat([noisy, outside], 1)[:, self.entries]  # (B, blocks, largest block)
         if self.training:
             soft = (padded / self.temperature).softmax(2)
@@ -97,6 +97,17 @@ class Generator(nn.Module):
             hard = one_hot_of_largest(padded) + (soft - soft.detach())  # exactly 0 and 1
             return hard.flatten(1)[:, self.places]
         return one_hot_of_largest(padded).flatten(1)[:, self.places]
+
+
+class GumbelNoise(nn.Module):
+    """Logits (B, K) plus noise -log(-log u), for u uniform in [0, 1), in training and in eval mode."""
+
+    def forward(self, logits: Tensor) -> Tensor:
+        return self.with_noise(logits, torch.rand(logits.shape, device=logits.device, dtype=torch.float32))
+
+    def with_noise(self, x: Tensor, noise: Tensor) -> Tensor:
+        """The same, with the given u, (B, K)."""
+        return x - (-noise.clamp(min=TINY).log()).log()
 
 
 def one_hot_of_largest(x: Tensor) -> Tensor:

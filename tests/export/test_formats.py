@@ -37,6 +37,7 @@ DATA = {  # images with labels by default
     "mlp_modes": ["data=mixture1d"],
     "mlp_plane": ["data=ring"],
     "mlp_metz2017": ["data=ring"],
+    "table": ["data=breast_cancer"],
     "goodfellow2014_cifar_conv": [*CIFAR, "data.gcn=55"],
     "goodfellow2014_cifar_fc": [*CIFAR, "data.gcn=55"],
 }
@@ -166,6 +167,28 @@ def test_random_numbers_of_layers_become_an_input(tmp_path: Path) -> None:
     assert len(kept) == 5
     card = (folder / "README.md").read_text()
     assert "| `noise` | float32 | (B, 50) |" in card
+
+
+@pytest.mark.slow
+def test_categories_of_a_table_are_drawn_from_an_input(tmp_path: Path) -> None:
+    line = ["data=table"]
+    run = run_of(line, tmp_path)
+    source = source_of(run, "generator", line, tmp_path)
+    found = runtimes(export(source, ["onnx", "torch_export", "safetensors"], tmp_path / "e"), "generator")
+    form = run.dataset.spec.form
+    assert form is not None
+    assert {column.kind for column, _ in form.blocks} == {"category", "number"}  # of which some are missing
+    for num in SIZES:
+        z = run.latent(num)
+        torch.manual_seed(num)
+        noise = torch.rand(num, sum(column.entries for column, _ in form.blocks))
+        for name in found:
+            torch.manual_seed(num)
+            inputs = (z,) if name == "safetensors" else (z, noise)
+            expected = source.net(z)
+            torch.manual_seed(num)
+            torch.testing.assert_close(found[name](*inputs), expected, rtol=0, atol=1e-4)
+            assert expected.shape == (num, form.width)
 
 
 def test_noise_of_dropout_has_its_distribution() -> None:
