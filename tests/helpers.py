@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import pickle
+import re
 import resource
 import signal
 import sys
@@ -54,7 +55,8 @@ VARYING = ("time/", "memory/")  # tags of values that differ between equal runs
 def too_large(experiment: str) -> list[str]:
     """The settings that an experiment needs with few images: without metrics of more samples than tests have."""
     text = (CONF / "experiment" / f"{experiment}.yaml").read_text()
-    return [f"~metric.{name}" for name in ("fidelity",) if f"override /metric: {name}\n" in text]
+    own = ["~metric.fidelity"] if "override /metric: fidelity\n" in text else []
+    return own or [need for other in re.findall(r"- /experiment/(\S+)", text) for need in too_large(other)]
 
 
 def config_of(*overrides: str, verb: str = "train") -> dict[str, Any]:

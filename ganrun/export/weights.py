@@ -23,7 +23,7 @@ def serialized(source: Source) -> bytes:
 
     state = source.net.state_dict()
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state.items()}
-    return save(tensors, {"format": "pt", "ganrun": json.dumps(description(source))})
+    return save(tensors, {"ganrun": json.dumps(description(source))})  # several keys have no fixed order
 
 
 def description(source: Source) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How close samples of a table are to real rows: columns, pairs of columns, and classifiers."""
 
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -88,12 +89,14 @@ class Table(Metric):
         """samples (n, width); the first `num` count. y (n,): their classes in a conditional run."""
         form = dataset.spec.form
         assert form is not None, "checked before"
-        x = form.as_written(samples[: self.num])
-        own = None if y is None else y[: self.num].cpu()
+        samples, own = samples[: self.num], None if y is None else y[: self.num].cpu()
+        finite, n = samples.isfinite().all(1), count(len(samples))
+        if int(finite.sum()) < FEWEST:
+            return {f"{score}_{n}": math.nan for score in self._scores(dataset.spec)}
+        x, own = form.as_written(samples[finite]), None if own is None else own[finite]
         real = dataset.splits()[self.split][: self.num_real]
         found = compared(Split(x, own), real, dataset.spec)
         floors, columns = self._floors_of(dataset, real, len(x), own is not None), marginal_distances(x, real.x, form)
-        n = count(len(x))
         self._protocol = {n: {"split": self.split, "num": len(x), "num_real": len(real), "folds": FOLDS,
                               "ks": columns[0], "tv": columns[1]}}  # fmt: skip
         values = {f"{score}_{n}": value for score, value in found.items()}

@@ -150,7 +150,7 @@ SLIPS = [
     ("-m loss=wgan,3", "loss=3: is not the name of an option; loss is one of feature_matching, "),
     (
         "metric=[modes,3]",
-        "metric=[modes,3]: is not the name of an option; metric is one of class_balance, distribution, ",
+        "metric=[modes,3]: is not the name of an option; metric is one of anomaly_auroc, augmentation_gain, ",
     ),
     ("experiment=null", "experiment=null: is not the name of an option"),
     ("loss=[wgan,hinge]", "only one option can be chosen; a sweep is `ganrun -m loss=wgan,hinge`."),

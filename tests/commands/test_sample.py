@@ -78,7 +78,7 @@ CANNOT_WORK = [
     ("num=0", "num=0: must be at least 1"),
     ("num=x", "num=x: must be a whole number"),
     ("checkpoint=77", "saved steps: 3, 6"),
-    ("format=gif", "must be one of npz, npy, png, grid"),
+    ("format=gif", "must be one of npz, npy, csv, png, grid or null"),
 ]
 
 

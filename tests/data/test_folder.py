@@ -10,14 +10,14 @@ import pytest
 from helpers import full_disk, result_of, write_folder
 from PIL import Image, TiffImagePlugin
 
-from ganrun.commands.sample import save_folder
 from ganrun.data.dataset import Dataset
 from ganrun.data.folder import folder
 from ganrun.figures.album import save_still
 from ganrun.figures.animation import save_gif
-from ganrun.figures.grid import save_png
+from ganrun.figures.grid import encoded_png, save_png
 from ganrun.figures.mpl import Figure
 from ganrun.files import lock
+from ganrun.records.streams import save_folder
 
 SHORT = ["data=folder", "data.size=8", "train.steps=2", "train.diagnose=false", "train.batch_size=4"]
 
@@ -56,7 +56,7 @@ def test_pictures_that_ganrun_has_drawn_are_not_read_next_to_others(
 ) -> None:
     image = np.full((9, 9, 3), 7, np.uint8)
     save_png(image, tmp_path / "own/grid.png")
-    save_folder(tmp_path / "own/samples", {"cat/000000.png": image})
+    save_folder(tmp_path / "own/samples", [("cat/000000.png", encoded_png(image))])
     save_gif([image, image], tmp_path / "own/animation.gif", fps=2)
     save_still(Figure(figsize=(1, 1)), tmp_path / "own/losses.png")
     assert len(images_in(tmp_path).train) == 4

@@ -167,6 +167,14 @@ def test_labels_add_a_classifier_trained_on_the_samples() -> None:
     assert not any("train_on" in key for key in Table(num=500)(x, data))
 
 
+def test_samples_that_are_not_finite_have_no_scores(data: Dataset) -> None:
+    x = data.train.x[:400].clone()
+    assert all(math.isnan(value) for value in Table(num=400)(torch.full_like(x, math.nan), data).values())
+    x[::2] = math.inf
+    half = Table(num=400)(x, data)
+    assert half["ks_mean_400"] == Table(num=400)(x[1::2], data)["ks_mean_200"]
+
+
 def test_declared_keys_are_those_that_are_returned() -> None:
     for label in (None, "c"):
         data = mixed(400, label)

@@ -47,7 +47,8 @@ def test_files_of_a_finished_run(finished: Path) -> None:
     rows = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 4, 6, 8]
     assert {"loss/d", "loss/g", "logits/real", "logits/fake", "grad_norm/d", "grad_norm/g"} <= rows[0].keys()
-    assert sorted(p.name for p in (finished / "samples").iterdir()) == [f"step_{k:08d}.png" for k in (0, 4, 8)]
+    pictures = ["interpolation.png", "real.png", *(f"step_{k:08d}.png" for k in (0, 4, 8)), "truncation.png"]
+    assert sorted(p.name for p in (finished / "samples").iterdir()) == pictures
     assert checkpoint.steps_in(finished / "checkpoints") == [4, 6, 8]  # the two newest, and multiples of four
     assert "step 8/8" in (finished / "train.log").read_text()
 

@@ -30,7 +30,8 @@ FOR_IMAGES = {name: ["data=digits", "arch.generator.width=16", "arch.discriminat
               for name in ("dcgan", "sngan", "wgan_gp", "biggan", "r3gan")}  # fmt: skip
 WITH_NORMS = ["+arch.generator.batch_norm=true", "+arch.discriminator.batch_norm=true", "+arch.generator.dropout=0.5"]
 NETS = {
-    **{arch: [f"arch={arch}", *FOR_IMAGES.get(arch, [])] for arch in EVERY_ARCH},
+    **{arch: [f"arch={arch}", *FOR_IMAGES.get(arch, [])] for arch in EVERY_ARCH if arch != "table"},
+    "table": ["data=breast_cancer"],
     "maxout and dropout": ["data=digits", "arch=goodfellow2014_mnist", "data.value_range=[0,1]"],
     "mlp with batch norm and dropout": ["arch=mlp", *WITH_NORMS],
     "spectral norm in both": ["arch.generator.spectral_norm=true", "arch.discriminator.spectral_norm=true"],
