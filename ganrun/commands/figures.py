@@ -21,8 +21,8 @@ from ganrun.records.frames import Frame
 from ganrun.records.run_dir import RunDir
 from ganrun.training.build import load_data, make_loss, make_metrics
 from ganrun.training.load import LoadedRun
-from ganrun.training.portrait import Portrait
 from ganrun.training.runtime import choose_device
+from ganrun.training.sample_figures import SampleFigures
 from ganrun.trusted import add_run
 
 log = logging.getLogger("ganrun")
@@ -54,7 +54,7 @@ def main(config: Config, name: str = "") -> int:
     run_dir.check_links()
     out.mkdir(parents=True, exist_ok=True)
     log_missing(album)
-    for stem, figure in chain(album.stills(), portrait(run_dir, album, options.checkpoint)):
+    for stem, figure in chain(album.stills(), sample_figures(run_dir, album, options.checkpoint)):
         path = out / f"{stem}.{options.format}"
         save_still(figure, path)
         log.info("figure     %s", path)
@@ -63,14 +63,14 @@ def main(config: Config, name: str = "") -> int:
     return 0
 
 
-def portrait(run_dir: RunDir, album: Album, checkpoint: int | str) -> Iterator[tuple[str, Figure]]:
+def sample_figures(run_dir: RunDir, album: Album, checkpoint: int | str) -> Iterator[tuple[str, Figure]]:
     """The figures of the trained generator, if the run's data are images. Warns if they cannot be drawn."""
     if album.frames:  # of data of one or two dimensions
         return
     try:
         loaded = LoadedRun(run_dir, checkpoint, choose_device("auto", "device"))
         if loaded.spec.is_image:
-            yield from Portrait(loaded).figures()
+            yield from SampleFigures(loaded).figures()
     except ValueError as error:
         log.warning("figures of samples are skipped: %s", error)
 

@@ -20,7 +20,7 @@ from ganrun.training.walks import STEPS, THRESHOLDS, WALKS, mixes_classes
 log = logging.getLogger("ganrun")
 
 
-class Portrait:
+class SampleFigures:
     """Samples of a run on images, to compare: with real images, of G_ema and G, of walks, and of truncated latents."""
 
     def __init__(self, loaded: LoadedRun) -> None:
