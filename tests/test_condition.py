@@ -235,6 +235,7 @@ def test_networks_that_cannot_take_labels_are_refused() -> None:
         ConditionedByBatchNorm(net, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_data_without_labels_are_refused(kind: str, here, tmp_path: Path) -> None:
     code, _, err = here(f"condition={kind}")
@@ -330,6 +331,7 @@ def test_labels_for_a_run_without_classes_are_refused(here, tmp_path: Path) -> N
     assert "train one with condition=concat" in err
 
 
+@pytest.mark.slow
 def test_png_files_of_a_conditional_run_form_a_labeled_folder(here, tmp_path: Path) -> None:
     assert here(*SMALL, "condition=concat", "train.steps=1", "train.sample_every=0", "run_dir=r")[0] == 0
     assert here("sample", "run_dir=r", "labels=[3,7]", "num=5", "format=png", "out=o")[0] == 0

@@ -123,6 +123,7 @@ def test_command_line_overrides_the_choices_of_a_loss() -> None:
     assert (own["train"]["n_critic"], own["penalty"]) == (2, {})
 
 
+@pytest.mark.slow
 def test_command_line_overrides_the_choices_of_an_experiment() -> None:
     experiment = config_of("experiment=heights_article")
     assert (experiment["optimizer"]["_target_"], experiment["optimizer"]["lr"]) == ("torch.optim.SGD", 1.0)

@@ -84,6 +84,7 @@ def test_training_does_not_use_hasattr_or_getattr() -> None:
         assert not names & {"getattr", "hasattr"}, path
 
 
+@pytest.mark.slow
 def test_all_imported_libraries_are_declared_dependencies() -> None:
     project = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]

@@ -279,6 +279,7 @@ def test_feature_matching_agrees_with_finite_differences() -> None:
         assert torch.autograd.grad(value, x)[0].isfinite().all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rate", "betas", "schedule", "n_critic", "penalties"),
     [

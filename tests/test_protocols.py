@@ -119,6 +119,7 @@ def train_with(here: Here, group: str, *overrides: str) -> list[dict[str, Any]]:
     return [row for row in logged(Path("r")) if "loss/d" in row]
 
 
+@pytest.mark.slow
 def test_bare_loss_trains(here: Here) -> None:
     add_option("loss", "Loss")
     rows = train_with(here, "loss")
@@ -136,11 +137,13 @@ def test_bare_feature_loss_trains(here: Here) -> None:
         assert 3000 <= row["loss/g"] < 3100
 
 
+@pytest.mark.slow
 def test_bare_penalty_with_a_term_trains(here: Here) -> None:
     add_option("penalty", "Term")
     assert all(4000 < row["penalty/bare"] < 4010 for row in train_with(here, "penalty"))
 
 
+@pytest.mark.slow
 def test_bare_penalty_with_a_projection_trains(here: Here) -> None:
     add_option("penalty", "Projection", "bound: 0.02\n")
     assert all("penalty/bare" not in row for row in train_with(here, "penalty"))
@@ -158,12 +161,14 @@ def test_bare_condition_trains(here: Here) -> None:
     assert G["layers.0.weight"].shape[1] == 100 + 10  # latents, and ten classes
 
 
+@pytest.mark.slow
 def test_bare_augmentation_trains(here: Here) -> None:
     add_option("augment", "Constant")
     for row in train_with(here, "augment"):  # D cannot tell real from fake behind it
         assert row["logits/real"] == row["logits/fake"]
 
 
+@pytest.mark.slow
 def test_bare_augmentation_module_trains_and_is_saved(here: Here) -> None:
     add_option("augment", "Counter")
     train_with(here, "augment")
@@ -171,6 +176,7 @@ def test_bare_augmentation_module_trains_and_is_saved(here: Here) -> None:
     assert state["num_calls"] == 2 * 3  # two steps: real and fake of D's update, fake of G's
 
 
+@pytest.mark.slow
 def test_bare_latent_trains(here: Here) -> None:
     add_option("latent", "Latent")
     train_with(here, "latent", "arch.z_dim=3")
@@ -191,6 +197,7 @@ def test_bare_metric_is_computed(here: Here) -> None:
     assert (code, err) == (2, "metric=bare: is for vectors; use metric=none.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("group", "name", "message"),
     [

@@ -115,6 +115,7 @@ def test_no_verb_executes_code_of_a_received_run(verb: list[str], received: Path
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", ATTACKS, ids=str)
 def test_config_executes_no_code(attack: Any, received: Path) -> None:
     change(received, latent=attack)

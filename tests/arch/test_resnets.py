@@ -112,6 +112,7 @@ def test_condition_own_of_biggan_has_the_layers_of_projection() -> None:
 SHAPES = [(8, 8), (28, 28), (32, 32), (48, 48), (64, 64), (64, 96), (96, 48), (32, 128), (128, 128)]
 
 
+@pytest.mark.slow
 @each_arch
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_arch_makes_images_of_every_shape(arch: Any, channels: int) -> None:

@@ -95,6 +95,7 @@ def test_gradient_penalties_have_the_gradients_of_finite_differences(arch: str) 
         assert abs(slope) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [

@@ -251,6 +251,7 @@ def examples_in(text: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", verbs())
 def test_verb_help_has_an_example_that_composes(verb: str, here: Here) -> None:
     examples = examples_in(here(verb, "--help")[1])
@@ -341,6 +342,7 @@ def test_user_option_that_overrides_one_of_ganrun_is_reported_unless_identical(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_compose_in_python_equals_the_command_line(here: Here, tmp_path: Path) -> None:
     (tmp_path / "conf" / "loss").mkdir(parents=True)
     (tmp_path / "conf" / "loss" / "squares.yaml").write_text("_target_: my_parts.Loss\n")

@@ -136,6 +136,7 @@ WRONG = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", WRONG)
 def test_wrong_list_of_jobs(text: str, here: Here, tmp_path: Path) -> None:
     (tmp_path / "runs.yaml").write_text(text)

@@ -54,6 +54,7 @@ def test_options_without_choices_lose_nothing() -> None:
         assert replaced(recipe, {"penalty": "r1", "optimizer": "sgd"}) == []
 
 
+@pytest.mark.slow
 def test_each_job_of_a_sweep_names_what_it_replaces(here: Here) -> None:
     short = ["train.steps=1", "train.sample_every=0", "train.diagnose=false", "metric=none", "data.num=100"]
     code, out, err = here("-m", "loss=wgan", "penalty=weight_clip,r1", *short, "run_dir=s")

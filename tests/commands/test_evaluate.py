@@ -31,6 +31,7 @@ def finished(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained, tmp_path / "r")
 
 
+@pytest.mark.slow
 def test_metrics_of_the_run_are_reproduced_without_duplicates(finished: Path, here) -> None:
     result, ks, events = result_of(finished), recorded(finished, "metric/ks_1k"), curves(finished)
     code, out, _ = here("evaluate", "run_dir=r")
@@ -40,6 +41,7 @@ def test_metrics_of_the_run_are_reproduced_without_duplicates(finished: Path, he
     assert ks[0][0] == 6
 
 
+@pytest.mark.slow
 def test_checkpoint_of_a_step_has_the_metrics_of_a_run_that_ended_there(finished: Path, here, tmp_path: Path) -> None:
     assert here(*RUN, "train.steps=3", "run_dir=short")[0] == 0
     assert here("evaluate", "run_dir=r", "checkpoint=3")[0] == 0
@@ -76,6 +78,7 @@ def test_new_metrics_are_added_to_the_final_metrics(finished: Path, here) -> Non
     assert recorded(finished, "metric/jsd_128bins_2k") == [(6, after["jsd_128bins_2k"])]
 
 
+@pytest.mark.slow
 def test_metrics_with_another_seed_or_of_g_are_stored_separately(finished: Path, here) -> None:
     own = result_of(finished)["metrics"]["w1_1k"]
     for setting in ("ema=false", "seed=5", "seed=5"):
@@ -166,6 +169,7 @@ def test_active_run_is_evaluated_but_not_modified(finished: Path, here) -> None:
     assert {path: path.read_bytes() for path in finished.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_run_of_an_older_version_gets_defaults_for_new_settings(finished: Path, here) -> None:
     config = yaml.safe_load((finished / "config.yaml").read_text())
     del config["train"]["label_noise"], config["train"]["pretrain_d"], config["data"]["verify"]

@@ -80,6 +80,7 @@ def test_code_of_the_cards_runs_without_ganrun(here, tmp_path: Path) -> None:
     assert (tmp_path / "bytes" / "sample.png").exists()
 
 
+@pytest.mark.slow
 def test_code_of_the_card_rebuilds_the_network_from_safetensors(here, tmp_path: Path, monkeypatch) -> None:
     run = ganrun.load("r", device="cpu")
     assert here("export", "run_dir=r", "format=safetensors", "out=e")[0] == 0
@@ -134,6 +135,7 @@ def test_card_has_only_metrics_of_the_same_weights(here, tmp_path: Path) -> None
     assert "It is no detector of fakes" in (tmp_path / "d" / CARD).read_text()
 
 
+@pytest.mark.slow
 def test_card_of_vectors_and_of_a_run_without_result(here, tmp_path: Path) -> None:
     (tmp_path / "heights" / "result.json").unlink()
     (tmp_path / "heights" / "command.json").unlink()
@@ -185,6 +187,7 @@ def with_defaults(line: str) -> list[str]:
     return [*(d for d in ("run_dir=r", "format=safetensors") if d.partition("=")[0] not in line), *line.split()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("line", "message"), WRONG)
 def test_setting_that_cannot_work_is_one_sentence(line: str, message: str, here, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")

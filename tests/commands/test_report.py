@@ -60,6 +60,7 @@ def test_table_ranks_settings_and_names_what_varies(here: Here) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_search_shows_rounded_numbers_and_suggests_no_sweep_over_all_of_them(here: Here) -> None:
     """Every trial has numbers of its own."""
     for i, loss in enumerate(["wgan", "hinge"] * 3):
@@ -92,6 +93,7 @@ def test_settings_that_seeds_cannot_tell_apart(here: Here) -> None:
     assert not Path("s/report").exists()
 
 
+@pytest.mark.slow
 def test_settings_are_named_by_the_loss_if_it_determines_the_others(here: Here) -> None:
     """Rates that were tuned for each loss differ along with it, and are named above the table."""
     for loss, lr in (("minimax", 0.1), ("lsgan", 0.2), ("hinge", 0.2)):
@@ -163,6 +165,7 @@ def test_runs_without_metrics_are_ranked_by_their_diagnosis(here: Here) -> None:
     assert cells(out, "1")[2] == "0.015 [-0.04853, 0.07853]"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -33,6 +33,7 @@ def digits_run(trained: Path, tmp_path: Path) -> Path:
     return shutil.copytree(trained, tmp_path / "r") / "samples"
 
 
+@pytest.mark.slow
 def test_images_are_saved_as_npz_with_a_grid(digits_run: Path, here) -> None:
     assert here("sample", "run_dir=r", "num=10")[0] == 0
     samples = np.load(digits_run / "sample_step_00000006_seed_0.npz")["samples"]
@@ -52,6 +53,7 @@ def test_png_files_contain_the_same_images(digits_run: Path, here, tmp_path: Pat
             assert np.array_equal(np.asarray(image), sample[..., 0])
 
 
+@pytest.mark.slow
 def test_samples_depend_only_on_seed_checkpoint_and_ema(digits_run: Path, here, tmp_path: Path) -> None:
     def draw(name: str, *settings: str) -> np.ndarray:
         assert here("sample", "run_dir=r", "num=8", f"out={name}", *settings)[0] == 0
@@ -63,6 +65,7 @@ def test_samples_depend_only_on_seed_checkpoint_and_ema(digits_run: Path, here, 
         assert not np.array_equal(first, draw(f"other{i}", setting))
 
 
+@pytest.mark.slow
 def test_vectors_have_the_units_of_the_data(here, tmp_path: Path) -> None:
     assert here("train.steps=4", "train.sample_every=0", "run_dir=r")[0] == 0
     assert here("sample", "run_dir=r", "num=500")[0] == 0
@@ -147,6 +150,7 @@ def test_first_samples_of_a_file_are_the_same_for_any_number(digits_run: Path, h
     assert grids[0] == grids[1]
 
 
+@pytest.mark.slow
 def test_truncated_samples_have_their_own_file(digits_run: Path, here) -> None:
     assert here("sample", "run_dir=r", "num=8")[0] == 0
     assert here("sample", "run_dir=r", "num=8", "truncation=0.5")[0] == 0

@@ -40,6 +40,7 @@ def rows_in(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_samples_are_a_csv_file_with_the_columns_of_the_table(runs: Path, here) -> None:
     code, out, _ = here("sample", "run_dir=r", "num=300", "seed=3")
     path = runs / "r" / "samples" / "sample_step_00000006_seed_3.csv"

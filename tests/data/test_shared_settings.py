@@ -116,6 +116,7 @@ def test_reference_sets_are_not_mirrored() -> None:
         assert torch.equal(plain.dataset.splits()[name].x, mirrored.dataset.splits()[name].x)
 
 
+@pytest.mark.slow
 def test_flip_is_off_by_default_and_has_no_effect_on_vectors(messages) -> None:
     assert not run_of("data=digits").batches.flip
     assert not run_of("data=heights", "data.flip=true").batches.flip

@@ -71,6 +71,7 @@ def test_mean_and_variance_are_exact(name: str) -> None:
     assert torch.allclose(mixture.variance.reshape(-1), reference(mixture).variance, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXTURES)
 def test_samples_follow_the_distribution_along_each_axis(name: str) -> None:
     data = MIXTURES[name]()

@@ -377,6 +377,7 @@ def test_figures_of_a_run_on_two_dimensional_data(here: Here, tmp_path: Path) ->
     assert {"density_start.png", "density_end.png", "panels.png", "losses.png", "animation.gif"} <= drawn
 
 
+@pytest.mark.slow
 def test_figures_of_a_run_on_images_do_not_need_its_data(here: Here, tmp_path: Path) -> None:
     """With data that do not exist: losses, accuracy, and an animation of the sample grids, one of them damaged."""
     run = tmp_path / "r"

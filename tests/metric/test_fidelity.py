@@ -278,6 +278,7 @@ class NoDim:
 """
 
 
+@pytest.mark.slow
 def test_own_network_without_a_base_class(here: Here, tmp_path: Path) -> None:
     (tmp_path / "my_features.py").write_text(OWN)
     (tmp_path / "conf" / "features").mkdir(parents=True)

@@ -167,6 +167,7 @@ def test_better_samples_have_smaller_distances(name: str) -> None:
     assert metric(good, data)[name] < metric(good + 1, data)[name]
 
 
+@pytest.mark.slow
 def test_all_metrics_in_conf_are_tested() -> None:
     names = {path.stem for path in (REPO / "conf" / "metric").glob("*.yaml")} - {"none"}
     configured = {config_of(f"metric={name}")["metric"][name]["_target_"] for name in names}

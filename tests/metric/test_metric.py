@@ -224,6 +224,7 @@ def test_modes_that_barely_do_not_overlap_are_accepted() -> None:
     Modes().check(mixture1d([0], [1], None, 10))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -88,6 +88,7 @@ def test_chunk_sizes_do_not_affect_the_result(
     assert metric(samples, replace(data)) == pytest.approx(before, rel=1e-6)  # a copy, so its anchor is recomputed
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_examples() -> None:
     """The distances of all pairs would need 400 MB."""
     x, centers = noise(10_000, 10), noise(10_000, 10, name="centers")
@@ -192,6 +193,7 @@ def test_sigma_at_the_end_of_its_range_causes_a_warning(caplog: pytest.LogCaptur
 # In a run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

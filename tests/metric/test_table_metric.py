@@ -117,6 +117,7 @@ def test_samples_are_compared_as_they_are_written(data: Dataset) -> None:
     assert metric(x, data) == metric(data.train.x[:400], data)
 
 
+@pytest.mark.slow
 def test_real_rows_are_those_of_the_split_and_floors_of_another() -> None:
     data = mixed(800)
     x = data.train.x
@@ -175,6 +176,7 @@ def test_samples_that_are_not_finite_have_no_scores(data: Dataset) -> None:
     assert half["ks_mean_400"] == Table(num=400)(x[1::2], data)["ks_mean_200"]
 
 
+@pytest.mark.slow
 def test_declared_keys_are_those_that_are_returned() -> None:
     for label in (None, "c"):
         data = mixed(400, label)

@@ -201,6 +201,7 @@ PARTS: list[tuple[Callable[[dict[str, Any]], Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "reason"), PARTS)
 def test_part_of_a_checkpoint_that_does_not_fit_is_refused_before_anything_is_written(
     change: Callable[[dict[str, Any]], Any], reason: str, run: Path, tmp_path: Path

@@ -35,6 +35,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "r"
 
 
+@pytest.mark.slow
 def test_files_of_a_finished_run(finished: Path) -> None:
     result = json.loads((finished / "result.json").read_text())
     assert result["status"] == "finished"

@@ -76,6 +76,7 @@ def test_runs_with_several_seeds_have_one_mean_and_are_listed_individually(here:
     assert "differ in" not in out
 
 
+@pytest.mark.slow
 def test_folds_have_their_own_sigma_and_the_standard_error_is_over_folds(here: Here) -> None:
     scores = [2000.0, 2050.0, 2100.0, 2010.0, 2040.0]
     for fold, score in enumerate(scores):
@@ -169,6 +170,7 @@ def test_last_row_with_a_test_score_is_used(here: Here) -> None:
     assert score_of(here, "runs=[a]", "ema=false") == ("900", "777.0 +- 2.0")
 
 
+@pytest.mark.slow
 def test_run_with_result_only_and_killed_run(here: Here) -> None:
     write_run("finished", metrics=parzen(225), rows=[])
     assert score_of(here, "runs=[finished]") == ("1000", "225.0 +- 2.0")
@@ -243,6 +245,7 @@ def test_runs_are_selected_by_paths_and_patterns_and_counted_once(here: Here) ->
         assert cells(here("table1", f"runs={runs}")[1], "ours")[0][1] == "225.0 +- 2.0 (2 runs)"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -64,6 +64,7 @@ def lines(method: str) -> list[Any]:
     return [line[1:] for line in found if line[0] == method]
 
 
+@pytest.mark.slow
 def test_tracker_gets_all_that_tensorboard_gets(here, own) -> None:
     assert here(*SHORT, "tracker=lines")[0] == 0
     ((run_id, steps, typed),) = lines("start")

@@ -49,6 +49,7 @@ def train_dirac(loss: Loss, penalty: Penalty, lr: float, steps: int) -> list[flo
     return path
 
 
+@pytest.mark.slow
 @each_loss
 def test_dirac_gan_orbits_without_a_penalty(loss: Loss, slope: float) -> None:
     """The distance from the solution never shrinks. The finite step size increases it by (lr * slope)^2 / 2 per step.

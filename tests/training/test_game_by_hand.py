@@ -68,6 +68,7 @@ def test_one_step_of_each_update(update: str, theta: float) -> None:
     assert path[1].tolist() == pytest.approx([2.9, theta], abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "step_matrix"),
     [

@@ -54,6 +54,7 @@ def initialized(*overrides: str) -> Run:
 # What is loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("nets", ["both", "generator", "discriminator"])
 def test_selected_networks_are_initialized_from_the_other_run(nets: str, source: Path) -> None:
     run, fresh = initialized(f"init_from={source}", f"init.nets={nets}", "train.ema=0.9"), run_of(*COMMON)
@@ -69,6 +70,7 @@ def test_selected_networks_are_initialized_from_the_other_run(nets: str, source:
         assert optimizer.state_dict()["state"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["last", "best", 2, 4])
 def test_checkpoint_can_be_selected(which: str | int, source: Path) -> None:
     run = initialized(f"init_from={source}", f"init.checkpoint={which}", "train.ema=0")
@@ -252,6 +254,7 @@ def first_stage(here, tmp_path: Path) -> Path:
     return tmp_path / "first_stage"
 
 
+@pytest.mark.slow
 def test_second_stage_has_the_generator_of_the_first_behind_new_layers(first_stage: Path, here, tmp_path: Path) -> None:
     code, _, err = here(*GROWN, "init_from=first_stage", "optimizer.lr=0", "train.ema=0.5")
     assert (code, err) == (0, "")

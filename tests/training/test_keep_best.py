@@ -250,6 +250,7 @@ def test_run_without_improvement_stops_and_is_finished(stopped: Path) -> None:
     assert checkpoint.load(stopped / "checkpoints" / "best.pt")["step"] == best_step
 
 
+@pytest.mark.slow
 def test_run_stopped_early_has_all_final_results(stopped: Path) -> None:
     end = result_of(stopped)["steps"]
     assert result_of(stopped)["metrics"]["w1_1k"] == recorded(stopped, KEY)[-1][1]
@@ -271,6 +272,7 @@ def test_run_stopped_early_is_not_continued(stopped: Path, here, monkeypatch: py
     assert (stopped / "result.json").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_all_commands_accept_the_best_checkpoint(stopped: Path, here, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(stopped.parent)
     best, end = result_of(stopped)["best"], result_of(stopped)["steps"]

@@ -102,6 +102,7 @@ def test_lazy_penalties_are_added_every_k_updates_times_k_with_rescaled_rates() 
         R1(every=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layers", ["+arch.discriminator.batch_norm=true", "arch.discriminator.spectral_norm=true"])
 def test_penalties_do_not_update_statistics_of_d(layers: str) -> None:
     """Common bug: passes for a penalty also update batch norm's statistics, or run more power iterations."""

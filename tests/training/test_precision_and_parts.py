@@ -194,6 +194,7 @@ def test_settings_without_effect_warn(messages) -> None:
 # Parts of a batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("loss", ["nonsaturating", "rpgan", "hinge", "wgan"])
 @pytest.mark.parametrize("num", [2, 3, 12])
@@ -230,11 +231,13 @@ def test_lazy_penalty_is_due_for_all_parts_of_a_batch() -> None:
 LOSSES = sorted(path.stem for path in (CONF / "loss").glob("*.yaml"))
 
 
+@pytest.mark.slow
 def test_losses_that_are_no_means_are_found() -> None:
     found = [name for name in LOSSES if not is_mean(make_loss(config_of(f"loss={name}")))]
     assert found == ["feature_matching", "ragan"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("options", "message"),
     [
