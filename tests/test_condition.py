@@ -324,6 +324,7 @@ def test_unknown_classes_are_refused(labels: str, message: str, here, tmp_path: 
     assert re.search(message, err)
 
 
+@pytest.mark.slow
 def test_labels_for_a_run_without_classes_are_refused(here, tmp_path: Path) -> None:
     assert here(*SMALL, "train.steps=1", "train.sample_every=0", "run_dir=r")[0] == 0
     code, _, err = here("sample", "run_dir=r", "labels=[1]")

@@ -308,6 +308,7 @@ def test_files_in_the_working_directory_are_not_imported(command: Command, tmp_p
     assert not list(tmp_path.glob("marker*"))
 
 
+@pytest.mark.slow
 def test_settings_of_matplotlib_in_the_working_directory_are_not_read(tmp_path: Path) -> None:
     (tmp_path / "matplotlibrc").write_text("figure.facecolor: red\n")
     code = "from ganrun.figures.mpl import matplotlib\nassert matplotlib.rcParams['figure.facecolor'] == 'white'"

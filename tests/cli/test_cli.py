@@ -330,6 +330,7 @@ def test_user_defined_options_and_modules(command: Command, here: Here, tmp_path
     assert "arch.generator._target_=my_parts.Generater: my_parts has no Generater; did you mean Generator?" in err
 
 
+@pytest.mark.slow
 def test_user_option_that_overrides_one_of_ganrun_is_reported_unless_identical(
     command: Command, tmp_path: Path
 ) -> None:
@@ -398,6 +399,7 @@ def test_yaml_that_cannot_be_read_is_reported_with_its_line(here: Here, tmp_path
     assert here("experiment=mine")[2].endswith("conf/experiment/mine.yaml, line 4: found duplicate key train.\n")
 
 
+@pytest.mark.slow
 def test_settings_of_hydra_in_a_file_act_as_in_hydra_or_are_refused(here: Here, tmp_path: Path) -> None:
     write_conf(tmp_path, "experiment/mine", "# @package _global_\n# Mine.\nhydra: {run: {dir: a/b}}\n")
     short = ["train.steps=2", "train.sample_every=0", "train.diagnose=false", "metric=none"]

@@ -444,6 +444,7 @@ def test_machine_is_divided_among_local_jobs(monkeypatch: pytest.MonkeyPatch) ->
     assert remote.overrides == ("++hydra.launcher.ray.remote.num_gpus=0",)
 
 
+@pytest.mark.slow
 def test_each_job_takes_a_free_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "lock_folder", lambda: tmp_path)
     first, second = (devices.free_gpu(["0", "1"], 1, lambda: False) for _ in range(2))

@@ -97,6 +97,7 @@ def test_metrics_with_another_seed_or_of_g_are_stored_separately(finished: Path,
     assert recorded(finished, "metric/w1_1k") == [(6, own)]
 
 
+@pytest.mark.slow
 def test_metric_of_a_run_without_metrics(here, tmp_path: Path) -> None:
     assert here(*NO_METRIC, "train.steps=1", "run_dir=r")[0] == 0
     code, _, err = here("evaluate", "run_dir=r")
@@ -105,6 +106,7 @@ def test_metric_of_a_run_without_metrics(here, tmp_path: Path) -> None:
     assert result_of(tmp_path / "r")["metrics"].keys() >= {"ks_100", "mean_true"}
 
 
+@pytest.mark.slow
 def test_run_without_ema_has_one_generator(here, tmp_path: Path) -> None:
     assert here(*RUN, "train.steps=3", "train.ema=0", "run_dir=r")[0] == 0
     before = result_of(tmp_path / "r")
@@ -234,6 +236,7 @@ def test_data_in_another_folder(here, tmp_path: Path) -> None:
     assert err == "data=moved: is a group of settings, as in data.root=DIR.\n"
 
 
+@pytest.mark.slow
 def test_folder_without_a_run_or_checkpoint_is_refused(here, tmp_path: Path) -> None:
     assert "run_dir=nowhere: no run there" in here("evaluate", "run_dir=nowhere")[2]
     assert here(*RUN, "train.steps=1", "run_dir=r")[0] == 0

@@ -120,6 +120,7 @@ def test_card_tells_how_the_network_was_trained(here, tmp_path: Path) -> None:
     assert str(tmp_path) not in card
 
 
+@pytest.mark.slow
 def test_card_has_only_metrics_of_the_same_weights(here, tmp_path: Path) -> None:
     assert here("export", "run_dir=r", "format=safetensors", "out=a", "checkpoint=3")[0] == 0
     found = (tmp_path / "a" / CARD).read_text().partition("## Metrics")[2]

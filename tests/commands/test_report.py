@@ -74,6 +74,7 @@ def test_search_shows_rounded_numbers_and_suggests_no_sweep_over_all_of_them(her
     assert "better mean" not in out  # with one seed there is no difference to show
 
 
+@pytest.mark.slow
 def test_equal_means_and_values_that_are_not_finite(here: Here) -> None:
     write_sweep("s", {"loss=minimax": [0.1, 0.1], "loss=lsgan": [0.1, 0.1], "loss=wgan": [float("nan"), float("inf")]})
     out = here("report", "s", "files=false")[1]

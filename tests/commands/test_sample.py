@@ -85,6 +85,7 @@ CANNOT_WORK = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("setting", "message"), CANNOT_WORK)
 def test_invalid_setting_is_reported(setting: str, message: str, digits_run: Path, here) -> None:
     code, _, err = here("sample", "run_dir=r", setting)

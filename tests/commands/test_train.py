@@ -145,6 +145,7 @@ def test_user_metric_declares_which_values_are_related(here, tmp_path: Path) -> 
     assert recorded(tmp_path / "r", "metric/other") == [(4, 1.5)]
 
 
+@pytest.mark.slow
 def test_run_stopped_early_prints_its_best_value(here, tmp_path: Path) -> None:
     (tmp_path / "ever_worse.py").write_text(
         "from ganrun.protocols import MetricKey\n"
@@ -172,6 +173,7 @@ def test_run_stopped_early_prints_its_best_value(here, tmp_path: Path) -> None:
 FEW = ["metric=distribution", "metric.distribution.num=1000"]
 
 
+@pytest.mark.slow
 def test_end_of_a_run_has_the_metrics_of_g_ema_and_of_g(here, tmp_path: Path) -> None:
     code, out, _ = here(*SHORT, *FEW, "train.ema=0.5", "optimizer.lr=0.1", "run_dir=r")
     assert code == 0
@@ -194,6 +196,7 @@ def test_run_without_ema_has_its_metrics_once(here, tmp_path: Path) -> None:
     assert recorded(tmp_path / "r", "metric_raw/ks_1k") == []
 
 
+@pytest.mark.slow
 def test_run_resumed_at_its_last_step_has_the_metrics_of_both_once(here, tmp_path: Path) -> None:
     assert here(*SHORT, *FEW, "train.ema=0.5", "run_dir=r")[0] == 0
     before = logged(tmp_path / "r"), curves(tmp_path / "r"), result_of(tmp_path / "r")["metrics_raw"]

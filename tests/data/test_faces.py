@@ -187,6 +187,7 @@ def write_people(root: Path) -> None:
     joblib.dump(faces, root / "olivetti" / "olivetti_py3.pkz")
 
 
+@pytest.mark.slow
 def test_folds_of_olivetti(tmp_path: Path) -> None:
     write_olivetti(tmp_path)
     for held_out in ("people", "images"):

@@ -115,6 +115,7 @@ def points(bad: str) -> Dataset:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "message"),
     [

@@ -91,6 +91,7 @@ def test_wrong_classes(data: Callable[[], Dataset], names: list[str | int], mess
         without(data(), names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["{a: 1}", "[1.5]", "[[1]]", "1.5", "true"])
 def test_a_value_of_another_type(value: str) -> None:
     with pytest.raises(ValueError, match=r"data.without=.*: must be a list of classes, by name or number"):

@@ -137,6 +137,7 @@ def test_slope_of_a_saturating_loss(loss: str, expected: float) -> None:
     assert relative_slope(make_loss(config_of(f"loss={loss}")), logits, logits) == pytest.approx(expected, rel=0.01)
 
 
+@pytest.mark.slow
 def test_feature_loss_has_no_slope_in_the_logits() -> None:
     loss = make_loss(config_of("loss=feature_matching"))
     assert relative_slope(loss, torch.zeros(50), torch.zeros(50)) is None

@@ -71,6 +71,7 @@ def test_metrics_galleries_and_diagnosis_use_the_same_samples(settings: tuple[st
     assert expected.items() <= diagnosis.measurements.items()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ["metrics", "galleries", "diagnosis"])
 def test_samples_do_not_depend_on_the_order_of_use(first: str) -> None:
     run = run_of(*MLP)

@@ -139,6 +139,7 @@ def computed(case: Case) -> dict[str, float]:
     return case.metric(samples, data, **({} if case.metric.labels == "unused" else {"y": y}))
 
 
+@pytest.mark.slow
 @EVERY_CASE
 def test_every_declared_key_is_returned_and_all_others_are_true_values(case: Case) -> None:
     declared, found = case.metric.keys(case.data().spec, case.logistic), computed(case)
@@ -146,6 +147,7 @@ def test_every_declared_key_is_returned_and_all_others_are_true_values(case: Cas
     assert found.keys() - declared.keys() == {key.true for key in declared.values() if key.true}
 
 
+@pytest.mark.slow
 @EVERY_CASE
 def test_every_referenced_key_is_returned(case: Case) -> None:
     declared, found = case.metric.keys(case.data().spec, case.logistic), computed(case)

@@ -63,6 +63,7 @@ def test_chunk_sizes_do_not_affect_the_result(monkeypatch: pytest.MonkeyPatch) -
         assert torch.equal(index, before[1])
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_samples() -> None:
     """The distances of all pairs would need 400 MB."""
     x, parts = noise(10_000, 10), noise(10_000, 10, name="examples").split(1000)

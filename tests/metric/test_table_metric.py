@@ -168,6 +168,7 @@ def test_labels_add_a_classifier_trained_on_the_samples() -> None:
     assert not any("train_on" in key for key in Table(num=500)(x, data))
 
 
+@pytest.mark.slow
 def test_samples_that_are_not_finite_have_no_scores(data: Dataset) -> None:
     x = data.train.x[:400].clone()
     assert all(math.isnan(value) for value in Table(num=400)(torch.full_like(x, math.nan), data).values())

@@ -43,6 +43,7 @@ def content(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", WRITERS)
 def test_output_is_whole_or_missing_and_the_error_names_it(name: str, tmp_path: Path) -> None:
     path, write = tmp_path / name, WRITERS[name]

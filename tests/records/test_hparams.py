@@ -120,6 +120,7 @@ def test_runs_of_different_commands_share_a_page(here, tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_new_runs_are_named_by_what_was_typed(here, tmp_path: Path) -> None:
     assert here("loss=hinge", "train.steps=1", "train.sample_every=0", "train.keep_checkpoints=1", "seed=3")[0] == 0
     (path,) = (tmp_path / "outputs").iterdir()

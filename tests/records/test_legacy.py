@@ -136,6 +136,7 @@ def test_grow_from_setting_of_the_arch_becomes_init_from() -> None:
     assert not any("grow_from" in override for override in overrides)
 
 
+@pytest.mark.slow
 def test_renamed_targets_are_found_by_their_old_names(tmp_path: Path, here) -> None:
     """In a stored config, and in a user-defined option."""
     penalties = RunDir(STORED / "penalties_and_noise").config()["penalty"]

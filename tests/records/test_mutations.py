@@ -231,6 +231,7 @@ FRAMES: list[tuple[dict[str, Any], str]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("changes", "reason"), FRAMES)
 def test_frame_of_another_shape_is_one_sentence(
     changes: dict[str, Any], reason: str, run: Path, tmp_path: Path

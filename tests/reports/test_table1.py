@@ -153,6 +153,7 @@ def score_of(here: Here, *arguments: str) -> tuple[str, str]:
     return run[4], run[5]
 
 
+@pytest.mark.slow
 def test_last_row_with_a_test_score_is_used(here: Here) -> None:
     valid_alone = {key: value for key, value in tagged(parzen(999)).items() if key.endswith(("_valid", "_sigma"))}
     rows = [

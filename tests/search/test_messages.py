@@ -56,6 +56,7 @@ def test_missing_library_is_named(search: Search, monkeypatch: pytest.MonkeyPatc
     assert (code, err) == (2, "ganrun search: needs Optuna, which is not installed; `pip install 'ganrun[search]'`.\n")
 
 
+@pytest.mark.slow
 def test_cmaes_needs_numbers(search: Search, here: Here) -> None:
     code, _, err = here("search", X, *RUN, "search.metric=error", "loss=wgan,hinge", "search.sampler=cmaes")
     assert code == 2

@@ -28,6 +28,7 @@ def record_inputs(layer: nn.Module) -> list[Tensor]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", ["mlp_small", "heights", "batch_norm_in_both", "spectral_norm_in_both"])
 def test_update_of_one_player_does_not_change_the_other(arch: str) -> None:
     """Common bugs: `zero_grad` on the wrong network; statistics of G updated by D's step, or of D by G's step."""
@@ -74,6 +75,7 @@ def test_d_updates_use_different_batches_and_new_latents() -> None:
     assert len({z[0].item() for z in latents}) == len(latents)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 @pytest.mark.parametrize("loss", ["nonsaturating", "rpgan"])
 def test_update_has_no_gradients_left_from_earlier_ones(loss: str, update: str) -> None:
@@ -427,6 +429,7 @@ def test_debiased_ema_of_a_resumed_run_has_the_same_weights() -> None:
             assert [resumed.weight_of_g(step) for step in range(start, 600)] == expected[start:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [[], ["data=ring"], ["data=mixture1d"], ["train.ema=0.99999", "train.ema_rampup=0.8"]])
 def test_average_of_a_run_is_free_of_its_start(line: list[str]) -> None:
     averages = []
@@ -443,6 +446,7 @@ def test_average_of_a_run_is_free_of_its_start(line: list[str]) -> None:
     assert same(*averages)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minibatch", ["stddev", "discrimination"])
 @pytest.mark.parametrize("data", ["heights", "digits"])
 def test_minibatch_layers_work_in_every_d_and_separate_real_from_fake(minibatch: str, data: str) -> None:

@@ -209,6 +209,7 @@ def test_invalid_keep_best_key_is_refused_before_anything_is_written(here, tmp_p
 # A run
 
 
+@pytest.mark.slow
 def test_best_checkpoint_equals_that_of_its_step(here, tmp_path: Path) -> None:
     assert here(*BEST, "train.keep_every=2", "train.checkpoint_every=2", "run_dir=r")[0] == 0
     run = tmp_path / "r"

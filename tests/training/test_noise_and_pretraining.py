@@ -69,6 +69,7 @@ def test_disabled_noise_uses_no_random_numbers() -> None:
     assert torch.equal(torch.rand(3), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

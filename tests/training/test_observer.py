@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 from helpers import assert_same_run, config_of
 
 from ganrun.protocols import Observer
@@ -34,6 +35,7 @@ def trained(path: Path, observer: Observer | None = None) -> tuple[Outcome, dict
     return outcome, outcome.result
 
 
+@pytest.mark.slow
 def test_observer_can_stop_a_run_which_is_then_resumed_bit_for_bit(tmp_path: Path) -> None:
     recorder = Recorder(last=4)
     outcome, result = trained(tmp_path / "a", recorder)

@@ -103,6 +103,7 @@ def test_step_with_an_infinite_gradient_is_skipped_and_the_scale_is_halved() -> 
     assert (w.item(), bias.item()) == (0.5, 0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("update", ["alternating", "simultaneous"])
 def test_fp16_is_close_to_fp32_and_scales_both_losses(update: str) -> None:
     line = [*MLP, f"train.update={update}", "loss=rpgan", "penalty=r1", "optimizer=sgd", "train.n_critic=1"]

@@ -304,6 +304,7 @@ def test_divergence_stops_the_run_and_keeps_the_last_good_checkpoint(here, tmp_p
     assert all(torch.isfinite(tensor).all() for tensor in state["G"].values())
 
 
+@pytest.mark.slow
 def test_error_during_training_is_recorded(here, tmp_path: Path) -> None:
     (tmp_path / "failing.py").write_text(
         "from ganrun.loss import NonSaturating\n"

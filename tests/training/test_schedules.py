@@ -76,6 +76,7 @@ def test_probability_of_augmentation_follows_its_schedule_and_does_not_adapt() -
     assert at(0, *line[:-1]).run.augment.p.item() == pytest.approx(0.6)  # without a schedule it is constant
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "message"),
     [
