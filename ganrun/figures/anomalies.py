@@ -42,14 +42,23 @@ def anomalies_figure(ranking: Ranking, spec: DataSpec, top: int, title: str) -> 
     figure.suptitle(title)
     draw_scores(axes[0], ranking)
     if spec.is_image:
-        num = min(top, len(ranking.order))
-        for place, chosen, name in ((1, ranking.order[:num], "most"), (2, ranking.order[::-1][:num], "least")):
+        for place, chosen, name in zip((1, 2), extremes(ranking.order, top), ("most", "least"), strict=True):
             axes[place].imshow(grid(spec.encode(ranking.x[chosen.copy()])))
             axes[place].set_axis_off()
             axes[place].set_title(f"{name} anomalous")
     elif extra:
         draw_numbers(axes[1], ranking, spec)
     return figure
+
+
+def extremes(order: np.ndarray, top: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first and the last `top` of a ranking, each from its end; fewer of a short one, so that none is in both.
+
+    >>> [part.tolist() for part in extremes(np.array([4, 2, 0, 1, 3]), top=32)]
+    [[4, 2], [3, 1]]
+    """
+    num = min(top, max(1, len(order) // 2))
+    return order[:num], order[::-1][:num]
 
 
 def draw_scores(axes: Axes, ranking: Ranking) -> None:

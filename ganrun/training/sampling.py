@@ -68,13 +68,13 @@ def draw(
         return generate(G, latent(num, device), y, chunk)
 
 
-def chunk_size(shape: Sequence[int]) -> int:
-    """The number of samples of this shape in a forward pass.
+def chunk_size(shape: Sequence[int], most: int = CHUNK) -> int:
+    """The number of samples of this shape in a forward pass, at most `most`.
 
     >>> chunk_size((3, 32, 32)), chunk_size((3, 64, 64)), chunk_size((2,))
     (250, 64, 250)
     """
-    return max(1, min(CHUNK, PIXELS // math.prod(shape[1:])))
+    return max(1, min(most, PIXELS // math.prod(shape[1:])))
 
 
 class Sampler:
@@ -136,9 +136,7 @@ def block_size(shape: Sequence[int]) -> int:
     >>> block_size((1, 28, 28)), block_size((3, 256, 256)), block_size((2,))
     (64, 4, 4096)
     """
-    if len(shape) < 3:
-        return VECTORS
-    return max(1, min(IMAGES, PIXELS // math.prod(shape[1:])))
+    return VECTORS if len(shape) < 3 else chunk_size(shape, IMAGES)
 
 
 def check_truncation(threshold: float | None, latent: Latent) -> None:
