@@ -26,7 +26,7 @@ from PIL import Image
 import ganrun
 from ganrun import trusted
 from ganrun.console import logging_to_console, visible
-from ganrun.data.folder import CANNOT_BE_READ, Decoding, _decode
+from ganrun.data.decode import CANNOT_BE_READ, Decoding, decode
 from ganrun.data.olivetti import olivetti
 from ganrun.data.published import cifar10
 from ganrun.diagnosis.remedy import command
@@ -334,7 +334,7 @@ def test_data_that_are_pickles_execute_no_code(tmp_path: Path) -> None:
 def test_image_that_is_eps_under_another_name_is_not_read(tmp_path: Path) -> None:
     """Pillow runs Ghostscript to read it."""
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", format="EPS")
-    assert _decode(tmp_path / "a.png", Decoding(8, "center", 3)) == CANNOT_BE_READ
+    assert decode(tmp_path / "a.png", Decoding(8, "center", 3)) == CANNOT_BE_READ
 
 
 # Links

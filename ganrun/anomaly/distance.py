@@ -1,11 +1,8 @@
-"""Distances of feature vectors to those of the training data, by scikit-learn."""
+"""Distances of feature vectors to those of the training data, by scikit-learn, which is imported when it is needed."""
 
 from typing import Protocol
 
 import numpy as np
-from sklearn.covariance import LedoitWolf
-from sklearn.decomposition import PCA
-from sklearn.neighbors import NearestNeighbors
 
 MOST = 1024  # dimensions of a covariance, at most
 
@@ -32,6 +29,8 @@ class Neighbors:
         self.k, self.unit = k, unit
 
     def fit(self, train: np.ndarray, y: np.ndarray | None = None) -> None:
+        from sklearn.neighbors import NearestNeighbors
+
         self.search = NearestNeighbors(n_neighbors=min(self.k, len(train))).fit(self._scaled(train))
 
     def score(self, x: np.ndarray) -> np.ndarray:
@@ -54,6 +53,9 @@ class Mahalanobis:
 
     def fit(self, train: np.ndarray, y: np.ndarray | None = None) -> None:
         """train (n, F), of classes y (n,)."""
+        from sklearn.covariance import LedoitWolf
+        from sklearn.decomposition import PCA
+
         self.components = None
         if train.shape[1] > self.most:
             self.components = PCA(min(self.most, len(train)), svd_solver="randomized", random_state=0).fit(train)

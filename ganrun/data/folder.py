@@ -8,14 +8,13 @@ import os
 import shutil
 import tempfile
 import time
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import torch
@@ -23,53 +22,18 @@ from tqdm import tqdm
 
 from ganrun.checks import fits
 from ganrun.data.dataset import Dataset, DataSpec, Split
+from ganrun.data.decode import CANNOT_BE_READ, SUFFIXES, Decoding, decode
 from ganrun.files import MARK, cache_folder, lock
-
-if TYPE_CHECKING:
-    import PIL.Image
 
 UNREADABLE = "0 unreadable"  # in place of a digest
 OWN = "ganrun "  # before the digest of a picture that ganrun has drawn
-CANNOT_BE_READ = "cannot be read as an image"
 
 log = logging.getLogger("ganrun")
 
-SUFFIXES = {
-    ".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".pbm", ".pgm", ".png",
-    ".pnm", ".ppm", ".tif", ".tiff", ".webp",
-}  # fmt: skip
 THUMBNAILS = {"__macosx", "@eadir", "thumbnails", "thumbs"}  # folders of other programs, in lower case
 SCRATCH = "partial-"  # the beginning of the names of temporary folders
 OLD = 3600  # seconds after which a temporary folder that no process has locked was left by one that was killed
 FORMAT = 3  # of the cache; increment it when the stored data change
-
-
-class UnknownRange(ValueError):
-    """The values of an image do not show which of them is white."""
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """How a file becomes an array (channels, height, width). size: the side of a square, or height and width."""
-
-    size: int | tuple[int, int]
-    crop: Literal["center", "none"]
-    channels: int
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """Height and width."""
-        return (self.size, self.size) if isinstance(self.size, int) else self.size
-
-    @classmethod
-    def of(cls, size: int | Sequence[int], crop: Literal["center", "none"], channels: int) -> "Decoding":
-        """The same for [64, 64] as for 64, so that both have the same cache. Raises ValueError."""
-        height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1 or channels not in (1, 3):
-            raise ValueError(
-                f"data.size={size} data.channels={channels}: size must be at least 1, and channels 1 or 3."
-            )
-        return cls(height if height == width else (height, width), crop, channels)
 
 
 def folder(
@@ -102,13 +66,13 @@ def folder(
         raise ValueError(f"data.root={root}: holds no image ({', '.join(sorted(SUFFIXES))}).")
     where = _cache_folder(cache)
     try:
-        entry = _cached(base, names, decoding, where)
+        entry, index = _cached(base, names, decoding, where)
     except OSError as error:
         raise ValueError(
             f"data.cache={where}: cannot write {error.filename} ({error.strerror}); free some space, or name another "
             "folder, as in data.cache=DIR."
         ) from error
-    return _dataset(entry, valid, test, base)
+    return _dataset(entry, index, valid, test, base)
 
 
 def _image_names(base: Path) -> list[str]:
@@ -129,13 +93,18 @@ def _image_names(base: Path) -> list[str]:
         skipped += [Path(folder, name).relative_to(base).as_posix() for name in closed]
         subfolders[:] = [name for name in subfolders if name not in closed and not name.startswith(".")]
         subfolders.sort(key=lambda name: (os.path.islink(os.path.join(folder, name)), name))
-        names += [Path(folder, file).relative_to(base).as_posix() for file in files if not file.startswith(".")]
+        within = "" if Path(folder) == base else f"{Path(folder).relative_to(base).as_posix()}/"
+        names += [f"{within}{file}" for file in files if not file.startswith(".")]
     if skipped:
         log.info("data.root=%s: not searched, as runs or thumbnails: %s", base, _listed(sorted(skipped)))
-    others = Counter(Path(name).suffix.lower() for name in names)
+    others = Counter(_suffix(name) for name in names)
     if found := [f"{suffix or 'no suffix'} ({others[suffix]})" for suffix in sorted(others.keys() - SUFFIXES)]:
         log.info("data.root=%s: files that are not read as images: %s", base, _listed(found))
-    return sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
+    return sorted(name for name in names if _suffix(name) in SUFFIXES)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # much faster than a Path
 
 
 def _is_run(path: Path) -> bool:
@@ -154,15 +123,16 @@ def _cache_folder(cache: str | None) -> Path:
     return Path(cache) if cache else cache_folder()
 
 
-def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> Path:
-    """The cache entry for this content and these settings. It is created if it is missing or incomplete.
+def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> tuple[Path, dict[str, Any]]:
+    """The cache entry for this content and these settings, and its index. It is created if missing or incomplete.
 
     It gets its name when it is on the disk. Raises OSError, with the file's name, if it cannot be written.
     """
     digests = _without_own(base, _digests(base, names, cache))
     key = hashlib.sha256(json.dumps([FORMAT, asdict(decoding), digests]).encode()).hexdigest()[:32]
     entry = cache / f"folder-{key}"
-    if _read_index(entry) is None:
+    index = _read_index(entry)
+    if index is None:
         shutil.rmtree(entry, ignore_errors=True)
         with _scratch(cache) as scratch:
             _decode_all(base, digests, decoding, scratch / "entry")
@@ -171,12 +141,16 @@ def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> Pa
             except OSError:  # another process was faster
                 if _read_index(entry) is None:
                     raise
-    return entry
+        index = _read_index(entry)
+        assert index is not None, "it has just been written"
+    return entry, index
 
 
 def _digests(base: Path, names: list[str], cache: Path) -> dict[str, str]:
     """The SHA-256 of every file's content, cached until the name, size or time of a file changes."""
-    state = hashlib.sha256(json.dumps([str(base.resolve()), [_stat(base / n) for n in names]]).encode()).hexdigest()
+    state = hashlib.sha256(
+        json.dumps([str(base.resolve()), [_stat(os.path.join(base, name)) for name in names]]).encode()
+    ).hexdigest()
     note = cache / f"digests-{state[:32]}.json"
     try:
         known = json.loads(note.read_text())
@@ -230,12 +204,12 @@ def _writing(path: Path) -> Iterator[BinaryIO]:
         raise OSError(error.errno, error.strerror, error.filename or str(path)) from error
 
 
-def _stat(path: Path) -> tuple[str, int, int]:
+def _stat(path: str) -> tuple[str, int, int]:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except OSError:  # a broken link
-        return str(path), 0, 0
-    return str(path), found.st_size, found.st_mtime_ns
+        return path, 0, 0
+    return path, found.st_size, found.st_mtime_ns
 
 
 def _digest(path: Path) -> str:
@@ -306,79 +280,10 @@ def _decoded(base: Path, names: list[str], decoding: Decoding) -> Iterator[tuple
     with ThreadPoolExecutor() as pool:
         for start in range(0, len(names), 512):
             block = names[start : start + 512]
-            yield from zip(block, pool.map(lambda name: _decode(base / name, decoding), block), strict=True)
+            yield from zip(block, pool.map(lambda name: decode(base / name, decoding), block), strict=True)
 
 
-def _decode(path: Path, decoding: Decoding) -> np.ndarray | str:
-    """The image (C, H, W) uint8, or the reason why there is none."""
-    from PIL import Image, ImageOps
-
-    if not path.is_file():
-        return CANNOT_BE_READ
-    try:
-        with warnings.catch_warnings(), Image.open(path) as source:
-            if source.format == "EPS":  # under any file name; Pillow would run Ghostscript, another program
-                return CANNOT_BE_READ
-            warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it can still read
-            image = _flat(_upright(source), source.format).convert("RGB" if decoding.channels == 3 else "L")
-    except UnknownRange as error:
-        return str(error)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all types that Pillow's readers raise
-        return CANNOT_BE_READ
-    height, width = decoding.sides
-    if decoding.crop == "center":
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    else:
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(image).reshape(height, width, decoding.channels).transpose(2, 0, 1)
-
-
-def _upright(image: "PIL.Image.Image") -> "PIL.Image.Image":
-    """Apply the EXIF orientation. Pillow's exif_transpose also rewrites the EXIF data, and fails on odd ones."""
-    from PIL import ExifTags, Image
-
-    turns = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }
-    turn = image.getexif().get(ExifTags.Base.Orientation)
-    return image.transpose(turns[turn]) if turn in turns else image
-
-
-def _flat(image: "PIL.Image.Image", form: str | None) -> "PIL.Image.Image":
-    """Convert to 8 bits without transparency: scale 16-bit gray and floats, use a white background."""
-    from PIL import Image
-
-    if image.mode.startswith("I") or image.mode == "F":
-        values = np.asarray(image).astype(np.float64)
-        white = _white(values, (1, 255)) if image.mode == "F" else 65535
-        if image.mode == "I" and form == "TIFF":  # 32 bits; other formats store 16 bits in this mode
-            white = _white(values, (255, 65535))
-        return Image.fromarray((values * (255 / white)).round().clip(0, 255).astype(np.uint8))
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image
-
-
-def _white(values: np.ndarray, choices: Sequence[int]) -> int:
-    """The value of white in a format without a fixed range: the first choice that no value exceeds by over 10%."""
-    low, high = values.min(), values.max()
-    white = next((white for white in choices if high <= 1.1 * white), None)
-    if white is None or low < -0.1 * white:
-        allowed = " or ".join(f"[0, {white}]" for white in choices)
-        raise UnknownRange(f"has values from {low:g} to {high:g}, not in {allowed}")
-    return white
-
-
-def _dataset(entry: Path, valid: float, test: float, base: Path) -> Dataset:
-    index = _read_index(entry)
-    assert index is not None, "_cached() has just checked it"
+def _dataset(entry: Path, index: dict[str, Any], valid: float, test: float, base: Path) -> Dataset:
     for name, reason in index["skipped"].items():
         log.warning("%s: %s; skipped.", _listed([str(base / name)]), reason)
     # Mode "c" is copy on write: torch warns of read-only arrays.

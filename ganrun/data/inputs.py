@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ganrun.data.dataset import DataSpec
-from ganrun.data.folder import SUFFIXES, Decoding, _decode
+from ganrun.data.decode import SUFFIXES, Decoding, decode
 from ganrun.data.input_array import ARRAYS, ImageForm, array_in
 from ganrun.data.input_table import TABLES, Columns, Form, Numbers, columns_in
 
@@ -105,7 +105,7 @@ class Reader:
         with ThreadPoolExecutor() as pool:
             for start in range(0, len(paths), BLOCK):
                 block = paths[start : start + BLOCK]
-                for path, found in zip(block, pool.map(lambda path: _decode(path, decoding), block), strict=True):
+                for path, found in zip(block, pool.map(lambda path: decode(path, decoding), block), strict=True):
                     name = path.relative_to(base).as_posix()
                     if isinstance(found, str):
                         skipped[name] = found
