@@ -18,7 +18,7 @@ FAR = 0.25  # gap above which a real example is lost, or a sample is astray
 STARVED = 0.2  # share of the expected samples of a cell, below which it is starved: about 4 of 20
 MOST_CELLS = 100
 NEIGHBORS = 10  # the two-sample test uses the distance to the neighbor of this rank
-PART = 4096  # training examples searched at a time
+PART = 1024  # training examples searched at a time
 
 
 def compare(samples: Tensor, real: Tensor, other: Tensor, spread: float) -> dict[str, float]:

@@ -55,8 +55,10 @@ def nearest(x: Tensor, parts: Iterable[Tensor], own: Tensor | None = None) -> tu
 
 def distances(x: Tensor, y: Tensor) -> Tensor:
     """Pairwise distances (n, m). Matrix products, inexact for near neighbors, are used only in many dimensions."""
-    mode = "donot_use_mm_for_euclid_dist" if x.shape[1] <= 16 else "use_mm_for_euclid_dist"
-    return torch.cdist(x, y, compute_mode=mode)
+    if x.shape[1] <= 16:
+        return torch.cdist(x, y, compute_mode="donot_use_mm_for_euclid_dist")
+    # cdist copies its inputs, so a few rows at a time
+    return torch.cat([torch.cdist(rows, y, compute_mode="use_mm_for_euclid_dist") for rows in x.split(ROWS // 4)])
 
 
 def closeness(distance: Tensor, unseen: Tensor) -> dict[str, float]:

@@ -79,9 +79,24 @@ def _make(folder: Path) -> None:
 def _save(state: dict[str, Any], path: Path) -> None:
     import torch
 
-    buffer = io.BytesIO()  # torch's own error for a full disk is only "unexpected pos"
-    torch.save({"format": FORMAT, **state}, buffer)
-    path.write_bytes(buffer.getbuffer())
+    with _Writer(io.FileIO(path, "w")) as writer:
+        try:
+            torch.save({"format": FORMAT, **state}, writer)
+        except RuntimeError as error:
+            raise writer.error or error from None
+
+
+class _Writer(io.BufferedWriter):
+    """Keeps the error of a failed write: that of torch.save is only "unexpected pos"."""
+
+    error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.error = error
+            raise
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

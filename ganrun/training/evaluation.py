@@ -34,8 +34,7 @@ class Evaluation:
         """As many samples as the metrics need, (n, *shape) on the CPU, and their labels (n,) or None."""
         return self._draw(max(metric.num for metric in self.run.metrics.values()))
 
-    @cached_property
-    def diagnosed_samples(self) -> tuple[Tensor, Tensor | None]:
+    def _diagnosed_samples(self) -> tuple[Tensor, Tensor | None]:
         """The first of `samples` if there are enough for the diagnosis, else new ones."""
         num = measure.NUM
         if not self.run.metrics or len(self.samples[0]) < num:
@@ -93,11 +92,12 @@ class Evaluation:
     ) -> Diagnosis:
         """rows: of metrics.jsonl. overrides: of the run's command line. diverged: whether the run has diverged."""
         run = self.run
-        samples, y = self.diagnosed_samples
+        samples, y = self._diagnosed_samples()
+        slope = self._slope(samples, y) if samples.isfinite().all() else None
+        samples = measure.reduced(samples)  # large images take much memory
         measurements = measure.measure(
-            samples, run.dataset, rows, self.seed, run.options.batch_size, run.options.label_noise, diverged,
-            self._slope(samples, y) if samples.isfinite().all() else None,
-        )  # fmt: skip
+            samples, run.dataset, rows, self.seed, run.options.batch_size, run.options.label_noise, diverged, slope
+        )
         return diagnose(measurements, setup_of(run, config), overrides)
 
     def _slope(self, samples: Tensor, y: Tensor | None) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from helpers import curves, recorded, small_state, train_in, write_folder
+from helpers import curves, full_disk, recorded, small_state, train_in, write_folder
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
@@ -118,18 +118,17 @@ def test_checkpoints_contain_only_plain_types(finished: Path) -> None:
     assert DataSpec(**state["spec"]).classes == tuple("0123456789")
 
 
-def test_checkpoint_is_written_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint.save(tmp_path, {"step": 1}, keep=1, keep_every=0)
-
-    def fail(path: Path, data: bytes) -> None:
-        with path.open("wb") as file:
-            file.write(data[:7])
-        raise OSError("disk is full")
-
-    monkeypatch.setattr(Path, "write_bytes", fail)
-    with pytest.raises(OSError, match="full"):
-        checkpoint.save(tmp_path, {"step": 2}, keep=1, keep_every=0)
-    assert [p.name for p in tmp_path.iterdir()] == ["step_00000001.pt"]
+@pytest.mark.parametrize("missing", [1, 100, 1000, 20_000, 40_500])
+def test_checkpoint_is_written_atomically_and_a_full_disk_is_named(tmp_path: Path, missing: int) -> None:
+    """missing: the bytes of the checkpoint that do not fit on the disk."""
+    folder, state = tmp_path / "checkpoints", {"step": 2, "G": {"weight": torch.zeros(10_000)}}
+    checkpoint.save(tmp_path, state, keep=1, keep_every=0)
+    checkpoint.save(folder, {"step": 1}, keep=1, keep_every=0)
+    size = checkpoint.path_of(tmp_path, 2).stat().st_size
+    with full_disk(size - missing), pytest.raises(OSError, match="File too large") as caught:
+        checkpoint.save(folder, state, keep=1, keep_every=0)
+    assert caught.value.filename == str(checkpoint.path_of(folder, 2))
+    assert [p.name for p in folder.iterdir()] == ["step_00000001.pt"]
 
 
 def test_file_of_another_program_is_not_a_checkpoint(tmp_path: Path) -> None:
