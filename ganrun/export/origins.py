@@ -14,7 +14,8 @@ class Origin(NamedTuple):
 
 
 SYNTHETIC = "None is needed: the data are random numbers that ganrun draws."
-MNIST = "CC BY-SA 3.0, as the documentation of Keras states it; its authors' page names no licence."
+MNIST = "CC BY-SA 3.0, as Keras states it (keras.datasets.mnist)."
+UCI = "CC BY 4.0, as the UCI Machine Learning Repository states it for its data."
 NOT_KNOWN = "Not known to ganrun. Ask whoever made the data, before you pass this file on."
 
 ORIGINS = {
@@ -28,7 +29,7 @@ ORIGINS = {
     ),
     "ganrun.data.digits.digits": Origin(
         "Optical recognition of handwritten digits, Alpaydin and Kaynak 1998, as scikit-learn has them.",
-        "CC BY 4.0, as the UCI Machine Learning Repository states it.",
+        UCI,
     ),
     "ganrun.data.faces.fer2013": Origin(
         "FER2013: faces that were found by an image search, labeled with expressions; Goodfellow et al. 2013.",
@@ -37,7 +38,7 @@ ORIGINS = {
     ),
     "ganrun.data.olivetti.olivetti": Origin(
         "The Olivetti faces: portraits of 40 people, Samaria and Harter 1994, AT&T Laboratories Cambridge.",
-        "No licence is stated; AT&T Laboratories Cambridge ask to be credited.",
+        "None is stated. Give credit to AT&T Laboratories Cambridge, as scikit-learn asks.",
         people=True,
     ),
     "ganrun.data.tfd.tfd": Origin(
@@ -45,7 +46,13 @@ ORIGINS = {
         "Not public: its authors give it to researchers on request.",
         people=True,
     ),
+    "ganrun.data.table.breast_cancer": Origin(
+        "Breast Cancer Wisconsin (Diagnostic): measurements of tumors, Street, Wolberg and Mangasarian 1993, as "
+        "scikit-learn has them.",
+        UCI,
+    ),
     "ganrun.data.folder.folder": Origin("A folder of images.", NOT_KNOWN),
+    "ganrun.data.table.table": Origin("A table.", NOT_KNOWN),
 }
 
 
