@@ -36,7 +36,11 @@ from ganrun.training.instantiate import create, find_target
 from ganrun.trusted import trusting
 
 EVIL = "import os\nos.mkdir('marker')\ndef f(**_):\n    pass\n"
-VERBS = [["sample"], ["evaluate", "metric=modes"], ["diagnose"], ["resume"], ["figures", "animation=false"]]
+VERBS = [
+    ["sample"], ["evaluate", "metric=modes"], ["diagnose"], ["resume"], ["figures", "animation=false"],
+    ["score", "input=points.csv"], ["export", "format=safetensors"],
+]  # fmt: skip
+POINTS = "a,b\n1,2\n3,4\n"
 LINE = ["data=ring", "data.num=300", "metric=none", "train.steps=2", "train.batch_size=8", "train.sample_every=1"]
 
 
@@ -60,6 +64,7 @@ def received(trained: Path, tmp_path: Path) -> Iterator[Path]:
     for folder in (run, run.parent):
         (folder / "evil.py").write_text(EVIL)
     (tmp_path / "mine.py").write_text("import torch\nfrom torch import load\nfrom pathlib import Path\n")
+    (tmp_path / "points.csv").write_text(POINTS)
     torch.save(Payload(), run / "checkpoints" / "x.pt")
     (run / "result.json").unlink()  # or resume would have nothing to do
     yield run
@@ -293,11 +298,15 @@ def test_trusted_module_gives_no_others(received: Path) -> None:
 @pytest.mark.slow
 def test_files_in_the_working_directory_are_not_imported(command: Command, tmp_path: Path) -> None:
     """Neither optional dependencies of the libraries nor installed modules, by any verb."""
-    for name in ("dill", "google", "triton", "tensorflow", "pandas", "torchvision", "numpy", "torch", "hydra"):
+    for name in (
+        "dill", "google", "triton", "tensorflow", "pandas", "torchvision", "numpy", "torch", "hydra", "sklearn",
+        "scipy", "onnx", "onnxruntime", "onnxscript", "safetensors", "pyarrow",
+    ):  # fmt: skip
         (tmp_path / f"{name}.py").write_text(f"open('marker-{name}', 'w').close()\n")
     (tmp_path / "hydra_plugins").mkdir()
     (tmp_path / "hydra_plugins" / "evil.py").write_text("open('marker-plugin', 'w').close()\n")
     (tmp_path / "mine.py").write_text("from ganrun.loss import Hinge\n")
+    (tmp_path / "points.csv").write_text(POINTS)
     (tmp_path / "conf" / "loss").mkdir(parents=True)
     (tmp_path / "conf" / "loss" / "mine.yaml").write_text("_target_: mine.Hinge\n")
     lines = [[*LINE, "loss=mine", "run_dir=r"], *([*verb, "run_dir=r"] for verb in VERBS), ["-m", *LINE, "seed=1"]]
