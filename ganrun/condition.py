@@ -11,7 +11,8 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from ganrun import protocols
 from ganrun.data.dataset import DataSpec
-from ganrun.protocols import DOutput, HasHead, HasOutputRange, StaysUnconditional, TakesLabels, UsesClasses
+from ganrun.network_protocols import HasHead, HasOutputRange, StaysUnconditional, TakesLabels, UsesClasses
+from ganrun.protocols import DOutput
 
 AS_INPUT = ("concat", "own")  # ways in which labels are an input of the network itself
 

@@ -74,7 +74,7 @@ def test_components_do_not_import_each_other() -> None:
         if layer_of(place_of(path)) == layer_of("arch"):
             used = {module.split(".")[1] for module in imports(path) if module.startswith("ganrun.")}
             trained = {"anomaly", "features"} if place_of(path) == "metric" else set()
-            assert used <= {place_of(path), "data", "protocols"} | trained, path
+            assert used <= {place_of(path), "data", "network_protocols", "protocols"} | trained, path
 
 
 def test_training_does_not_use_hasattr_or_getattr() -> None:

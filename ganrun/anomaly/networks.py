@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ganrun.protocols import HasFeatures, HasOutputs
+from ganrun.network_protocols import HasFeatures, HasOutputs
 
 Layers = Literal["last", "all"]
 

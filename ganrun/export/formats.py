@@ -92,8 +92,8 @@ class Onnx(Format):
         if draws_random_numbers(exported.function):
             raise ValueError(
                 f"format=onnx: this {exported.source.player} draws random numbers in its forward pass, so that no "
-                "other library can repeat its output; give it a method with_noise (ganrun.protocols.DrawsNoise), or "
-                "use format=torch_export."
+                "other library can repeat its output; give it a method with_noise "
+                "(ganrun.network_protocols.DrawsNoise), or use format=torch_export."
             )
         names = [given.name for given in exported.function.inputs]
         output = "x" if exported.source.player == "generator" else "logits"

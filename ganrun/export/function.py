@@ -11,7 +11,7 @@ from ganrun.arch.layers import MinibatchStdDev
 from ganrun.data.dataset import DataSpec
 from ganrun.export.inputs import Input, examples, inputs_of
 from ganrun.export.source import Player, Source
-from ganrun.protocols import DrawsNoise
+from ganrun.network_protocols import DrawsNoise
 
 
 class Noise:

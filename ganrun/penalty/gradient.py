@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganrun.data.dataset import DataSpec
+from ganrun.network_protocols import MixesSamples
 from ganrun.penalty.base import WeightedPenalty, not_negative
-from ganrun.protocols import MixesSamples
 
 TINY = 1e-12  # added under the square root of a norm, which has an infinite derivative at 0
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from ganrun.data.dataset import DataSpec
-from ganrun.protocols import DOutput, HasFeatures, HasHead, HasOutputs
+from ganrun.network_protocols import HasFeatures, HasHead, HasOutputs
+from ganrun.protocols import DOutput
 from ganrun.training.game import keep_statistics, layers_with_statistics
 from ganrun.training.sampling import evaluating
 

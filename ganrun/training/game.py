@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import _SpectralNorm
 from torch.optim import Optimizer
 
-from ganrun.protocols import DOutput, HasConstraint
+from ganrun.network_protocols import HasConstraint
+from ganrun.protocols import DOutput
 from ganrun.training.eager import Grads, gradients, optimizer_step
 from ganrun.training.ema import EMA
 from ganrun.training.precision import autocast, scaled, scaled_step

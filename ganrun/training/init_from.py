@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ganrun.checks import as_typed, check_arguments
 from ganrun.config import Config
-from ganrun.protocols import AdaptsWeights
+from ganrun.network_protocols import AdaptsWeights
 from ganrun.records.run_dir import RunDir
 from ganrun.training.run import Run, data_changes
 

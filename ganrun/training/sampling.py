@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ganrun.data.dataset import Split
 from ganrun.data.seeds import generator
-from ganrun.protocols import Latent, MixesSamples
+from ganrun.network_protocols import MixesSamples
+from ganrun.protocols import Latent
 from ganrun.training.randomness import seeded
 
 BLOCK = "block of samples"  # the purpose of a seed

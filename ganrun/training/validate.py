@@ -11,18 +11,8 @@ from torch.optim import Optimizer
 
 from ganrun.checks import as_typed, fits
 from ganrun.data.dataset import Dataset, DataSpec, check_finite
-from ganrun.protocols import (
-    Condition,
-    DOutput,
-    HasFeatures,
-    HasOutputRange,
-    Latent,
-    Loss,
-    Metric,
-    MetricKey,
-    MixesSamples,
-    Penalty,
-)
+from ganrun.network_protocols import HasFeatures, HasOutputRange, MixesSamples
+from ganrun.protocols import Condition, DOutput, Latent, Loss, Metric, MetricKey, Penalty
 from ganrun.training.options import TrainOptions
 from ganrun.training.runtime import memory_of
 from ganrun.training.sampling import evaluating

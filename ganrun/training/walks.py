@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from ganrun.data.dataset import DataSpec
-from ganrun.protocols import Latent, MixesClasses
+from ganrun.network_protocols import MixesClasses
+from ganrun.protocols import Latent
 from ganrun.training.sampling import generate
 
 THRESHOLDS = (None, 2.0, 1.0, 0.5, 0.04)  # of truncated latents, those in Figure 2 of the BigGAN paper
