@@ -310,10 +310,10 @@ def test_labels_for_metrics_have_the_frequencies_of_the_data() -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ("[10]", r"labels: 10 is not a class of this run; its classes are 0, 1"),
-        ("[-1]", r"labels: -1 is not a class"),
+        ("[10]", r"labels: 10 is not one of the classes, which are 0, 1"),
+        ("[-1]", r"labels: -1 is not one of the classes"),
         ("[]", r"labels=\[\]: name at least one class"),
-        ("cat", r"labels: cat is not a class"),
+        ("cat", r"labels: cat is not one of the classes"),
     ],
 )
 def test_unknown_classes_are_refused(labels: str, message: str, here, tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def class_index(key: str, name: int | str, classes: Sequence[str]) -> int:
     if not named and isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(classes):
         return name
     names = ", ".join(known if named else f"{i} ({known})" for i, known in enumerate(classes))
-    raise ValueError(f"{key}: {name} is not a class of this run; its classes are {names}.")
+    raise ValueError(f"{key}: {name} is not one of the classes, which are {names}.")
 
 
 def _of(chosen: Sequence[int], split: Split) -> Split:

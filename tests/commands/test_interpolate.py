@@ -100,7 +100,7 @@ CANNOT_WORK = [
     ("seeds=[0]", "seeds=[0]: name two or more"),
     ("seeds=0", "seeds=0: must be a list"),
     ("steps=1", "steps=1: must be at least 2"),
-    ("labels=[12]", "labels: 12 is not a class of this run"),
+    ("labels=[12]", "labels: 12 is not one of the classes"),
     ("format=jpg", "format=jpg: must be"),
     ("format=[]", "format=[]: name at least one"),
     ("fps=99", "fps=99: must lie between 1 and 50"),

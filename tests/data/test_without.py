@@ -78,9 +78,9 @@ HALF = Dataset(
 @pytest.mark.parametrize(
     ("data", "names", "message"),
     [
-        (digits, ["ten"], r"data.without=\[ten\]: ten is not a class of this run; its classes are 0, 1, 2, 3"),
-        (digits, [10], r"data.without=\[10\]: 10 is not a class"),
-        (digits, [True], r"data.without=\[True\]: True is not a class"),
+        (digits, ["ten"], r"data.without=\[ten\]: ten is not one of the classes, which are 0, 1, 2, 3"),
+        (digits, [10], r"data.without=\[10\]: 10 is not one of the classes"),
+        (digits, [True], r"data.without=\[True\]: True is not one of the classes"),
         (digits, [*range(10)], "leaves nothing to train on"),
         (lambda: BARE, [0], "these data have no labels"),
         (lambda: HALF, ["a"], "the valid examples have no labels"),
@@ -124,5 +124,5 @@ def test_a_conditional_run_is_trained_resumed_and_sampled(here: Callable, tmp_pa
     assert run.classes(4, ["0", 2, "4", 9]) == pytest.approx(torch.tensor([0, 2, 3, 8]))
     assert here("sample", "run_dir=r", "labels=[3]")[::2] == (
         2,
-        "labels: 3 is not a class of this run; its classes are 0, 1, 2, 4, 5, 6, 7, 8, 9.\n",
+        "labels: 3 is not one of the classes, which are 0, 1, 2, 4, 5, 6, 7, 8, 9.\n",
     )
