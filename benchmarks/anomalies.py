@@ -15,6 +15,7 @@ that was stopped goes on, and what is finished is not computed again. GANRUN_DAT
 """
 
 import argparse
+import itertools
 import json
 import math
 import os
@@ -31,11 +32,12 @@ from machine import describe
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.neighbors import LocalOutlierFactor
+from torch import Tensor
 
 import ganrun
 from ganrun.anomaly.distance import Mahalanobis, Neighbors
 from ganrun.anomaly.networks import DView
-from ganrun.anomaly.scores import METHODS, AnomalyScores
+from ganrun.anomaly.scores import COMBINED, METHODS, AnomalyScores
 from ganrun.condition import AuxiliaryClassifier
 from ganrun.metric.anomaly import AnomalyAuroc, chosen
 from ganrun.training.run import Run
@@ -44,6 +46,7 @@ from ganrun.training.scoring import fit_scores
 OUT = Path(__file__).with_suffix(".json")
 RUNS = Path("outputs/anomalies")
 QUIET = ["train.sample_every=0", "train.log_every=500", "train.diagnose=false", "metric=none"]
+BEST_TWO = ("neighbors", "classes")
 NUM_OUTLIERS, NUM_HEIGHTS, NEAREST, FARTHEST = 500, 5000, 4, 8
 
 # Each recipe of `mnist` is a small DCGAN: 32 channels, batches of 64.
@@ -109,17 +112,23 @@ def heights(seeds: int) -> dict[str, Any]:
 def mnist(digits: Sequence[int], seeds: int, steps: int, recipe: str) -> dict[str, Any]:
     settings = [*DCGAN, *RECIPES[recipe], f"train.steps={steps}"]
 
+    def trained_on(digit: int, seed: int) -> Run:
+        return trained(name_of(digit, seed), [*settings, f"data.without=[{digit}]", f"seed={seed}"])
+
+    def name_of(digit: int, seed: int) -> str:
+        return f"mnist_{recipe}_{steps}/{digit}_{seed}"
+
     def measure(digit: int, seed: int) -> dict[str, Any]:
-        name = f"mnist_{recipe}_{steps}/{digit}_{seed}"
-        run = trained(name, [*settings, f"data.without=[{digit}]", f"seed={seed}"])
-        seconds = json.loads((RUNS / name / "result.json").read_text())["wall_time"]
+        run = trained_on(digit, seed)
+        seconds = json.loads((RUNS / name_of(digit, seed) / "result.json").read_text())["wall_time"]
         return {"digit": digit, "seed": seed, "seconds": round(seconds)} | of_held_out(run, seed)
 
-    rows = [
-        kept(f"mnist_{recipe}_{steps}/{digit}_{seed}", lambda d=digit, s=seed: measure(d, s))
-        for seed in range(seeds)
-        for digit in digits
-    ]
+    rows = []
+    for seed, digit in itertools.product(range(seeds), digits):
+        row = kept(name_of(digit, seed), lambda d=digit, s=seed: measure(d, s))
+        if "classes" in row:
+            row |= kept(f"{name_of(digit, seed)}_two", lambda d=digit, s=seed: of_best_two(trained_on(d, s)))
+        rows.append(row)
     by_digit = {str(d): means([row for row in rows if row["digit"] == d]) for d in digits}
     return {
         "command": f"ganrun {' '.join(settings)} data.without=[DIGIT] seed=S", "runs": rows, "by digit": by_digit,
@@ -129,23 +138,34 @@ def mnist(digits: Sequence[int], seeds: int, steps: int, recipe: str) -> dict[st
 
 def of_held_out(run: Run, seed: int) -> dict[str, float]:
     """All methods, and the distances in pixels and in features of an untrained D, on the test split."""
-    methods = (*METHODS, "classes") if classifies(run.D) else METHODS
-    metric = AnomalyAuroc(methods, split="test", steps=30, restarts=1)
-    calibrating, real, held_out = metric.groups(run.dataset)
-    spec = run.dataset.spec
-    train, y = chosen(run.dataset.train, metric.scores.num_train, spec, "anomaly train")
-    num_classes, y = (spec.num_classes, y) if run.condition.uses_labels else (0, None)
-    metric.scores.fit(run.D, run.sampler, run.latent, train, calibrating, num_classes, y)
-    x = torch.cat([real, held_out])
-    found = metric.scores.score(x)
+    scores, train, y, x, is_outlier = fitted(run, (*METHODS, "classes") if classifies(run.D) else METHODS)
+    found = scores.score(x)
     torch.manual_seed(seed)
+    num_classes = 0 if y is None else run.dataset.spec.num_classes
     views = {"pixels": lambda x: x.flatten(1), "untrained D": DView(run.new_d(), num_classes, "all").features}
     for name, view in views.items():
         inputs, tested = view(train).numpy(), view(x).numpy()
         for method, distance in {"neighbors": Neighbors(unit=True), "mahalanobis": Mahalanobis()}.items():
             distance.fit(inputs, None if y is None else y.numpy())
             found[f"{method}, {name}"] = distance.score(tested)
-    return measured(found, np.repeat([0, 1], [len(real), len(held_out)]))
+    return measured(found, is_outlier)
+
+
+def of_best_two(run: Run) -> dict[str, float]:
+    """The combination of the two methods that are best on average, alone."""
+    scores, *_, x, is_outlier = fitted(run, BEST_TWO)
+    return measured({f"combined, {' and '.join(BEST_TWO)}": scores.score(x)[COMBINED]}, is_outlier)
+
+
+def fitted(run: Run, methods: Sequence[str]) -> tuple[AnomalyScores, Tensor, Tensor | None, Tensor, np.ndarray]:
+    """Scores fitted to the run, the training examples and their labels, and test examples and which are outliers."""
+    metric = AnomalyAuroc(methods, split="test", steps=30, restarts=1)
+    calibrating, real, held_out = metric.groups(run.dataset)
+    spec = run.dataset.spec
+    train, y = chosen(run.dataset.train, metric.scores.num_train, spec, "anomaly train")
+    num_classes, y = (spec.num_classes, y) if run.condition.uses_labels else (0, None)
+    metric.scores.fit(run.D, run.sampler, run.latent, train, calibrating, num_classes, y)
+    return metric.scores, train, y, torch.cat([real, held_out]), np.repeat([0, 1], [len(real), len(held_out)])
 
 
 def classifies(D: torch.nn.Module) -> bool:
