@@ -50,9 +50,17 @@ def listed(seeds: Sequence[int]) -> str:
 
 
 def kept(typed: Sequence[str], without: Iterable[str]) -> list[str]:
-    """The typed settings but for these keys, and those below them."""
+    """The typed settings but for these keys, and those below them. Of a key that was typed twice, the last counts.
+
+    >>> kept(["loss=wgan", "train.steps=5", "data=ring", "train.steps=9", "seed=1"], ["seed"])
+    ['loss=wgan', 'data=ring', 'train.steps=9']
+    """
+    last = {key_of(override): number for number, override in enumerate(typed)}
     return [
-        o for o in typed if not any(key_of(o) == key or key_of(o).startswith((f"{key}.", f"{key}@")) for key in without)
+        override
+        for number, override in enumerate(typed)
+        if last[key := key_of(override)] == number
+        and not any(key == name or key.startswith((f"{name}.", f"{name}@")) for name in without)
     ]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ganrun.reports import commands
-from ganrun.reports.options import SETS, as_text, leaves, lookup, nearest_option, option_of
+from ganrun.reports.options import SETS, as_text, has, leaves, lookup, nearest_option, option_of
 from ganrun.reports.settings import Setting, different_leaves, relevant, short, typed_values, value_of
 
 GROUPS = ("optimizer", "schedule", "penalty", "augment", "condition", "latent")  # named by option, others by setting
@@ -29,7 +29,7 @@ class Change:
     units: Mapping[str, tuple[str, str]]
 
     def __str__(self) -> str:
-        parts = [f"{unit}={own} (instead of {other})" for unit, (own, other) in self.units.items()]
+        parts = [f"{unit}={own or 'none'} (instead of {other or 'none'})" for unit, (own, other) in self.units.items()]
         return f"{short(self.key)}={self.value} also has {joined(parts)}"
 
 
@@ -76,11 +76,22 @@ def confounds(settings: Sequence[Setting]) -> Confounds:
         for value in dict.fromkeys(setting.values[key] for setting in settings):
             setting = next(setting for setting in settings if setting.values[key] == value)
             own = {unit: text_of(setting, unit) for unit, owner in owners.items() if owner == key}
-            if different := {unit: (text, common[unit]) for unit, text in own.items() if text != common[unit]}:
+            different = {unit: (text, common[unit]) for unit, text in own.items() if text != common[unit]}
+            parts = {unit for unit, texts in different.items() if section_of(unit) in different and "" in texts}
+            if different := {unit: texts for unit, texts in different.items() if unit not in parts}:
                 changes.append(Change(key, value, different))
     kept = [unit for unit, owner in owners.items() if unit in OWN.get(short(owner), ())]
-    fixed = [unit for unit, owner in owners.items() if unit not in kept and short(owner) not in RECIPES]
+    fixed = [
+        unit
+        for unit, owner in owners.items()
+        if unit not in kept and section_of(unit) not in kept and short(owner) not in RECIPES and common[unit]
+    ]
     return Confounds(changes, controlled(settings, common, fixed), kept)
+
+
+def section_of(unit: str) -> str:
+    """The section that a setting is in: penalty of penalty.r1.gamma, which only settings with that penalty have."""
+    return unit.partition(".")[0] if "." in unit else ""
 
 
 def other_units(settings: Sequence[Setting], keys: Sequence[str]) -> list[str]:
@@ -120,7 +131,7 @@ def overrides_of(setting: Setting, unit: str) -> tuple[str, dict[str, Any]]:
     typed = typed_values(setting.typed or ())
     ignored = {group + key.removeprefix(unit) for key in {*typed, *setting.values, *setting.along}}
     if not isinstance(node, dict) or group in SETS or not node:
-        return ("" if node is None and "." in unit else option_of(group, node)), {}
+        return ("" if node is None and "." in unit and not has(setting.config, unit) else option_of(group, node)), {}
     option, changed = nearest_option(group, node, ignored, typed.get(unit, ""))
     if not option:
         return option_of(group, node), {k: v for k, v in leaves(unit, node).items() if not k.endswith("_target_")}

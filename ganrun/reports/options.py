@@ -20,6 +20,13 @@ def lookup(config: Any, key: str) -> Any:
     return config
 
 
+def has(config: Any, key: str) -> bool:
+    """Whether a nested config has the dotted key, also with the value null."""
+    section, _, name = key.rpartition("@")[2].rpartition(".")
+    node = lookup(config, section) if section else config
+    return isinstance(node, dict) and name in node
+
+
 def as_text(value: Any) -> str:
     """A setting as typed on the command line, also a list.
 

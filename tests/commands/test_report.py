@@ -95,6 +95,28 @@ def test_settings_that_seeds_cannot_tell_apart(here: Here) -> None:
 
 
 @pytest.mark.slow
+def test_settings_that_only_one_setting_has_are_not_in_the_controlled_sweep(here: Here) -> None:
+    for seed in (0, 1):
+        line = ["train.steps=9", "loss=nonsaturating", "optimizer.lr=0.001", "train.steps=300"]
+        write_run(f"s/ns{seed}", *line, seed=seed, metrics={"ks_100k": 0.1})
+        line = ["loss=rpgan", "penalty.r1.gamma=0.02", "penalty.r2.every=4", "optimizer.lr=0.0005", "train.steps=300"]
+        write_run(f"s/rp{seed}", *line, seed=seed, metrics={"ks_100k": 0.2})
+    out = here("report", "s", "files=false")[1]
+    (sentence,) = [line for line in out.splitlines() if "loss=rpgan also has" in line]
+    assert "penalty=[r1,r2] (instead of none)" in sentence
+    assert "gamma" not in sentence
+    assert "(instead of )" not in out
+    lines = out.splitlines()
+    command = lines[lines.index("The controlled sweep, with the penalty of each loss:") + 1]
+    assert "gamma" not in command
+    assert command.split().count("train.steps=300") == 1
+    assert "train.steps=9" not in out
+    words = [word for word in command.split()[3:] if not word.startswith("seed=")]
+    for loss in ("nonsaturating", "rpgan"):
+        config_of(f"loss={loss}", *words)
+
+
+@pytest.mark.slow
 def test_settings_are_named_by_the_loss_if_it_determines_the_others(here: Here) -> None:
     """Rates that were tuned for each loss differ along with it, and are named above the table."""
     for loss, lr in (("minimax", 0.1), ("lsgan", 0.2), ("hinge", 0.2)):
