@@ -1,6 +1,6 @@
 """Do samples help a classifier, and do D's features help a linear one? Writes benchmarks/augmentation.json.
 
-    python benchmarks/augmentation.py [--data mnist fer2013] [--runs all few unconditional] [--steps 4000] [--seeds 5]
+    python benchmarks/augmentation.py [--data mnist fer2013] [--runs all few unconditional] [--steps 3000] [--seeds 5]
 
 Three runs on each data set, which the tables of metric=augmentation_gain and metric=linear_probe share:
 - all: a conditional DCGAN that is trained with the labels of all training examples;
@@ -28,10 +28,11 @@ OUT = Path(__file__).with_suffix(".json")
 RUNS = Path("outputs/augmentation")
 FEW = {"mnist": 1000, "fer2013": 700}
 DCGAN = [
-    "arch.generator.width=32", "arch.discriminator.width=32", "penalty=r1", "penalty.r1.gamma=1", "train.ema=0.999",
-    "train.sample_every=1000", "train.checkpoint_every=500", "train.diagnose=false",
+    "arch.generator.width=32", "arch.discriminator.width=32", "optimizer.lr=0.001", "schedule=linear",
+    "train.precision=bf16", "train.ema=0.999", "train.sample_every=1000", "train.checkpoint_every=500",
+    "train.diagnose=false",
 ]  # fmt: skip
-CONDITIONAL = ["condition=projection"]
+CONDITIONAL = ["condition=concat"]
 PROBE = ["metric.linear_probe.split=test", "metric.linear_probe.num_test=5000"]
 
 
@@ -77,7 +78,7 @@ def main() -> None:
     parser.add_argument(
         "--runs", nargs="+", choices=["all", "few", "unconditional"], default=["all", "few", "unconditional"]
     )
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seeds", type=int, default=5)
     given = parser.parse_args()
     if not os.environ.get("GANRUN_DATA"):
