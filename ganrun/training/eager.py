@@ -41,12 +41,24 @@ ENGINE = find_engine()
 
 
 def gradients(loss: Tensor, params: Sequence[Tensor], keep_graph: bool = False) -> Grads:
-    """The gradients of a scalar loss; None for parameters that it does not depend on. keep_graph: for another call."""
+    """The gradients of a scalar loss; None for parameters that it does not depend on. keep_graph: for another call.
+
+    Each has the memory layout of its parameter, as `loss.backward()` guarantees: fused optimizers rely on it, and would
+    exchange the elements of others. Second derivatives of convolutions in channels_last have another one.
+    """
     if ENGINE is None or loss.ndim:
-        return torch.autograd.grad(loss, params, retain_graph=keep_graph, allow_unused=True)
-    one = torch.ones_like(loss)
-    found: Grads = ENGINE((loss,), (one,), keep_graph, False, tuple(params), True, accumulate_grad=False)
-    return found
+        found: Grads = torch.autograd.grad(loss, params, retain_graph=keep_graph, allow_unused=True)
+    else:
+        one = torch.ones_like(loss)
+        found = ENGINE((loss,), (one,), keep_graph, False, tuple(params), True, accumulate_grad=False)
+    return tuple(map(laid_out, found, params))
+
+
+def laid_out(grad: Tensor | None, param: Tensor) -> Tensor | None:
+    """The gradient with the memory layout of the parameter."""
+    if grad is None or grad.stride() == param.stride():
+        return grad
+    return torch.empty_like(param).copy_(grad)
 
 
 def optimizer_step(optimizer: Optimizer, params: Sequence[Tensor]) -> Callable[[Grads], None]:

@@ -142,6 +142,27 @@ def test_optimizer_hooks_are_called_as_by_torch(kind: str, everywhere: bool, fir
     assert my_hooks.calls == ["pre", "post"] * 3
 
 
+def test_gradients_have_the_memory_layout_of_their_parameters() -> None:
+    """Fused optimizers exchange the elements of others. The second derivatives of a convolution have another layout."""
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 1, 6)).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 3, 8, 8).contiguous(memory_format=torch.channels_last).requires_grad_()
+    params = list(net.parameters())
+
+    def penalty() -> Tensor:
+        (slope,) = torch.autograd.grad(net(x).sum(), x, create_graph=True)
+        return slope.square().sum()
+
+    as_computed = torch.autograd.grad(penalty(), params, allow_unused=True)
+    assert as_computed[0] is not None
+    assert as_computed[0].stride() != params[0].stride()  # or this test could not fail
+    found = eager.gradients(penalty(), params)
+    for param, grad, expected in zip(params, found, as_computed, strict=True):
+        assert (grad is None) == (expected is None)
+        if grad is not None and expected is not None:
+            assert grad.stride() == param.stride()
+            assert torch.equal(grad, expected)
+
+
 @pytest.mark.parametrize("point", ["pre", "post"])
 @pytest.mark.parametrize("everywhere", [False, True], ids=["its own", "global"])
 def test_single_hook_is_called(point: str, everywhere: bool) -> None:
