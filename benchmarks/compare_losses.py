@@ -2,9 +2,11 @@
 
 For each job of an experiment, `ganrun search` tries TRIALS rates with seed 100. The best one, rounded to two digits,
 replaces that of the job in conf/experiment/compare_losses/NAME.yaml. The searches stay in outputs/tuning/NAME; the same
-command continues them. Run: `python benchmarks/compare_losses.py heights heights_controlled ring ...`
+command continues them. Run: `python benchmarks/compare_losses.py heights heights_controlled ring ...`, or for some
+losses alone `python benchmarks/compare_losses.py mnist --losses wgan_gp rpgan`.
 """
 
+import argparse
 import json
 import re
 import subprocess
@@ -44,11 +46,13 @@ def search(name: str, job: list[str], folder: Path) -> dict[str, float]:
     return {"lr": float(f"{best:.2g}"), "value": values[best], "finished": len(values)}
 
 
-def tune(name: str) -> None:
-    """Tune all jobs of an experiment, and write the rates into its file after each search."""
+def tune(name: str, losses: list[str] | None) -> None:
+    """Tune the jobs of an experiment with these losses, or all, and write each rate into its file after its search."""
     path = CONF / f"{name}.yaml"
     jobs = yaml.safe_load(path.read_text())["jobs"]
     for number, job in enumerate(jobs):
+        if losses is not None and job[0].removeprefix("loss=") not in losses:
+            continue
         own = [line for line in job if not line.startswith("optimizer.lr=")]
         found = search(name, job, ROOT / "outputs/tuning" / name / str(number))
         lines = path.read_text().splitlines()
@@ -63,5 +67,9 @@ def tune(name: str) -> None:
 
 
 if __name__ == "__main__":
-    for experiment in sys.argv[1:]:
-        tune(experiment)
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("names", nargs="+", help="of experiments, as in mnist_controlled")
+    parser.add_argument("--losses", nargs="+", help="only these")
+    options = parser.parse_args()
+    for experiment in options.names:
+        tune(experiment, options.losses)
