@@ -34,6 +34,12 @@ class Evaluation:
         """As many samples as the metrics need, (n, *shape) on the CPU, and their labels (n,) or None."""
         return self._draw(max(metric.num for metric in self.run.metrics.values()))
 
+    @cached_property
+    def _diagnosed(self) -> tuple[Tensor, float | None]:
+        """Samples for the diagnosis, of which large images are reduced, and the relative slope of G's loss there."""
+        samples, y = self._diagnosed_samples()
+        return measure.reduced(samples), self._slope(samples, y) if samples.isfinite().all() else None
+
     def _diagnosed_samples(self) -> tuple[Tensor, Tensor | None]:
         """The first of `samples` if there are enough for the diagnosis, else new ones."""
         num = measure.NUM
@@ -92,9 +98,7 @@ class Evaluation:
     ) -> Diagnosis:
         """rows: of metrics.jsonl. overrides: of the run's command line. diverged: whether the run has diverged."""
         run = self.run
-        samples, y = self._diagnosed_samples()
-        slope = self._slope(samples, y) if samples.isfinite().all() else None
-        samples = measure.reduced(samples)  # large images take much memory
+        samples, slope = self._diagnosed
         measurements = measure.measure(
             samples, run.dataset, rows, self.seed, run.options.batch_size, run.options.label_noise, diverged, slope
         )
