@@ -1,5 +1,6 @@
 """How much D's features tell about the classes, which they were learned without."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -122,12 +123,15 @@ def accuracy(
 
 
 def _fitted(x: np.ndarray, y: np.ndarray, C: float) -> Any:
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=200, tol=1e-3))
-    return model.fit(x, y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 200 iterations are early stopping, which also regularizes
+        return model.fit(x, y)
 
 
 def _some(split: Split, most: int, seed: int) -> Split:
