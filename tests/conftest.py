@@ -82,7 +82,7 @@ def shared_data() -> Path:
     return root
 
 
-# Removed before tests compose configs, which have it in data.root. Workers of pytest-xdist start later: they get a copy.
+# Removed before tests compose configs, which have it in data.root. Workers of pytest-xdist start later, and get a copy.
 FOLDER = os.environ.pop("GANRUN_DATA", "") or os.environ.get("GANRUN_TEST_DATA", "")
 os.environ["GANRUN_TEST_DATA"] = FOLDER
 REAL_DATA = Path(FOLDER).absolute() if FOLDER else None
