@@ -29,6 +29,7 @@ from ganrun.metric.fidelity import Fidelity
 from ganrun.metric.neighbors import Neighbors
 from ganrun.metric.parzen import Parzen
 from ganrun.metric.ssim import MsSsim
+from ganrun.metric.train_on_samples import TrainOnSamples
 from ganrun.protocols import Metric
 
 OUT = Path(__file__).with_suffix(".json")
@@ -68,6 +69,7 @@ def metrics() -> list[Metric]:
         ClassBalance(classifier, NUM),
         LabelAccuracy(classifier, NUM),
         IntraFid(classifier, NUM),
+        TrainOnSamples(NUM),
         MsSsim(classifier),
         Neighbors(),
         Parzen(num=NUM, split="valid", anchor=False),
@@ -90,8 +92,9 @@ COLUMNS = {
     "fd": "fd_mnistcnn_5k", "kid": "kid_mnistcnn_5k", "is": "is_mnistcnn_5k", "precision": "precision_mnistcnn_5k",
     "recall": "recall_mnistcnn_5k", "density": "density_mnistcnn_5k", "coverage": "coverage_mnistcnn_5k",
     "fd (efflite0)": "fd_efflite0_5k", "kid (efflite0)": "kid_efflite0_5k", "class_kl": "class_kl_mnistcnn_5k",
-    "label_accuracy": "label_accuracy_mnistcnn_5k", "intra_fd": "intra_fd_mnistcnn_5k", "ms_ssim": "ms_ssim_1k",
-    "copies": "copies_1k", "parzen (valid)": "parzen_5k_valid",
+    "label_accuracy": "label_accuracy_mnistcnn_5k", "intra_fd": "intra_fd_mnistcnn_5k",
+    "train_on_samples": "train_on_samples_valid_5k", "ms_ssim": "ms_ssim_1k", "copies": "copies_1k",
+    "parzen (valid)": "parzen_5k_valid",
 }  # fmt: skip
 
 

@@ -38,6 +38,7 @@ NEEDS = {
     "metric/ms_ssim": ["metric=ms_ssim", "data=fer2013"],
     "metric/table": ["metric=table", "data=breast_cancer"],
     "metric/stacked_modes": ["metric=stacked_modes", "data=stacked_mnist"],
+    "metric/train_on_samples": ["metric=train_on_samples", "data=digits", "condition=concat"],
     "schedule/momentum_goodfellow2014": ["schedule@momentum=momentum_goodfellow2014", "optimizer=momentum"],
 }
 PLUGINS = {  # of options that need an optional library

@@ -44,7 +44,7 @@ REFUSALS = [  # why data can refuse an option
     "metric=(neighbors|parzen): .*images",
     "metric=(class_balance|fidelity|intra_fid|label_accuracy|ms_ssim|stacked_modes): ",
     "metric=table: needs a table",
-    "metric=(anomaly_auroc|augmentation_gain|linear_probe): ",
+    "metric=(anomaly_auroc|augmentation_gain|linear_probe|train_on_samples): ",
     "metric.(augmentation_gain|linear_probe).num_labelled=",
     "arch.generator: makes rows of a table",
     "metric.fidelity.num=|features=",

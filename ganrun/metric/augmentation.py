@@ -1,6 +1,7 @@
 """Whether the samples of a conditional run help a classifier as more training data."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +18,31 @@ from ganrun.protocols import DFunction, Metric, MetricKey
 
 RESAMPLES = 2000  # of the bootstrap
 LEVEL = 0.95  # of its intervals
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a small classifier is trained: the network of features=classifier, with AdamW, on batches of a given size."""
+
+    updates: int
+    width: int
+    batch_size: int
+    device: torch.device
+
+    def right(self, parts: Sequence[Split], tested: Split, dataset: Dataset, seed: int) -> np.ndarray:
+        """Which of the images (num,) are classified correctly, 0 or 1, after training on an equal mix of the parts."""
+        channels, height, width = dataset.spec.shape
+        recipe = Classifier(self.width).recipe(dataset)
+        batches = mixed_batches(parts, self.updates, self.batch_size, recipe.flip, seed, self.device)
+        shape = (channels, height, width), dataset.spec.num_classes
+        net = trained_on(batches, self.updates, shape, recipe, self.device, seed)
+        assert tested.y is not None, "checked before"
+        found: np.ndarray = (in_parts(net, tested.x)[1].argmax(1) == tested.y).numpy().astype(np.float64)
+        return found
+
+    def facts(self) -> dict[str, int]:
+        """What of it is recorded beside results."""
+        return {"updates": self.updates, "width": self.width, "batch_size": self.batch_size}
 
 
 class AugmentationGain(Metric):
@@ -60,16 +86,13 @@ class AugmentationGain(Metric):
         if batch_size < 4 or batch_size % 2:
             raise ValueError(f"batch_size={batch_size}: must be an even number of at least 4.")
         self.num, self.num_labelled, self.seeds = num, tuple(num_labelled), seeds
-        self.updates, self.width, self.batch_size = updates, width, batch_size
-        self.split, self.num_test, self.device = split, num_test, torch.device(device)
+        self.training = Training(updates, width, batch_size, torch.device(device))
+        self.split, self.num_test = split, num_test
         self._protocol: dict[str, dict[str, Any]] = {}
 
     def check(self, dataset: Dataset) -> None:
-        spec, tested = dataset.spec, dataset.splits()[self.split]
-        if not spec.is_image or spec.num_classes < 2 or dataset.train.y is None or tested.y is None or not len(tested):
-            raise ValueError(
-                f"metric=augmentation_gain: needs images with labels of two or more classes, and {self.split} ones."
-            )
+        check_labelled_images("augmentation_gain", dataset, self.split)
+        assert dataset.train.y is not None, "checked"
         most, n = int(dataset.train.y.bincount().max()), max(self.num_labelled)
         if n > most:
             raise ValueError(
@@ -97,7 +120,7 @@ class AugmentationGain(Metric):
         """samples (n, C, H, W), of the requested classes y (n,); the first `num` count."""
         assert y is not None, "declared by `labels`"
         made = Split(dataset.spec.encode(samples[: self.num]), y[: self.num].cpu())
-        tested = _as_images(dataset.splits()[self.split][: self.num_test], dataset.spec)
+        tested = as_images(dataset.splits()[self.split][: self.num_test], dataset.spec)
         found: dict[str, float] = {}
         for n in self.num_labelled:
             right = np.stack([self._right(dataset, made, tested, n, seed) for seed in range(self.seeds)])
@@ -110,28 +133,25 @@ class AugmentationGain(Metric):
 
     def _right(self, dataset: Dataset, made: Split, tested: Split, n: int, seed: int) -> np.ndarray:
         """Which examples are classified correctly, without and with the samples, (2, num_test) of 0 and 1."""
-        real = _as_images(labelled(dataset.train, n, seed), dataset.spec)
-        return np.stack([self._trained(dataset, parts, tested, seed) for parts in ([real], [real, made])])
-
-    def _trained(self, dataset: Dataset, parts: Sequence[Split], tested: Split, seed: int) -> np.ndarray:
-        channels, height, width = dataset.spec.shape
-        recipe = Classifier(self.width).recipe(dataset)
-        batches = mixed_batches(parts, self.updates, self.batch_size, recipe.flip, seed, self.device)
-        shape = (channels, height, width), dataset.spec.num_classes
-        net = trained_on(batches, self.updates, shape, recipe, self.device, seed)
-        assert tested.y is not None, "checked before"
-        found: np.ndarray = (in_parts(net, tested.x)[1].argmax(1) == tested.y).numpy().astype(np.float64)
-        return found
+        real = as_images(labelled(dataset.train, n, seed), dataset.spec)
+        return np.stack([self.training.right(parts, tested, dataset, seed) for parts in ([real], [real, made])])
 
     def _describe(self, dataset: Dataset, num_samples: int, num_test: int) -> None:
         facts = {
-            "num_samples": num_samples, "num_test": num_test, "seeds": self.seeds, "updates": self.updates,
-            "width": self.width, "batch_size": self.batch_size, "labels_of_the_gan": len(dataset.train),
+            "num_samples": num_samples, "num_test": num_test, "seeds": self.seeds, **self.training.facts(),
+            "labels_of_the_gan": len(dataset.train),
         }  # fmt: skip
         self._protocol = {f"{self.split}_{count(num_samples)}": facts}
 
     def protocol(self) -> dict[str, dict[str, Any]]:
         return self._protocol
+
+
+def check_labelled_images(name: str, dataset: Dataset, split: Literal["valid", "test"]) -> None:
+    """Raise ValueError if metric=NAME does not have images with labels to train a classifier and to test it on."""
+    spec, tested = dataset.spec, dataset.splits()[split]
+    if not spec.is_image or spec.num_classes < 2 or dataset.train.y is None or tested.y is None or not len(tested):
+        raise ValueError(f"metric={name}: needs images with labels of two or more classes, and {split} ones.")
 
 
 def labelled(split: Split, n: int, seed: int) -> Split:
@@ -174,5 +194,6 @@ def bootstrap_interval(difference: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def _as_images(split: Split, spec: DataSpec) -> Split:
+def as_images(split: Split, spec: DataSpec) -> Split:
+    """The examples as uint8 images, on the CPU."""
     return Split(pixels(split.x.cpu(), spec), None if split.y is None else split.y.cpu())

@@ -1,4 +1,4 @@
-"""metric=augmentation_gain: the classifier's data, its intervals, and samples that help or harm."""
+"""metric=augmentation_gain and train_on_samples: the classifier's data, intervals, and samples that help or harm."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,7 @@ from ganrun.data.dataset import Split
 from ganrun.data.digits import digits
 from ganrun.data.toy import ring
 from ganrun.metric.augmentation import AugmentationGain, bootstrap_interval, labelled, mixed_batches
+from ganrun.metric.train_on_samples import TrainOnSamples
 
 
 def test_labelled_examples_are_n_of_each_class() -> None:
@@ -84,3 +85,30 @@ def test_settings_and_data_that_cannot_be_used() -> None:
         AugmentationGain(updates=0)
     with pytest.raises(ValueError, match="batch_size=3: must be an even number"):
         AugmentationGain(batch_size=3)
+
+
+@pytest.mark.slow
+def test_classifier_learns_from_samples_as_from_real_images_and_not_from_wrong_or_equal_ones() -> None:
+    data, name = digits(), "train_on_samples_valid_800"
+    metric = TrainOnSamples(num=800, seeds=2, updates=80, width=8, batch_size=64)
+    metric.check(data)
+    samples, y = data.spec.decode(data.train.x), data.train.y
+    assert y is not None
+    good = metric(samples, data, y=y)
+    assert good[f"{name}_real"] > 0.8
+    assert good[name] == pytest.approx(good[f"{name}_real"], abs=0.08)
+    assert 0 <= good[f"{name}_std"] < 0.1
+    wrong = metric(samples, data, y=(y + 1) % 10)
+    assert wrong[name] < 0.1
+    assert wrong[f"{name}_real"] == good[f"{name}_real"]
+    of_each = torch.stack([samples[y == k][0] for k in range(10)])
+    collapsed = metric(of_each[y], data, y=y)
+    assert collapsed[name] < good[name] - 0.1
+    assert metric.protocol()["valid_800"]["num_real"] == 800
+
+
+def test_training_on_samples_refuses_other_data_and_settings() -> None:
+    with pytest.raises(ValueError, match="metric=train_on_samples: needs images with labels"):
+        TrainOnSamples().check(ring(8, 2, 0.02, 100))
+    with pytest.raises(ValueError, match="num=1: must be at least 2"):
+        TrainOnSamples(num=1)

@@ -27,6 +27,7 @@ from ganrun.metric.ssim import MsSsim
 from ganrun.metric.stacked import StackedModes
 from ganrun.metric.table import SCORES, Table
 from ganrun.metric.theory import Theory
+from ganrun.metric.train_on_samples import TrainOnSamples
 from ganrun.protocols import DFunction, Metric
 
 Data = Callable[[], Dataset]
@@ -73,6 +74,10 @@ CASES = {
     "augmentation_gain": Case(
         AugmentationGain(num=40, num_labelled=[2, 5], seeds=1, updates=2, width=2, num_test=50), digits,
         {"augmentation_gain_valid_2_40": "higher", "augmentation_gain_valid_5_40": "higher"},
+    ),
+    "train_on_samples": Case(
+        TrainOnSamples(num=40, seeds=1, updates=2, width=2, num_test=50), digits,
+        {"train_on_samples_valid_40": "higher"},
     ),
     "distribution": Case(Distribution(num=2000, bins=20), heights, LOWER_IN_1D),
     "distribution, critic": Case(Distribution(num=2000, bins=20), two_modes, LOWER_IN_1D, logistic=False),
