@@ -15,7 +15,7 @@ class Origin(NamedTuple):
 
 SYNTHETIC = "None is needed: the data are random numbers that ganrun draws."
 MNIST = "CC BY-SA 3.0, as Keras states it (keras.datasets.mnist)."
-UCI = "CC BY 4.0, as the UCI Machine Learning Repository states it for its data."
+UCI = "Stated on the page of these data in the UCI Machine Learning Repository (archive.ics.uci.edu)."
 NOT_KNOWN = "Not known to ganrun. Ask whoever made the data, before you pass this file on."
 
 ORIGINS = {
