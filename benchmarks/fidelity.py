@@ -4,7 +4,7 @@
 
 Writes benchmarks/fidelity.json, and prints the table of docs/fidelity.md. The samples of a good generator are 5,000
 training images, which are left out where copies of training images are looked for; most others are made from them. It
-takes about four minutes of one core, after the classifier is trained.
+takes about ten minutes of one core, after the classifier is trained.
 """
 
 import json

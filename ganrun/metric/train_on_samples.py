@@ -47,6 +47,7 @@ class TrainOnSamples(Metric):
         self.num, self.seeds, self.split, self.num_test = num, seeds, split, num_test
         self.training = Training(updates, width, batch_size, torch.device(device))
         self._protocol: dict[str, dict[str, Any]] = {}
+        self._real: tuple[Dataset, int, float] | None = None
 
     def check(self, dataset: Dataset) -> None:
         check_labelled_images("train_on_samples", dataset, self.split)
@@ -66,20 +67,20 @@ class TrainOnSamples(Metric):
         assert y is not None, "declared by `labels`"
         made = Split(dataset.spec.encode(samples[: self.num]), y[: self.num].cpu())
         tested = as_images(dataset.splits()[self.split][: self.num_test], dataset.spec)
-        chosen = torch.randperm(len(dataset.train), generator=generator(0, "train on samples"))[: len(made)]
-        real = as_images(dataset.train[chosen.to(dataset.train.x.device)], dataset.spec)
-        scores, of_real = (
-            [self.training.right([part], tested, dataset, seed).mean() for seed in range(self.seeds)]
-            for part in (made, real)
-        )
-        facts = {"num": len(made), "num_real": len(real), "num_test": len(tested), "seeds": self.seeds}
+        scores = self._scores(made, tested, dataset)
+        num_real = min(len(made), len(dataset.train))
+        if self._real is None or self._real[0] is not dataset or self._real[1] != num_real:
+            chosen = torch.randperm(len(dataset.train), generator=generator(0, "train on samples"))[:num_real]
+            real = as_images(dataset.train[chosen.to(dataset.train.x.device)], dataset.spec)
+            self._real = dataset, num_real, float(np.mean(self._scores(real, tested, dataset)))
+        facts = {"num": len(made), "num_real": num_real, "num_test": len(tested), "seeds": self.seeds}
         self._protocol = {f"{self.split}_{count(len(made))}": facts | self.training.facts()}
         name = self._name(len(made))
-        return {
-            name: float(np.mean(scores)),
-            f"{name}_std": float(np.std(scores)),
-            f"{name}_real": float(np.mean(of_real)),
-        }
+        return {name: float(np.mean(scores)), f"{name}_std": float(np.std(scores)), f"{name}_real": self._real[2]}
+
+    def _scores(self, part: Split, tested: Split, dataset: Dataset) -> list[float]:
+        """The accuracies of classifiers that are trained on `part`, for each seed."""
+        return [float(self.training.right([part], tested, dataset, seed).mean()) for seed in range(self.seeds)]
 
     def protocol(self) -> dict[str, dict[str, Any]]:
         return self._protocol

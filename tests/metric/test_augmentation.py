@@ -103,6 +103,7 @@ def test_classifier_learns_from_samples_as_from_real_images_and_not_from_wrong_o
     assert wrong[f"{name}_real"] == good[f"{name}_real"]
     of_each = torch.stack([samples[y == k][0] for k in range(10)])
     collapsed = metric(of_each[y], data, y=y)
+    assert collapsed[f"{name}_real"] == good[f"{name}_real"]
     assert collapsed[name] < good[name] - 0.1
     assert metric.protocol()["valid_800"]["num_real"] == 800
 
