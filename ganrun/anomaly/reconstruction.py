@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ganrun.anomaly.networks import BATCH, DView, device_of, frozen
 from ganrun.data.seeds import seed_for
+from ganrun.network_protocols import DrawsNoise
 from ganrun.protocols import Latent
 
 MEASURED = 200  # training examples whose losses set the units
@@ -48,7 +49,9 @@ class Reconstruction:
       for every data set and D;
     - searches start at the samples nearest to x, by R, out of `pool` ones, not at random;
     - z stays within the bounds that the latents of the pool have, since a G may reach any value far outside of them;
-    - in a conditional run, a starting point keeps its class.
+    - in a conditional run, a starting point keeps its class;
+    - a starting point also keeps the random numbers that layers of G draw (`DrawsNoise`), as for categories of tables,
+      so that the score of an example does not depend on the others.
     """
 
     def __init__(self, search: Search | None = None) -> None:
@@ -62,9 +65,10 @@ class Reconstruction:
             self.z = latent(num, self.device)  # (pool, dim)
         self.y = torch.arange(num, device=self.device) % num_classes if num_classes else None
         self.low, self.high, self.std = self.z.amin(0), self.z.amax(0), self.z.std(0, correction=0).clamp_min(1e-6)
+        self.noise: dict[nn.Module, Tensor] = {}  # (pool, ...) uniform in [0, 1), of each layer of G that draws any
         with frozen(G), torch.no_grad(), self._own_random_state():
-            parts = zip(self.z.split(BATCH), [None] * num if self.y is None else self.y.split(BATCH), strict=False)
-            self.pool = torch.cat([G(z, y).flatten(1) for z, y in parts])  # (pool, d)
+            starts = torch.arange(num, device=self.device).split(BATCH)
+            self.pool = torch.cat([self._made(self.z[part], part).flatten(1) for part in starts])  # (pool, d)
         self.units = torch.ones(2, device=self.device)
         with frozen(G, view.D), torch.no_grad(), self._own_random_state():
             some = train[:MEASURED].to(self.device)
@@ -79,7 +83,7 @@ class Reconstruction:
 
     @contextmanager
     def _own_random_state(self) -> Iterator[None]:
-        """For latents, and for a G with noise of its own, as in categories of tables."""
+        """For latents, and for the noise of G."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed(seed_for(self.seed, "latent search"))
             yield
@@ -110,12 +114,29 @@ class Reconstruction:
 
     def _losses(self, x: Tensor, target: Tensor, z: Tensor, starts: Tensor) -> Tensor:
         """Both losses of each x (n, *shape) with features `target` (n, F), in their units: (2, n)."""
-        made = self.G(z, self._classes(starts))
+        made = self._made(z, starts)
         residual = (x - made).abs().flatten(1).mean(1)
         if not self.search.feature_weight:
             return torch.stack([residual, torch.zeros_like(residual)]) / self.units[:, None]
         feature = (target - self._features(made, starts)).abs().mean(1)
         return torch.stack([residual, feature]) / self.units[:, None]
+
+    def _made(self, z: Tensor, starts: Tensor) -> Tensor:
+        """G's samples (n, *shape) for latents z (n, dim), with the classes and the noise of their starting points."""
+
+        def fixed(layer: nn.Module, given: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            assert isinstance(layer, DrawsNoise)
+            if layer not in self.noise:
+                self.noise[layer] = torch.rand(len(self.z), *given[0].shape[1:], device=self.device)
+            return layer.with_noise(given[0], self.noise[layer][starts])
+
+        hooks = [layer.register_forward_hook(fixed) for layer in self.G.modules() if isinstance(layer, DrawsNoise)]
+        try:
+            found: Tensor = self.G(z, self._classes(starts))
+            return found
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _weighted(self, losses: Tensor) -> Tensor:
         return (1 - self.search.feature_weight) * losses[0] + self.search.feature_weight * losses[1]

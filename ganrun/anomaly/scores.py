@@ -87,7 +87,7 @@ class AnomalyScores:
         if wrong := [name for name, values in held_out.items() if not np.isfinite(values).all()]:
             raise ValueError(f"the score {wrong[0]} of real examples is not finite; the run may have diverged.")
         self.combination = Combination(held_out) if len(held_out) > 1 else None
-        self.held_out = self._combined(held_out)
+        self.held_out = held_out if self.combination is None else held_out | {COMBINED: self.combination.of_held_out()}
         self.calibrations = {name: Calibration(values) for name, values in self.held_out.items()}
         return self
 

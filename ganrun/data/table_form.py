@@ -132,16 +132,18 @@ class TableForm:
         """The columns of categories, whose values a reader should leave as they are written."""
         return tuple(c.name for c in self.columns if c.kind == "category")
 
-    def encode(self, frame: Mapping[str, Any]) -> tuple[Tensor, dict[int, str]]:
+    def encode(self, frame: Mapping[str, Any], generated: bool = False) -> tuple[Tensor, dict[int, str]]:
         """The vectors (m, width) of the rows that can be encoded, and why each of the others cannot, by its number.
 
-        frame: sequences of values by column name, such as a pandas.DataFrame. Other columns are ignored. Raises
-        ValueError if a column is missing.
+        frame: sequences of values by column name, such as a pandas.DataFrame. Other columns are ignored. generated:
+        they are from `decode`, where None alone means that a value is missing. Raises ValueError if a column is
+        missing.
         """
         for name in self.names:
             if name not in frame:
                 raise ValueError(f"there is no column {name}; the run was trained on {', '.join(self.names)}.")
-        values = {name: column_values(frame[name], self.missing_values) for name in self.names}
+        missing_values = () if generated else self.missing_values
+        values = {name: column_values(frame[name], missing_values) for name in self.names}
         num = len(next(iter(values.values())))
         x, skipped = np.zeros((num, self.width)), dict[int, str]()
         starts = {column.name: start for column, start in self.blocks}
@@ -192,7 +194,7 @@ class TableForm:
 
     def as_written(self, x: Tensor) -> Tensor:
         """Vectors (n, width) after `decode` and `encode`: with rounded numbers and one-hot blocks."""
-        return self.encode(self.decode(x))[0]
+        return self.encode(self.decode(x), generated=True)[0]
 
 
 def _column(found: Any) -> Column:

@@ -7,8 +7,21 @@ from torch import Tensor, nn
 from ganrun.anomaly.networks import DView
 from ganrun.anomaly.reconstruction import Reconstruction, Search
 from ganrun.arch import mlp
+from ganrun.arch.table import GumbelNoise
 from ganrun.data.dataset import DataSpec
 from ganrun.latent import Normal
+
+
+class Noisy(nn.Module):
+    """z (B, 2) -> (z_1, z_2, z_1 plus Gumbel noise)"""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+        self.noise = GumbelNoise()
+
+    def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return torch.cat([self.scale * z, self.noise(z[:, :1])], 1)
 
 
 class Plane(nn.Module):
@@ -23,12 +36,12 @@ class Plane(nn.Module):
         return torch.cat([self.scale * z, last[:, None]], 1)
 
 
-def fitted(num_classes: int = 0, **settings: float) -> Reconstruction:
+def fitted(num_classes: int = 0, G: nn.Module | None = None, **settings: float) -> Reconstruction:
     torch.manual_seed(0)
     found = Reconstruction(Search(**{"steps": 300, "lr": 0.02, "feature_weight": 0.0, **settings}))
     D = mlp.Discriminator(DataSpec((3,)), hidden=(8,))
     train = torch.cat([torch.randn(300, 2), torch.zeros(300, 1)], 1)
-    found.fit(Plane(), Normal(2), DView(D), train, num_classes, seed=0)
+    found.fit(G or Plane(), Normal(2), DView(D), train, num_classes, seed=0)
     return found
 
 
@@ -105,3 +118,14 @@ def test_torchs_random_state_gradients_and_weights_are_not_changed() -> None:
 def test_settings_out_of_range(setting: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Search(**setting)
+
+
+def test_the_score_of_an_example_does_not_depend_on_the_others() -> None:
+    """Also for a G that draws random numbers, which a starting point keeps."""
+    found = fitted(G=Noisy(), steps=20, pool=50)
+    x = torch.randn(9, 3)
+    together = found.score(x)
+    assert torch.allclose(found.score(x.flip(0)).flip(0), together, atol=1e-6)
+    assert torch.allclose(torch.cat([found.score(one[None]) for one in x]), together, atol=1e-6)
+    assert torch.equal(found.score(x), together)
+    assert not next(layer for layer in found.G.modules() if isinstance(layer, GumbelNoise))._forward_hooks

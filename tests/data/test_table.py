@@ -275,6 +275,15 @@ def test_largest_entry_of_a_block_is_its_category() -> None:
     assert written[0, 1] == 0
 
 
+def test_generated_rows_are_kept_where_they_look_like_a_missing_value() -> None:
+    form = of({"a": [1.0, 2.0, 4.0], "b": ["x", "y", "x"]}, missing_values=("0",)).spec.form
+    assert form is not None
+    x = torch.tensor([[-form.numbers[0].center / form.numbers[0].spread, 1.0, 0.0]])
+    assert form.decode(x) == {"a": [0], "b": ["x"]}
+    assert form.as_written(x).tolist() == x.tolist()
+    assert form.encode({"a": [0], "b": ["x"]})[1] == {0: "column a: the value is missing"}
+
+
 def test_breast_cancer_comes_with_its_classes_or_as_a_category() -> None:
     data = breast_cancer()
     assert (data.spec.shape, data.spec.classes) == ((30,), ("benign", "malignant"))
