@@ -2,11 +2,15 @@
 
 import errno
 import os
+import shutil
 import stat
 import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+IS_WINDOWS = os.name == "nt"
 LOCK_TRIES = 10
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)  # errors of flock on a file system without locks
 MARK = "drawn by ganrun"  # a comment in picture files, which are not read as training data
@@ -17,9 +21,54 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "ganrun")
 
 
-def create(path: Path) -> None:
-    """Create an empty file. Raises OSError if there is one, or a link."""
-    os.close(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL))
+@contextmanager
+def temporary_file(path: Path) -> Iterator[None]:
+    """Create an empty file, which stays locked against `remove_left`. Raises OSError if there is one, or a link."""
+    with _locked(_opened(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL)):
+        yield
+
+
+@contextmanager
+def temporary_folder(path: Path) -> Iterator[None]:
+    """Create a folder, which stays locked against `remove_left`. Raises OSError if there is one."""
+    path.mkdir()
+    if IS_WINDOWS:  # which cannot open folders
+        yield
+        return
+    with _locked(os.open(path, os.O_RDONLY)):
+        yield
+
+
+@contextmanager
+def _locked(file: int) -> Iterator[None]:
+    if IS_WINDOWS:  # which has no flock, and does not rename open files
+        os.close(file)
+        yield
+        return
+    try:
+        with suppress(BlockingIOError):  # `remove_left` of another process was faster; the file is created again
+            lock(file)
+        yield
+    finally:
+        os.close(file)
+
+
+def remove_left(paths: Iterable[Path]) -> None:
+    """Remove temporary files and folders that a killed process has left, which are those that none has locked."""
+    for path in paths:
+        with suppress(OSError):  # locked, or removed by another process
+            if path.is_symlink() or IS_WINDOWS:
+                path.unlink()
+                continue
+            file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+            try:
+                lock(file, tries=1)
+                if path.is_dir():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
+            finally:
+                os.close(file)
 
 
 def opened_to_append(path: Path) -> TextIO:
@@ -46,8 +95,8 @@ def read_file(path: Path, tail: int | None = None) -> bytes:
         return opened.read()
 
 
-def lock(file: TextIO) -> None:
-    """Lock `file`. Raises BlockingIOError if another process has locked it.
+def lock(file: TextIO | int, tries: int = LOCK_TRIES) -> None:
+    """Lock a file, or a descriptor of one. Raises BlockingIOError if another process has locked it.
 
     Does nothing on a system or a file system without flock. It tries again for a moment, in which
     `ganrun.records.state.is_locked` may share the lock.
@@ -56,7 +105,7 @@ def lock(file: TextIO) -> None:
         import fcntl
     except ImportError:
         return
-    for left in reversed(range(LOCK_TRIES)):
+    for left in reversed(range(tries)):
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             break

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ganrun.checks import fits
-from ganrun.files import create
+from ganrun.files import remove_left, temporary_file
 from ganrun.records import shapes
 from ganrun.records.legacy import upgraded_state
 
@@ -105,13 +105,10 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
     The file is new and has a random name, so that no link is followed. A link at `path` is replaced. An OSError, as
     of a full disk, names `path`.
     """
-    for left in path.parent.glob(f"{glob.escape(path.name)}.*.partial"):  # by a process that was killed
-        left.unlink(missing_ok=True)
+    remove_left(path.parent.glob(f"{glob.escape(path.name)}.*.partial"))
     unfinished = path.with_name(f"{path.name}.{secrets.token_hex(8)}.partial")
-    with errors_name(path):
-        create(unfinished)
     try:
-        with errors_name(path):
+        with errors_name(path), temporary_file(unfinished):
             write(unfinished)
             sync(unfinished)
             unfinished.replace(path)

@@ -17,7 +17,7 @@ from typing import IO, Any
 import yaml
 
 from ganrun.config import Config, flat, load_yaml, resumable
-from ganrun.files import link_out_of, lock, opened_to_append, read_file, special_file
+from ganrun.files import link_out_of, lock, opened_to_append, read_file, remove_left, special_file
 from ganrun.metric_key import MetricKey
 from ganrun.records import checkpoint, shapes
 from ganrun.records.checkpoint import errors_name, write_atomically
@@ -111,8 +111,7 @@ class RunDir:
         """Remove the temporary files of `write_atomically` that a killed process has left."""
         everywhere = [*self.path.glob("*.partial"), *self.path.glob("*/*.partial")]
         first = [*self.path.glob("config.yaml*.partial"), *self.path.glob("command.json*.partial")]
-        for path in everywhere if self.is_run else first:
-            path.unlink()
+        remove_left(everywhere if self.is_run else first)
 
     @property
     def _lock_file(self) -> Path:

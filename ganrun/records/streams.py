@@ -1,5 +1,6 @@
 """Files of arrays that are written part by part, so that they may be larger than the memory."""
 
+import glob
 import math
 import secrets
 import shutil
@@ -11,6 +12,7 @@ from typing import IO
 
 import numpy as np
 
+from ganrun.files import remove_left, temporary_folder
 from ganrun.records.checkpoint import errors_name, write_atomically
 
 
@@ -60,12 +62,10 @@ def save_npz(path: Path, arrays: Mapping[str, Stream], compressed: bool) -> None
 
 def save_folder(folder: Path, files: Iterable[tuple[str, bytes]]) -> None:
     """Write files (path in `folder`, content). They replace a folder of that name once all are written."""
-    for left in folder.parent.glob(f"{folder.name}.*.unfinished"):  # by a process that was killed
-        shutil.rmtree(left, ignore_errors=True)
+    remove_left(folder.parent.glob(f"{glob.escape(folder.name)}.*.unfinished"))
     unfinished, old = (folder.with_name(f"{folder.name}.{secrets.token_hex(8)}.unfinished") for _ in range(2))
     try:
-        with errors_name(folder):
-            unfinished.mkdir()
+        with errors_name(folder), temporary_folder(unfinished):
             for name, content in files:
                 path = unfinished / name.lstrip("/")
                 path.parent.mkdir(parents=True, exist_ok=True)

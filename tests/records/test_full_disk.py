@@ -1,6 +1,6 @@
 """Outputs are written whole or not at all, and an error names the file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ganrun.figures.album import save_still
 from ganrun.figures.animation import save_gif
 from ganrun.figures.grid import encoded_png, save_png
 from ganrun.records import frames
+from ganrun.records.checkpoint import write_atomically
 from ganrun.records.dashboard import Dashboard
 from ganrun.records.run_dir import RunDir
 from ganrun.records.streams import Stream, save_folder, save_npy, save_npz
@@ -85,6 +86,29 @@ def test_new_samples_replace_the_folder_of_the_old_ones(tmp_path: Path) -> None:
     (tmp_path / "s.0.unfinished" / "7.png").write_bytes(b"")
     save_folder(tmp_path / "s", [("0.png", PNG)])
     assert [path.name for path in tmp_path.rglob("*")] == ["s", "0.png"]
+
+
+def test_what_another_process_writes_is_left_alone(tmp_path: Path) -> None:
+    """Two commands with the same output: both end well, and the last one counts."""
+
+    def first() -> Iterator[tuple[str, bytes]]:
+        yield "0.png", PNG
+        save_folder(tmp_path / "s", [("1.png", PNG), ("2.png", PNG)])
+        write_atomically(tmp_path / "a.npy", write)
+        yield "3.png", PNG
+
+    def write(path: Path) -> None:
+        path.write_bytes(b"inner")
+
+    def outer(path: Path) -> None:
+        save_folder(tmp_path / "s", first())
+        path.write_bytes(b"outer")
+
+    (tmp_path / "a.npy.0.partial").write_bytes(b"")  # of a process that was killed
+    write_atomically(tmp_path / "a.npy", outer)
+    assert (tmp_path / "a.npy").read_bytes() == b"outer"
+    assert sorted(path.name for path in (tmp_path / "s").iterdir()) == ["0.png", "3.png"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "s"]
 
 
 @pytest.mark.slow
