@@ -92,7 +92,12 @@ class AnomalyScores:
         return self
 
     def score(self, x: Tensor) -> dict[str, np.ndarray]:
-        """The scores (n,) of examples x (n, *shape) in the data's value range, by method, and `combined`."""
+        """The scores (n,) of examples x (n, *shape) in the data's value range, by method, and `combined`.
+
+        Raises ValueError for x that is not finite. Examples of which D's features are not finite are infinitely far.
+        """
+        if not x.isfinite().all():
+            raise ValueError("x: has values that are not finite.")
         return self._combined(self._scores(x))
 
     def quantiles(self, scores: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -125,7 +130,10 @@ class AnomalyScores:
             found["logit"] = -self.view.logits(x).numpy()
         if self.distances:
             features = self.view.features(x).numpy()
-            found |= {name: distance.score(features) for name, distance in self.distances.items()}
+            known = np.isfinite(features).all(1)
+            for name, distance in self.distances.items():
+                found[name] = np.full(len(features), np.inf)
+                found[name][known] = distance.score(features[known])
         if "classes" in self.methods:
             logits = self.view.class_logits(x).double()
             found["classes"] = (logits.logsumexp(1) - logits.amax(1)).numpy()

@@ -61,9 +61,11 @@ def sentence(error: Exception, verb: str, arguments: Sequence[str]) -> str:
 
 
 def reason_of(error: OverrideParseException) -> str:
-    key, equals, _ = str(error.override).partition("=")
+    key, equals, value = str(error.override).partition("=")
     if not equals:
         return ""
+    if key.isascii() and not value.isascii():
+        return """, with other letters than those of ASCII in quotes, as in 'labels=["Köln"]'"""
     return f" ({str(error).splitlines()[0]})" if key.isascii() else ", with ASCII letters in the key"
 
 

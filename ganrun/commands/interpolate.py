@@ -64,11 +64,13 @@ def main(config: Config, name: str = "") -> int:
     if loaded.condition.uses_labels and not mixes_classes(loaded.G):
         log.info("classes change halfway: this generator does not declare that it can mix them (mixes_classes).")
     images = loaded.spec.encode(walks.flatten(0, 1)).unflatten(0, walks.shape[:2])
-    write(images, out / stem_of(options, loaded.step), options)
+    write(images, out / stem_of(options, loaded), options)
     return 0
 
 
 def check(options: InterpolateOptions) -> None:
+    if wrong := [seed for seed in options.seeds if seed < 0]:
+        raise ValueError(f"seeds=[{wrong[0]}]: must be at least 0.")
     if not 1 <= options.fps <= 50:
         raise ValueError(f"fps={options.fps}: must lie between 1 and 50, the fastest rate of a GIF.")
     if "mp4" in options.formats and ffmpeg() is None:
@@ -77,14 +79,16 @@ def check(options: InterpolateOptions) -> None:
         raise ValueError("format=[]: name at least one of png, gif and mp4.")
 
 
-def stem_of(options: InterpolateOptions, step: int) -> str:
+def stem_of(options: InterpolateOptions, loaded: LoadedRun) -> str:
     """The name of the files, without their ending."""
-    parts = [f"interpolate_step_{step:08d}_seeds_{'_'.join(map(str, options.seeds))}"]
+    parts = [f"interpolate_step_{loaded.step:08d}_seeds_{'_'.join(map(str, options.seeds))}"]
     if options.labels is not None:
         labels = options.labels if isinstance(options.labels, list | tuple) else [options.labels]
         parts.append(f"labels_{'_'.join(map(str, labels))}")
     if options.truncation is not None:
         parts.append(f"truncation_{options.truncation:g}")
+    if not options.ema and loaded.G_ema is not None:
+        parts.append("raw")
     return slug("_".join(parts))
 
 

@@ -60,11 +60,23 @@ def main(config: Config, name: str = "") -> int:
     out = Path(options.out).expanduser() if options.out else run_dir.samples
     run_dir.check_links()
     out.mkdir(parents=True, exist_ok=True)
-    truncated = "" if options.truncation is None else f"_truncation_{options.truncation:g}"
-    stem = f"sample_step_{loaded.step:08d}_seed_{options.seed}{truncated}"
+    stem = stem_of(options, loaded)
     with closing(Counter("samples", options.num)) as counter:
         Writer(sampler, options.num, loaded.spec, counter).write(out, stem, form)
     return 0
+
+
+def stem_of(options: SampleOptions, loaded: LoadedRun) -> str:
+    """The name of the files, without their ending: sample_step_00000600_seed_0, and what differs from the defaults."""
+    parts = [f"sample_step_{loaded.step:08d}_seed_{options.seed}"]
+    if options.labels is not None:
+        labels = options.labels if isinstance(options.labels, list | tuple) else [options.labels]
+        parts.append(f"labels_{'_'.join(map(str, labels))}")
+    if options.truncation is not None:
+        parts.append(f"truncation_{options.truncation:g}")
+    if not options.ema and loaded.G_ema is not None:
+        parts.append("raw")
+    return slug("_".join(parts))
 
 
 def check_format(form: str, num: int, spec: DataSpec) -> None:

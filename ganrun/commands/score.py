@@ -3,7 +3,7 @@
 import csv
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +19,7 @@ from ganrun.console import visible
 from ganrun.data.inputs import Inputs, Reader
 from ganrun.figures.album import save_still
 from ganrun.figures.anomalies import Ranking, anomalies_figure
+from ganrun.files import MARK
 from ganrun.records.checkpoint import write_atomically
 from ganrun.records.run_dir import RunDir
 from ganrun.training.load import LoadedRun
@@ -27,6 +28,7 @@ from ganrun.training.scoring import fit_scores
 
 log = logging.getLogger("ganrun")
 
+COLUMNS, SKIPPED = ("rank", "name"), ("name", "reason")  # of both .csv files; that of the scores has more
 LISTED = 5  # skipped inputs, and the most anomalous ones, that are printed
 
 
@@ -46,7 +48,7 @@ class ScoreOptions:
     num_train: int
     layers: Layers
     neighbors: int
-    columns: Sequence[str] | str | None
+    columns: Sequence[str | int] | str | int | None
     crop: Literal["center", "none"] | None
     value_range: tuple[float, float] | None
     top: int
@@ -82,6 +84,10 @@ def main(config: Config, name: str = "") -> int:
     scores = options.scores()
     run_dir = RunDir(Path(options.run_dir))
     loaded = LoadedRun(run_dir, options.checkpoint, choose_device(options.device, "device"), options.data.get("root"))
+    path = output_path(options, loaded)
+    figure, skipped = path.with_suffix(".png"), path.with_name(f"{path.stem}_skipped.csv")
+    for file in (path, figure, skipped):
+        check_replaceable(file, options)
     inputs = read(options, loaded)
     run = loaded.build(metric={})
     try:
@@ -92,19 +98,38 @@ def main(config: Config, name: str = "") -> int:
         ) from error
     found = scores.score(inputs.x)
     ranking = ranked(inputs, scores, found, options.by or list(found)[-1])
-    path = output_path(options, loaded)
     run_dir.check_links()
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = table(ranking, scores, found)
-    write_atomically(path, lambda unfinished: unfinished.write_text(text, "utf-8", "backslashreplace"))
-    figure = path.with_suffix(".png")
+    save_text(path, table(ranking, scores, found))
+    skipped.unlink(missing_ok=True)
+    if inputs.skipped:
+        save_text(skipped, csv_text([SKIPPED, *inputs.skipped.items()]))
     save_still(
         anomalies_figure(ranking, loaded.spec, options.top, f"{run_dir.path.name}, step {loaded.step:,}"), figure
     )
     report(inputs, ranking, options)
     log.info("scores     %s", path)
+    if inputs.skipped:
+        log.info("skipped    %s", skipped)
     log.info("picture    %s", figure)
     return 0
+
+
+def check_replaceable(file: Path, options: ScoreOptions) -> None:
+    """Raise ValueError for a file that is part of the input, or that `ganrun score` has not written."""
+    given = Path(options.input).expanduser().resolve()
+    if file.resolve() == given or given in file.resolve().parents:
+        raise ValueError(f"out={options.out}: {file} would be in the input; choose another path.")
+    if file.exists() and not (file.is_file() and is_own(file)):
+        raise ValueError(f"out={options.out}: {file} exists, and was not written by ganrun score; choose another path.")
+
+
+def is_own(file: Path) -> bool:
+    """Whether `ganrun score` has written the .csv or .png file."""
+    with file.open("rb") as opened:
+        start = opened.read(4096)
+    marks = [",".join(names).encode() for names in (COLUMNS, SKIPPED)]
+    return MARK.encode() in start if file.suffix == ".png" else start.startswith((*marks,))
 
 
 def read(options: ScoreOptions, loaded: LoadedRun) -> Inputs:
@@ -126,13 +151,22 @@ def ranked(inputs: Inputs, scores: AnomalyScores, found: Mapping[str, np.ndarray
 
 def table(ranking: Ranking, scores: AnomalyScores, found: Mapping[str, np.ndarray]) -> str:
     """The lines of the .csv file, from most to least anomalous: rank, name, and each score with its quantile."""
-    quantiles, text = scores.quantiles(found), io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["rank", "name", *(column for method in found for column in (method, f"{method}_quantile"))])
+    quantiles = scores.quantiles(found)
+    rows = [[*COLUMNS, *(column for method in found for column in (method, f"{method}_quantile"))]]
     for rank, i in enumerate(ranking.order.tolist(), 1):
         values = [f"{value:.6g}" for method in found for value in (found[method][i], quantiles[method][i])]
-        writer.writerow([rank, ranking.names[i], *values])
+        rows.append([str(rank), ranking.names[i], *values])
+    return csv_text(rows)
+
+
+def csv_text(rows: Iterable[Iterable[str]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
+
+
+def save_text(path: Path, text: str) -> None:
+    write_atomically(path, lambda unfinished: unfinished.write_text(text, "utf-8", "backslashreplace"))
 
 
 def output_path(options: ScoreOptions, loaded: LoadedRun) -> Path:
@@ -160,5 +194,5 @@ def report(inputs: Inputs, ranking: Ranking, options: ScoreOptions) -> None:
                  ranking.quantiles[i])  # fmt: skip
 
 
-def _listed(names: Sequence[str] | str) -> list[str]:
-    return [names] if isinstance(names, str) else [str(name) for name in names]
+def _listed(names: Sequence[str | int] | str | int) -> list[str]:
+    return [str(name) for name in ([names] if isinstance(names, str | int) else names)]

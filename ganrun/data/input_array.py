@@ -31,11 +31,15 @@ class ImageForm:
     value_range: tuple[float, float] | None = None
 
     def of(self, found: np.ndarray) -> Tensor:
-        """Images (N, H, W, C), as of `ganrun sample`, (N, C, H, W), (N, H, W), or one without N, in the run's form."""
+        """Images (N, H, W, C), as of `ganrun sample`, (N, C, H, W), (N, H, W), or one without N, in the run's form.
+
+        An array (3, H, W) is one image with colors, unless the run's images have one channel and the same sides.
+        """
         channels = self.spec.shape[0]
         x = found if found.ndim != 2 else found[None]
         if x.ndim == 3:  # one with channels, or several without
-            x = x[None] if x.shape[-1] in (1, 3) or x.shape[0] in (1, 3) else x[..., None]
+            several = channels == 1 and x.shape[1:] == self.spec.shape[1:]
+            x = x[None] if not several and (x.shape[-1] in (1, 3) or x.shape[0] in (1, 3)) else x[..., None]
         if x.ndim != 4 or (x.shape[-1] not in (1, 3, channels) and x.shape[1] not in (1, 3, channels)):
             raise ValueError(f"has shape {found.shape}; images have shape (N, H, W, C), (N, C, H, W) or (N, H, W).")
         if x.shape[-1] in (1, 3, channels) and x.shape[1:] != self.spec.shape:
@@ -81,8 +85,15 @@ class ImageForm:
         return x[:, :, top : top + sides[0], left : left + sides[1]]
 
 
+def check_regular(path: Path) -> None:
+    """Raise ValueError for what is no regular file, such as a FIFO, whose reader would wait."""
+    if not path.is_file():
+        raise ValueError("is no regular file.")
+
+
 def array_in(path: Path) -> np.ndarray:
     """The array of an .npy file, or the first or best known one of an .npz file. Raises ValueError."""
+    check_regular(path)
     try:
         with np.load(path, allow_pickle=False) if path.suffix.lower() == ".npz" else open(path, "rb") as opened:
             if not isinstance(opened, np.lib.npyio.NpzFile):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ganrun.data.input_array import check_regular
 from ganrun.data.table_file import read_table
 
 TABLES = (".csv", ".parquet")
@@ -19,7 +20,10 @@ Columns = Mapping[str, Any]  # of a table, by name; None: a missing value
 
 
 class Form(Protocol):
-    """How the columns of a table become vectors. texts: the columns that hold categories, not numbers."""
+    """How the columns `names` of a table become vectors. texts: those that hold categories, not numbers."""
+
+    @property
+    def names(self) -> Sequence[str]: ...
 
     @property
     def texts(self) -> Sequence[str]: ...
@@ -45,16 +49,20 @@ class Numbers:
                 "choose them with columns=[NAME,...]."
             )
         wrong: dict[int, str] = {}
-        values = np.array([[number(v) for v in column] for column in frame.values()], dtype=np.float64).T
+        with np.errstate(over="ignore"):  # of numbers that float32 cannot hold
+            values = np.array([[number(v) for v in column] for column in frame.values()]).T.astype(np.float32)
         for row, place in np.argwhere(~np.isfinite(values)).tolist():
             column = list(frame)[place]
             value = frame[column][row]
-            said = (
-                "the value is missing" if value is None or value != value else f"{str(value)!r} is not a finite number"
-            )
-            wrong.setdefault(row, f"column {column}: {said}")
+            wrong.setdefault(row, f"column {column}: {_why_not_finite(value)}")
         kept = np.setdiff1d(np.arange(len(values)), list(wrong))
-        return torch.from_numpy(values[kept]).float().reshape(-1, self.width), wrong
+        return torch.from_numpy(values[kept]).reshape(-1, self.width), wrong
+
+
+def _why_not_finite(value: Any) -> str:
+    if value is None or value != value:
+        return "the value is missing"
+    return f"{str(value)!r} is {'too large' if math.isfinite(number(value)) else 'not a finite number'}"
 
 
 def number(value: Any) -> float:
@@ -73,7 +81,8 @@ def columns_in(path: Path, form: Form | None) -> Columns:
     if form is None and path.suffix.lower() == ".csv":
         return csv_columns(path)
     try:
-        return read_table(path, categories=() if form is None else form.texts, key="input")
+        texts, names = ((), None) if form is None else (form.texts, form.names)
+        return read_table(path, categories=texts, needed=names, key="input")
     except ValueError as error:
         raise ValueError(str(error).removeprefix(f"input={path}: ")) from error
 
@@ -83,6 +92,7 @@ def csv_columns(path: Path) -> Columns:
 
     A row with another number of fields has None in place of all of them, and so does an empty line.
     """
+    check_regular(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             rows = list(csv.reader(file))

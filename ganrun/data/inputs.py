@@ -120,6 +120,8 @@ class Reader:
     def _array(self, found: np.ndarray, name: str) -> Inputs:
         if found.dtype.kind not in "uif" or not found.size:
             raise ValueError(f"is an array of type {found.dtype} and shape {found.shape}; it must hold numbers.")
+        with np.errstate(over="ignore"):  # of any precision and byte order
+            found = found.astype(np.float32 if found.dtype.kind == "f" else found.dtype.newbyteorder("="))
         x = ImageForm(self.spec, self.crop, self.value_range).of(found) if self.spec.is_image else self._vectors(found)
         names = [f"{name}[{i}]" for i in range(len(x))] if len(x) > 1 else [name]
         finite = x.flatten(1).isfinite().all(1)

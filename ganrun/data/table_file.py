@@ -22,13 +22,15 @@ def read_table(
     missing_values: Sequence[Any] = (),
     separator: str | None = None,
     key: str = "data.file",
+    needed: Sequence[str] | None = None,
 ) -> Columns:
     """The columns of a file with a header, in its order.
 
     columns: those to read; null: all but `drop`. categories: columns whose values stay texts, so that 01 is not 1.
     missing_values: texts that mean that a value is missing, besides an empty one, NA, nan, null and others of pandas.
     separator: of a CSV file; None: the one of SEPARATORS that is most frequent in its header.
-    key: of the setting that names the file, for messages.
+    key: of the setting that names the file, for messages. needed: the only columns that are converted, if
+    the file has them; None: all.
     Raises ValueError if pandas is missing, and for a file that cannot be read, or has no such columns or no rows.
     """
     path = Path(file).expanduser()
@@ -41,7 +43,9 @@ def read_table(
     chosen = [n for n in _chosen(where, names, columns) if n not in _known(where, "drop", names, drop)]
     if not len(frame):
         raise ValueError(f"{where}: has a header, but no rows.")
-    if not chosen:
+    if needed is not None:
+        chosen = [n for n in chosen if n in needed]
+    elif not chosen:
         raise ValueError(f"{where}: no column is left; its columns are {_listed(names)}.")
     texts = {str(value) for value in missing_values}
     return {name: _values(where, name, frame[name], texts) for name in chosen}

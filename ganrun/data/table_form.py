@@ -223,6 +223,8 @@ def _fill_number(x: np.ndarray, column: Column, v: np.ndarray, place: int, start
         x[:, start + PRESENT], x[:, start + MISSING] = ~gone, gone
     usable = np.isfinite(numbers)
     x[usable, place] = column.scaled(numbers[usable])
+    for row in np.flatnonzero(np.abs(x[:, place]) > np.finfo(np.float32).max):
+        reasons[int(row)] = f"column {column.name}: the value is too large"
     return reasons
 
 
@@ -231,7 +233,7 @@ def _fill_category(x: np.ndarray, column: Column, v: np.ndarray, start: int) -> 
     if column.missing:
         index[None] = len(column.categories)
     texts = [as_text(value) for value in v]
-    found = np.array([index.get(text, -1) for text in texts], dtype=int)
+    found = np.array([index.get(text, index.get(as_parsed(text), -1)) for text in texts], dtype=int)
     known = np.flatnonzero(found >= 0)
     x[known, start + found[known]] = 1
     return {
@@ -275,6 +277,20 @@ def as_text(value: Any) -> str | None:
     if isinstance(value, float | np.floating) and float(value).is_integer():
         return str(int(value))
     return str(value).strip()
+
+
+def as_parsed(text: str | None) -> str | None:
+    """The name of the category that a text of a CSV file has where pandas parses its column.
+
+    >>> as_parsed("TRUE"), as_parsed("1.0"), as_parsed("2.50"), as_parsed("yes")
+    ('True', '1', '2.5', 'yes')
+    """
+    if text is None or text.lower() in ("true", "false"):
+        return text and text.capitalize()
+    try:
+        return as_text(float(text))
+    except ValueError:
+        return text
 
 
 def as_numbers(values: np.ndarray) -> tuple[np.ndarray, dict[int, str]]:

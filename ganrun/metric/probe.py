@@ -123,11 +123,14 @@ def accuracy(
 
 
 def _fitted(x: np.ndarray, y: np.ndarray, C: float) -> Any:
+    from sklearn.dummy import DummyClassifier
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    if len(np.unique(y)) == 1:  # of which logistic regression makes no model
+        return DummyClassifier().fit(x, y)
     model: Any = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=200, tol=1e-3))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # 200 iterations are early stopping, which also regularizes

@@ -179,11 +179,14 @@ class LoadedRun:
         """
         return self.scorer().score(x)
 
-    @cache  # noqa: B019  # as long as the run, which is large itself
     def scorer(
-        self, methods: tuple[str, ...] = METHODS, split: Literal["valid", "test"] = "valid", ema: bool = True
+        self, methods: Sequence[str] = METHODS, split: Literal["valid", "test"] = "valid", ema: bool = True
     ) -> AnomalyScores:
         """Anomaly scores that are fitted to this run, with `score(x)`, `quantiles(scores)` and their settings."""
+        return self._scorer(tuple(methods), split, ema)
+
+    @cache  # noqa: B019  # as long as the run, which is large itself
+    def _scorer(self, methods: tuple[str, ...], split: Literal["valid", "test"], ema: bool) -> AnomalyScores:
         return fit_scores(AnomalyScores(methods), self.build(metric={}), split, ema=ema)
 
     @property

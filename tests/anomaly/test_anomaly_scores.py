@@ -124,3 +124,13 @@ def test_wrong_settings(settings: dict[str, object], message: str) -> None:
 def test_too_few_held_out_examples() -> None:
     with pytest.raises(ValueError, match="1 held-out real examples are too few"):
         AnomalyScores(["logit"]).fit(D(), G(), Normal(2), normal(9, 0), normal(1, 1))
+
+
+def test_examples_that_are_not_finite_are_refused_and_those_far_out_are_infinitely_far() -> None:
+    scores = fitted(methods=["neighbors", "mahalanobis"])
+    with pytest.raises(ValueError, match="x: has values that are not finite"):
+        scores.score(torch.tensor([[0.0, torch.nan]]))
+    with torch.no_grad():
+        scores.view.D.scale.fill_(1e30)  # type: ignore[operator, union-attr]
+    found = scores.score(torch.tensor([[1e20, 0.0], [0.0, 0.0]]))
+    assert [np.isinf(values).tolist() for values in found.values()] == [[True, False]] * 3

@@ -163,6 +163,7 @@ SLIPS = [
     ("train.steps = 3", "=: has no key; settings are key=value, without spaces."),
     ("sample =3", "=3: has no key; settings are key=value, without spaces."),
     ("train help", "help: cannot be parsed; settings are key=value.\n"),
+    ("trust=[größe]", "trust=[größe]: cannot be parsed; settings are key=value, with other letters"),
     ("größe=3", "größe=3: cannot be parsed; settings are key=value, with ASCII letters in the key."),
     ("hydra.verbose=3", "hydra.verbose=3: must be true, false, or a list of loggers, as in [ganrun].\n"),
     ("hydra.mode=multirun", "hydra.mode=multirun: must be RUN or MULTIRUN."),

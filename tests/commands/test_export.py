@@ -111,7 +111,7 @@ def test_card_tells_how_the_network_was_trained(here, tmp_path: Path) -> None:
         "| `y` | int64 | (B) | the class, from 0 to 9:",
         "| output `x` | float32 | (B, 1, 8, 8) | samples, values in [-1, 1]: -1 is black, 1 white |",
         "`((x + 1) * 127.5).round().clip(0, 255)`",
-        "Licence: CC BY 4.0",
+        "Licence: Stated on the page of these data in the UCI Machine Learning Repository",
         "- The run finished at step 6",
         f"torch {result['versions']['torch']}",
         "Do not take its output for observations",

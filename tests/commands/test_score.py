@@ -75,6 +75,7 @@ def test_images_of_a_folder_and_the_picture(runs: Path, here: Here, tmp_path: Pa
     assert "notes.txt: .txt does not fit data of shape (1, 8, 8)" in err
     path = runs / "digits" / "scores" / "photos_step_00000005.csv"
     assert f"scores     {path}\n" in out
+    assert rows_of(path.with_name("photos_step_00000005_skipped.csv"))[0]["name"] == "notes.txt"
     rows = rows_of(path)
     assert rows[0]["name"] == "white.jpg"
     neighbors = [float(row["neighbors"]) for row in rows]
@@ -106,10 +107,10 @@ def test_samples_of_the_run_itself_can_be_scored(runs: Path, here: Here) -> None
 
 def test_a_run_killed_before_the_end_of_writing_leaves_the_old_file(runs: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "z.npy", digits().test.x[:3].numpy())
-    (tmp_path / "z.csv").write_text("old")
+    (tmp_path / "z.csv").write_text("rank,name,old")
     line = ["score", f"run_dir={runs}/digits", "input=z.npy", "out=z.csv", "methods=logit", *QUICK]
     kill_before_renaming("z.csv", line, tmp_path)
-    assert (tmp_path / "z.csv").read_text() == "old"
+    assert (tmp_path / "z.csv").read_text() == "rank,name,old"
     assert not (tmp_path / "z.png").exists()
 
 
@@ -145,3 +146,31 @@ def test_a_run_without_held_out_data(here: Here) -> None:
     code, _, err = here("score", "run_dir=r", "input=x.npy", *QUICK)
     assert (code, err.partition(";")[0]) == (2, "split=valid: has 0 examples, and quantiles need two or more")
     assert here("score", "run_dir=r", "input=x.npy", "split=test", "methods=logit", *QUICK)[0] == 0
+
+
+def test_files_of_others_are_not_replaced_and_own_ones_are(runs: Path, here: Here) -> None:
+    table, image = "height\n70\n71\nx\n", Image.new("L", (8, 8), "white")
+    Path("folder").mkdir()
+    for name in ("people.csv", "other.csv", "folder/a.csv"):
+        Path(name).write_text(table)
+    image.save("photo.png")
+    line = ["score", f"run_dir={runs}/heights", "methods=[logit]", "num_valid=50", "device=cpu"]
+    for given, out, reason in (
+        ("people.csv", "people.csv", "people.csv would be in the input"),
+        ("people.csv", "./folder/../people.csv", "would be in the input"),
+        ("folder", "folder/scores.csv", "folder/scores.csv would be in the input"),
+        ("people.csv", "other.csv", "other.csv exists, and was not written by ganrun score"),
+        ("people.csv", "photo.csv", "photo.png exists, and was not written by ganrun score"),
+        ("people.csv", "scores.txt", "must end in .csv"),
+    ):
+        code, printed, err = here(*line, f"input={given}", f"out={out}")
+        assert (code, printed) == (2, "")
+        assert reason in err
+    assert {Path(name).read_text() for name in ("people.csv", "other.csv", "folder/a.csv")} == {table}
+    assert size_of(Path("photo.png")) == (8, 8)
+    assert here(*line, "input=people.csv", "out=s.csv")[0] == 0
+    assert rows_of(Path("s_skipped.csv")) == [{"name": "row 3", "reason": "column height: 'x' is not a finite number"}]
+    Path("people.csv").write_text("height\n70\n")
+    assert here(*line, "input=people.csv", "out=s.csv")[0] == 0
+    assert len(rows_of(Path("s.csv"))) == 1
+    assert not Path("s_skipped.csv").exists()

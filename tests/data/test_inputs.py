@@ -1,5 +1,6 @@
 """Files of the user's in the form of a run: images, arrays and tables, and why some are skipped."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -83,13 +84,44 @@ def test_arrays_of_color_images_in_both_orders(tmp_path: Path, shape: tuple[int,
 
 
 @pytest.mark.parametrize(
-    ("shape", "num"), [((8, 8), 1), ((5, 8, 8), 5), ((8, 8, 1), 1), ((1, 8, 8), 1), ((3, 8, 8), 1)]
+    ("shape", "num"), [((8, 8), 1), ((5, 8, 8), 5), ((8, 8, 1), 1), ((1, 8, 8), 1), ((3, 8, 8), 3)]
 )
 def test_arrays_without_channels_or_number(tmp_path: Path, shape: tuple[int, ...], num: int) -> None:
     np.save(tmp_path / "x.npy", np.full(shape, 255, np.uint8))
     found = read(tmp_path / "x.npy", GRAY)
     assert found.x.shape == (num, 1, 8, 8)
     assert found.x.unique().tolist() == pytest.approx([1.0])
+
+
+def test_three_images_without_channels_are_told_from_one_with_colors(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.stack([np.full((8, 8), k, np.uint8) for k in (0, 255, 0)]))
+    assert read(tmp_path / "x.npy", GRAY).x[:, 0, 0, 0].tolist() == [-1, 1, -1]
+    np.save(tmp_path / "x.npy", np.zeros((3, 9, 9), np.uint8))
+    assert len(read(tmp_path / "x.npy", GRAY).x) == 1
+
+
+@pytest.mark.parametrize("dtype", ["longdouble", ">f4", ">f8", "float16", ">i4"])
+def test_arrays_of_any_precision_and_byte_order(tmp_path: Path, dtype: str) -> None:
+    np.save(tmp_path / "x.npy", np.array([[0.0, 1.0], [1.0, 0.0]]).astype(dtype))
+    assert read(tmp_path / "x.npy", PLANE).x.tolist() == [[0, 1], [1, 0]]
+    np.save(tmp_path / "y.npy", np.ones((2, 8, 8)).astype(dtype))
+    assert read(tmp_path / "y.npy", GRAY, value_range=(0, 1)).x.shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz", "x.csv", "x.png"])
+def test_a_pipe_is_skipped_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    spec = GRAY if name.endswith("png") else PLANE
+    np.save(tmp_path / "y.npy", np.zeros((2, *spec.shape), np.uint8))
+    found = read(tmp_path, spec)
+    assert (len(found.x), list(found.skipped)) == (2, [name])
+
+
+def test_numbers_that_float32_cannot_hold_are_skipped(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n1,2\n1e300,2\n1,-1e39\n")
+    found = read(tmp_path / "x.csv", PLANE)
+    assert found.x.tolist() == [[1, 2]]
+    assert found.skipped == {"row 2": "column a: '1e300' is too large", "row 3": "column b: '-1e39' is too large"}
 
 
 def test_arrays_of_another_size_are_cropped_and_resized(tmp_path: Path) -> None:
@@ -183,7 +215,7 @@ def test_parquet(tmp_path: Path) -> None:
 class Doubled:
     """A form of one column of numbers and one of two categories."""
 
-    texts = ("answer",)
+    names, texts = ("n", "answer"), ("answer",)
 
     def encode(self, frame: Columns) -> tuple[Tensor, dict[int, str]]:
         index = {"no": 0.0, "yes": 1.0}

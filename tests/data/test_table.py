@@ -15,6 +15,7 @@ from sklearn.preprocessing import QuantileTransformer
 
 from ganrun.data import table_file
 from ganrun.data.dataset import Dataset, DataSpec
+from ganrun.data.inputs import Reader
 from ganrun.data.table import breast_cancer, split_rows, table, table_of
 from ganrun.data.table_form import Column, TableForm, normal_scores, values_of_scores
 
@@ -368,3 +369,35 @@ def test_other_tables_are_other_data(tmp_path: Path) -> None:
         facts.append(run_of("data=table", f"data.file={tmp_path}/t.csv", "metric=none").data_facts())
     assert facts[0]["form"] != facts[1]["form"]
     assert {**facts[0], "form": 0} == {**facts[1], "form": 0}
+
+
+def test_a_table_is_read_as_in_training_also_where_its_categories_were_parsed(tmp_path: Path) -> None:
+    """Readers leave texts of categories as they are, and pandas parses TRUE, 1.0 and 2.50 in training."""
+    data = written("a,flag,kind,size\n1,TRUE,1.0,2.50\n2,FALSE,2.0,3\n4,TRUE,1.0,3\n", tmp_path,
+                   categories=["kind", "size"])  # fmt: skip
+    form = data.spec.form
+    assert form is not None
+    found = Reader(data.spec, form).read(tmp_path / "t.csv")
+    assert (len(found.x), found.skipped) == (3, {})
+    assert sorted(found.x.tolist()) == sorted(data.train.x.tolist())
+    codes = of({"a": [1.0, 2.0, 4.0], "b": ["01", "02", "01"]}).spec.form
+    assert codes is not None
+    assert codes.encode({"a": [1.0, 1.0], "b": ["01", "1"]})[1] == {1: "column b: '1' is not one of its categories"}
+
+
+def test_numbers_that_float32_cannot_hold_are_not_encoded() -> None:
+    form = of(ROWS).spec.form
+    assert form is not None
+    x, skipped = form.encode({"a": [1.0, 1e300], "b": ["x", "y"], "c": [0.5, 0.5]})
+    assert (len(x), skipped) == (1, {1: "column a: the value is too large"})
+
+
+def test_other_columns_of_a_file_are_not_read(tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    data = of({"a": [1.0, 2.0, 4.0], "b": ["x", "y", "x"]})
+    frame = pandas.DataFrame({"when": pandas.to_datetime(["2020-01-01"]), "a": [1.0], "b": ["x"]})
+    frame.to_parquet(tmp_path / "t.parquet")
+    assert len(Reader(data.spec, data.spec.form).read(tmp_path / "t.parquet").x) == 1
+    frame.drop(columns="b").to_parquet(tmp_path / "t.parquet")
+    with pytest.raises(ValueError, match=r"there is no column b; the run was trained on a, b\."):
+        Reader(data.spec, data.spec.form).read(tmp_path / "t.parquet")

@@ -75,3 +75,9 @@ def test_settings_and_data_that_cannot_be_used() -> None:
         LinearProbe([1000]).check(xor())
     with pytest.raises(ValueError, match="needs training and test examples with labels"):
         LinearProbe([10], split="test").check(digits(num_test=0))
+
+
+def test_labelled_examples_of_one_class_predict_this_class() -> None:
+    x, y = np.zeros((12, 2)), np.array([0] * 11 + [1])
+    assert accuracy((x[:10], y[:10]), (x, y), [0.01, 1.0]) == pytest.approx(11 / 12)
+    assert accuracy((x[:10], y[:10]), (x, y), [1.0]) == pytest.approx(11 / 12)
