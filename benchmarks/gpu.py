@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -300,18 +301,31 @@ def main() -> int:
         "small": size.small,
     }
     start = time.perf_counter()
-    resume = {f"{n} {p}": attempt(f"resume {n} {p}", lambda n=n, p=p: resumes(size, n, p, device)) for n, p in cases}
-    speeds = {f"{n} {p}": attempt(f"speed {n} {p}", lambda n=n, p=p: speed(size, n, p, device)) for n, p in cases}
-    score = attempt("digits", lambda: digits(size, device))
-    seconds = round(time.perf_counter() - start)
+    resume: dict[str, Any] = {}
+    speeds: dict[str, Any] = {}
     found = {
         "machine": machine,
         "batch_size": size.batch,
         "resume bit for bit": resume,
         "speed": speeds,
-        "digits": score,
+        "digits": None,
     }
-    options.out.write_text(json.dumps({**found, "seconds": seconds}, indent=2) + "\n")
+
+    def save() -> None:  # after each part, so that nothing is lost if the time on a GPU ends
+        found["seconds"] = round(time.perf_counter() - start)
+        options.out.write_text(json.dumps(found, indent=2) + "\n")
+
+    save()
+    for net, precision in cases:
+        key = f"{net} {precision}"
+        resume[key] = attempt(f"resume {key}", partial(resumes, size, net, precision, device))
+        save()
+    for net, precision in cases:
+        key = f"{net} {precision}"
+        speeds[key] = attempt(f"speed {key}", partial(speed, size, net, precision, device))
+        save()
+    score = found["digits"] = attempt("digits", partial(digits, size, device))
+    save()
     print(f"\n{table(speeds)}\n\nresume bit for bit: {sum(r is True for r in resume.values())} of {len(resume)}")
     failed = [part for part in (*resume.values(), *speeds.values(), score) if part is False or "error" in str(part)]
     return 1 if failed else 0

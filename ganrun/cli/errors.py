@@ -216,6 +216,8 @@ def unknown_key(verb: str, key: str, value: Any, arguments: Sequence[str]) -> st
         return cannot_change(key, as_typed(value))
     if verb == "evaluate" and key.startswith("metric.") and not any(name.startswith("metric.") for name in known):
         return f"{key}={value}: no metric is chosen; choose one, as in metric=modes metric.modes.num=10000."
+    if key.startswith("features.") and not any(name.startswith("features.") for name in known):
+        return f"{key}={value}: no feature network is chosen; choose one, as in features=classifier {key}={value}."
     if (own := key.removeprefix(f"{verb}.")) != key and own in known:
         return f"{key}={value}: the settings of `ganrun {verb}` have no prefix; type {own}={value}."
     hint = did_you_mean(key, known)

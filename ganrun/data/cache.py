@@ -58,10 +58,10 @@ def cached(name: str, compute: Callable[[], dict[str, Any]], folder: str | None 
     """
     where = Path(folder) if folder else cache_folder()
     path = where / f"{name}.pt"
-    if (found := _read(path)) is not None:
+    if (found := _read(path, logging.DEBUG)) is not None:
         return found
     with _locked(path) as is_locked:
-        found = _read(path) if is_locked else None  # another process may have computed it
+        found = _read(path)  # another process may have computed it
         if found is None:
             found = compute()
             if is_locked:
@@ -103,20 +103,20 @@ def _wait(file: TextIO, path: Path) -> None:
             time.sleep(WAIT)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """The content of a file, or None if there is none, or a damaged one."""
+def _read(path: Path, level: int = logging.WARNING) -> dict[str, Any] | None:
+    """The content of a file, or None if there is none, or a damaged one, which is logged."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
         return None
     except OSError as error:
-        log.warning("%s: cannot be read (%s); it is computed again.", path, error.strerror)
+        log.log(level, "%s: cannot be read (%s); it is computed again.", path, error.strerror)
         return None
     if hashlib.sha256(content[DIGEST:]).digest() == content[:DIGEST]:
         found = torch.load(io.BytesIO(content[DIGEST:]), weights_only=True)
         if isinstance(found, dict):
             return found
-    log.warning("%s: is damaged; it is computed again.", path)
+    log.log(level, "%s: is damaged; it is computed again.", path)
     return None
 
 

@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from ganrun.data.table_form import TableForm
 
 VISIBLE = 2.5  # saved pictures of normalized images cover this many standard deviations on both sides of the mean
+SUMMARIZED, SUMMARIZED_VALUES = 1000, 1_000_000  # examples of a split, and values of these, that a summary reads
 OUTSIDE = 0.05  # of the range of float images, by which values may lie outside of it
 CHUNK = 1 << 16  # examples checked at a time, which bounds the memory
 
@@ -148,6 +149,15 @@ class Split:
 
     def __getitem__(self, index: Any) -> "Split":
         return Split(self.x[index], None if self.y is None else self.y[index], self.mapping)
+
+    def summary(self) -> str:
+        """The number of examples, and the mean and standard deviation of some of them, which identify the content."""
+        num = min(len(self), SUMMARIZED, max(1, SUMMARIZED_VALUES // max(1, math.prod(self.x.shape[1:]))))
+        if not num:
+            return "0 examples"
+        places = torch.linspace(0, len(self) - 1, num, device=self.x.device).round().long()
+        x = self.x[places].cpu().double()
+        return f"{len(self)} examples with mean {x.mean():.6g} and std {x.std(correction=0):.6g}"
 
     def release(self) -> None:
         """Unmap the pages of a memory map that were read. They stay in the cache of the system, which can drop them."""

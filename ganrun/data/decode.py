@@ -1,7 +1,8 @@
 """How a file becomes an image of the size that a run needs."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -11,6 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     import PIL.Image
 
+BLOCK = 256  # images decoded at a time
+LARGEST = 4096  # pixels of a side
 CANNOT_BE_READ = "cannot be read as an image"
 SUFFIXES = {
     ".apng", ".avif", ".bmp", ".gif", ".j2k", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".jpx", ".pbm", ".pgm", ".png",
@@ -39,11 +42,22 @@ class Decoding:
     def of(cls, size: int | Sequence[int], crop: Literal["center", "none"], channels: int) -> "Decoding":
         """The same for [64, 64] as for 64, so that both have the same cache. Raises ValueError."""
         height, width = (size, size) if isinstance(size, int) else size
-        if min(height, width) < 1 or channels not in (1, 3):
+        if not 1 <= min(height, width) <= max(height, width) <= LARGEST or channels not in (1, 3):
             raise ValueError(
-                f"data.size={size} data.channels={channels}: size must be at least 1, and channels 1 or 3."
+                f"data.size={size} data.channels={channels}: size must lie between 1 and {LARGEST}, and channels must "
+                "be 1 or 3."
             )
         return cls(height if height == width else (height, width), crop, channels)
+
+
+def decoded(paths: Sequence[Path], decoding: Decoding) -> Iterator[tuple[Path, np.ndarray | str]]:
+    """Each path with its `decode`, by several threads, a block at a time, so that memory stays bounded."""
+    with ThreadPoolExecutor() as pool:
+        for start in range(0, len(paths), BLOCK):
+            block = paths[start : start + BLOCK]
+            with warnings.catch_warnings(action="ignore"):  # by Pillow, of oddities in files that it can still read
+                found = list(pool.map(lambda path: decode(path, decoding), block))
+            yield from zip(block, found, strict=True)
 
 
 def decode(path: Path, decoding: Decoding) -> np.ndarray | str:
@@ -52,21 +66,20 @@ def decode(path: Path, decoding: Decoding) -> np.ndarray | str:
 
     if not path.is_file():
         return CANNOT_BE_READ
+    height, width = decoding.sides
     try:
-        with warnings.catch_warnings(), Image.open(path) as source:
+        with Image.open(path) as source:
             if source.format == "EPS":  # under any file name; Pillow would run Ghostscript, another program
                 return CANNOT_BE_READ
-            warnings.simplefilter("ignore")  # Pillow warns of oddities in files that it can still read
             image = _flat(_upright(source), source.format).convert("RGB" if decoding.channels == 3 else "L")
+        if decoding.crop == "center":
+            image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
+        else:
+            image = image.resize((width, height), Image.Resampling.LANCZOS)
     except UnknownRange as error:
         return str(error)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):  # all types that Pillow's readers raise
+    except Exception:  # of many types, by Pillow's readers of damaged files
         return CANNOT_BE_READ
-    height, width = decoding.sides
-    if decoding.crop == "center":
-        image = ImageOps.fit(image, (width, height), Image.Resampling.LANCZOS)
-    else:
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
     return np.asarray(image).reshape(height, width, decoding.channels).transpose(2, 0, 1)
 
 

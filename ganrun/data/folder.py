@@ -22,10 +22,11 @@ from tqdm import tqdm
 
 from ganrun.checks import fits
 from ganrun.data.dataset import Dataset, DataSpec, Split
-from ganrun.data.decode import CANNOT_BE_READ, SUFFIXES, Decoding, decode
+from ganrun.data.decode import CANNOT_BE_READ, SUFFIXES, Decoding, decoded
 from ganrun.files import MARK, cache_folder, lock
 
 UNREADABLE = "0 unreadable"  # in place of a digest
+CHECKED = 500  # images of a cache that are compared with what is known of them, at each start
 OWN = "ganrun "  # before the digest of a picture that ganrun has drawn
 
 log = logging.getLogger("ganrun")
@@ -84,7 +85,11 @@ def _image_names(base: Path) -> list[str]:
     names: list[str] = []
     entered: set[str] = set()
     skipped: list[str] = []
-    for folder, subfolders, files in os.walk(base, followlinks=True):
+
+    def warn(error: OSError) -> None:
+        log.warning("%s: cannot be searched (%s).", _listed([str(error.filename)]), error.strerror)
+
+    for folder, subfolders, files in os.walk(base, followlinks=True, onerror=warn):
         if os.path.realpath(folder) in entered:
             subfolders.clear()
             continue
@@ -110,7 +115,10 @@ def _suffix(name: str) -> str:
 def _is_run(path: Path) -> bool:
     """Whether `path` is a run directory. The pictures of a run must not become its training data."""
     files = (".lock", "command.json", "metrics.jsonl", "result.json")
-    return (path / "config.yaml").is_file() and any((path / name).exists() for name in files)
+    try:
+        return (path / "config.yaml").is_file() and any((path / name).exists() for name in files)
+    except PermissionError:  # its content cannot be seen, nor be read as images
+        return False
 
 
 def _listed(names: Sequence[str], most: int = 5) -> str:
@@ -134,6 +142,7 @@ def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> tu
     index = _read_index(entry)
     if index is None:
         shutil.rmtree(entry, ignore_errors=True)
+        _check_space(base, len(digests), decoding, cache)
         with _scratch(cache) as scratch:
             _decode_all(base, digests, decoding, scratch / "entry")
             try:
@@ -144,6 +153,18 @@ def _cached(base: Path, names: list[str], decoding: Decoding, cache: Path) -> tu
         index = _read_index(entry)
         assert index is not None, "it has just been written"
     return entry, index
+
+
+def _check_space(base: Path, num: int, decoding: Decoding, cache: Path) -> None:
+    """Raise ValueError if the decoded images are larger than what is free on the disk of the cache."""
+    cache.mkdir(parents=True, exist_ok=True)
+    needed, free = num * decoding.channels * math.prod(decoding.sides), shutil.disk_usage(cache).free
+    if needed > free:
+        raise ValueError(
+            f"data.root={base}: {num:,} images of {decoding.sides[0]}x{decoding.sides[1]} pixels take "
+            f"{needed / 1e9:,.1f} GB in the cache, and the disk of {cache} has {free / 1e9:,.1f} GB free; choose "
+            "smaller ones, as in data.size=64, or another folder, as in data.cache=DIR."
+        )
 
 
 def _digests(base: Path, names: list[str], cache: Path) -> dict[str, str]:
@@ -232,14 +253,15 @@ def _decode_all(base: Path, digests: dict[str, str], decoding: Decoding, entry: 
     skipped: dict[str, str] = {}  # with the reason
     sums: list[tuple[int, int]] = []  # of each image's values and their squares, for the mean and std
     with _writing(entry / "images.bin") as file:
-        for name, image in tqdm(
-            _decoded(base, names, decoding), total=len(names), desc="decoding", unit="image", disable=None
+        images = decoded([base / name for name in names], decoding)
+        for name, (_, image) in zip(
+            names, tqdm(images, total=len(names), desc="decoding", unit="image", disable=None), strict=True
         ):
             if isinstance(image, str) or digests[name] == UNREADABLE:
                 skipped[name] = image if isinstance(image, str) else CANNOT_BE_READ
             else:
                 kept.append(name)
-                sums.append((int(image.sum(dtype=np.int64)), int(np.square(image, dtype=np.int64).sum())))
+                sums.append(_sums(image))
                 file.write(image.tobytes())
     if not kept:
         name, reason = next(iter(skipped.items()))
@@ -255,7 +277,7 @@ def _decode_all(base: Path, digests: dict[str, str], decoding: Decoding, entry: 
 def _read_index(entry: Path) -> dict[str, Any] | None:
     """The content of index.json, or None if the entry is missing or incomplete."""
     try:
-        index = json.loads((entry / "index.json").read_text())
+        index: dict[str, Any] = json.loads((entry / "index.json").read_text())
         size = (entry / "images.bin").stat().st_size
         num = len(index["names"])
         sound = (
@@ -265,22 +287,30 @@ def _read_index(entry: Path) -> dict[str, Any] | None:
             and fits([*index["skipped"].values()], list[str])
         )
         complete = sound and num == len(index["places"]) == len(index["sums"])
-        return index if complete and size == math.prod(_shape(index)) else None
+        if complete and size == math.prod(_shape(index)) and _is_intact(entry, index):
+            return index
+        log.warning("%s: is damaged; its images are decoded again.", entry)
+        return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _is_intact(entry: Path, index: dict[str, Any]) -> bool:
+    """Whether images have the sums that they had when they were decoded: all of them, or CHECKED evenly spaced ones."""
+    num = len(index["names"])
+    images = np.memmap(entry / "images.bin", np.uint8, "r", shape=_shape(index))
+    places = np.unique(np.linspace(0, num - 1, min(num, CHECKED)).astype(int)).tolist()
+    return all(_sums(images[i]) == tuple(index["sums"][i]) for i in places)
+
+
+def _sums(image: np.ndarray) -> tuple[int, int]:
+    """The sums of the values of an image and of their squares."""
+    return int(image.sum(dtype=np.int64)), int(np.square(image, dtype=np.int64).sum())
 
 
 def _shape(index: dict[str, Any]) -> tuple[int, int, int, int]:
     decoding = Decoding.of(**index["decoding"])
     return len(index["names"]), decoding.channels, *decoding.sides
-
-
-def _decoded(base: Path, names: list[str], decoding: Decoding) -> Iterator[tuple[str, np.ndarray | str]]:
-    """Decode in threads, a block at a time, so that memory stays bounded."""
-    with ThreadPoolExecutor() as pool:
-        for start in range(0, len(names), 512):
-            block = names[start : start + 512]
-            yield from zip(block, pool.map(lambda name: decode(base / name, decoding), block), strict=True)
 
 
 def _dataset(entry: Path, index: dict[str, Any], valid: float, test: float, base: Path) -> Dataset:

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,11 +11,9 @@ import torch
 from torch import Tensor
 
 from ganrun.data.dataset import DataSpec
-from ganrun.data.decode import SUFFIXES, Decoding, decode
+from ganrun.data.decode import SUFFIXES, Decoding, decoded
 from ganrun.data.input_array import ARRAYS, ImageForm, array_in
 from ganrun.data.input_table import TABLES, Columns, Form, Numbers, columns_in
-
-BLOCK = 512  # images decoded at a time
 
 
 @dataclass(frozen=True)
@@ -102,16 +99,13 @@ class Reader:
 
     def _images(self, paths: Sequence[Path], base: Path) -> Inputs:
         decoding, kept, names, skipped = self._decoding(), [], list[str](), dict[str, str]()
-        with ThreadPoolExecutor() as pool:
-            for start in range(0, len(paths), BLOCK):
-                block = paths[start : start + BLOCK]
-                for path, found in zip(block, pool.map(lambda path: decode(path, decoding), block), strict=True):
-                    name = path.relative_to(base).as_posix()
-                    if isinstance(found, str):
-                        skipped[name] = found
-                    else:
-                        kept.append(torch.from_numpy(found.copy()))
-                        names.append(name)
+        for path, found in decoded(paths, decoding):
+            name = path.relative_to(base).as_posix()
+            if isinstance(found, str):
+                skipped[name] = found
+            else:
+                kept.append(torch.from_numpy(found.copy()))
+                names.append(name)
         x = torch.stack(kept) if kept else torch.zeros(0, *self.spec.shape, dtype=torch.uint8)
         return Inputs(self.spec.decode(x), tuple(names), skipped)
 

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from ganrun.data.cache import digest_of
+from ganrun.data.cache import digest_of, digest_of_state
 from ganrun.data.dataset import Dataset
 from ganrun.protocols import Augmentation, Condition, DOutput, Latent, Loss, Metric, Penalty, Schedule
 from ganrun.training.batches import Batches
 from ganrun.training.options import TrainOptions
 from ganrun.training.parts import load_part
+
+LATER = ("labels", "valid", "test")  # facts about the data that checkpoints of early versions do not have
 
 
 @dataclass(frozen=True)
@@ -87,13 +89,16 @@ class Run:
         return bool(torch.stack([w.detach().isfinite().all() for w in weights]).all())
 
     def data_facts(self) -> dict[str, Any]:
-        """Shape, range, moments and number of the training data; the moments identify their content.
+        """Shape, range, moments and number of the training data, a hash of all labels, and moments of held-out data.
 
         Of the form of a table there is only a hash, since it is long.
         """
         facts = self.dataset.spec.plain()
         facts |= {"form": digest_of(facts["form"])} if "form" in facts else {}
-        return facts | {"num_train": len(self.dataset.train)}
+        splits = self.dataset.splits()
+        labels = {name: split.y for name, split in splits.items() if split.y is not None}
+        facts |= {"num_train": len(self.dataset.train), "labels": digest_of_state(labels)[:8]}
+        return facts | {name: split.summary() for name, split in splits.items() if name != "train"}
 
     def num_images(self, step: int) -> int:
         """The number of real examples that D has had at `step`, to compare runs with different n_critic.
@@ -107,7 +112,8 @@ class Run:
 def data_changes(run: Run, state: Mapping[str, Any]) -> list[str]:
     """The differences between the data of `run` and those that a checkpoint was trained on, in words."""
     before, now = state["data"], run.data_facts()
-    return [f"{key} ({before.get(key)} there, {now[key]} now)" for key in now if before.get(key) != now[key]]
+    known = [key for key in now if key in before or key not in LATER]
+    return [f"{key} ({before.get(key)} there, {now[key]} now)" for key in known if before.get(key) != now[key]]
 
 
 def check_same_data(run: Run, run_dir: Path, state: Mapping[str, Any]) -> None:

@@ -385,8 +385,8 @@ def test_images_are_rotated_by_their_exif_orientation_despite_invalid_exif_data(
         ({}, {}, "no such folder"),
         ({"a.txt": b"x"}, {}, "holds no image"),
         ({"a.png": b"x"}, {}, "none of its 1 images can be read"),
-        ({"a.png": b"x"}, {"size": 0}, "size must be at least 1"),
-        ({"a.png": b"x"}, {"channels": 2}, "channels 1 or 3"),
+        ({"a.png": b"x"}, {"size": 0}, "size must lie between 1 and 4096"),
+        ({"a.png": b"x"}, {"channels": 2}, "channels must be 1 or 3"),
         ({"a.png": b"x"}, {"valid": 0.6, "test": 0.4}, "sum to less than 1"),
     ],
 )

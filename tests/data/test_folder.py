@@ -3,13 +3,17 @@
 import json
 import logging
 import os
+import shutil
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from helpers import full_disk, result_of, write_folder
 from PIL import Image, TiffImagePlugin
 
+from ganrun.data import decode
 from ganrun.data.dataset import Dataset
 from ganrun.data.folder import folder
 from ganrun.figures.album import save_still
@@ -229,3 +233,73 @@ def test_damaged_list_of_digests_is_made_again(text: str | None, tmp_path: Path)
     note.write_text(json.dumps(dict.fromkeys(json.loads(whole), 5)) if text is None else text)
     assert len(images_in(tmp_path / "d").train) == 12
     assert note.read_text() == whole
+
+
+@pytest.mark.parametrize("error", [RuntimeError("Failed to decode image"), NotImplementedError("DDS"), MemoryError()])
+def test_one_damaged_image_is_skipped_whatever_its_reader_raises(
+    tmp_path: Path, messages: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def upright(image: Image.Image) -> Image.Image:
+        if "bad" in str(image.filename):  # type: ignore[attr-defined]
+            raise error
+        return image
+
+    monkeypatch.setattr(decode, "_upright", upright)
+    for k, name in enumerate(("a", "b", "bad")):
+        put(tmp_path / f"d/{name}.png", k)
+    assert len(images_in(tmp_path / "d").train) == 2
+    assert f"{tmp_path}/d/bad.png: cannot be read as an image; skipped." in messages.text
+
+
+def test_folders_that_cannot_be_opened_are_named_and_left_out(
+    tmp_path: Path, messages: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "a.png")
+    put(tmp_path / "b.png", 50)
+    put(tmp_path / "lost+found/c.png", 70)
+    is_file, scandir = Path.is_file, os.scandir
+
+    def closed(path: object) -> None:
+        if "lost+found" in str(path):
+            raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", lambda path: closed(path) or is_file(path))
+    monkeypatch.setattr(os, "scandir", lambda path: closed(path) or scandir(path))
+    assert len(images_in(tmp_path).train) == 2
+    assert f"{tmp_path}/lost+found: cannot be searched (Permission denied)." in messages.text
+
+
+def test_a_damaged_cache_is_decoded_again(tmp_path: Path, messages: pytest.LogCaptureFixture) -> None:
+    for k in range(3):
+        put(tmp_path / f"d/{k}.png", 10 + k)
+    read = lambda: images_in(tmp_path / "d", cache=str(tmp_path / "cache")).train.x.clone()  # noqa: E731
+    first = read()
+    (path,) = (tmp_path / "cache").glob("folder-*/images.bin")
+    content = bytearray(path.read_bytes())
+    content[300:310] = b"U" * 10
+    path.write_bytes(content)
+    assert torch.equal(read(), first)
+    assert f"{path.parent}: is damaged; its images are decoded again." in messages.text
+    messages.clear()
+    assert torch.equal(read(), first)
+    assert "damaged" not in messages.text
+
+
+def test_decoding_changes_no_warnings_of_others(tmp_path: Path) -> None:
+    for k in range(40):
+        put(tmp_path / f"{k}.png", k)
+    before = list(warnings.filters)
+    images_in(tmp_path)
+    assert list(warnings.filters) == before
+
+
+def test_images_that_fit_on_no_disk_are_refused_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(tmp_path / "a.png")
+    put(tmp_path / "b.png", 50)
+    with pytest.raises(ValueError, match=r"data.size=5000 .*size must lie between 1 and 4096"):
+        images_in(tmp_path, size=5000)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 2 * 3 * 63 * 64))
+    with pytest.raises(ValueError, match=r"2 images of 64x64 pixels take 0\.0 GB in the cache, and the disk of"):
+        images_in(tmp_path, size=64)

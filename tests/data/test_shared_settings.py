@@ -6,15 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import Here
 from helpers import assert_same_run, config_of, kill_at, run_of, same, write_folder, write_mnist
 from PIL import Image, ImageOps
 
 from ganrun.arch.dcgan import Discriminator, Generator
 from ganrun.data.dataset import Dataset, DataSpec, Split
+from ganrun.data.decode import Decoding, decode
 from ganrun.data.folder import folder
 from ganrun.data.published import mnist, stacked_mnist
 from ganrun.training.batches import Batches
 from ganrun.training.build import load_data
+from ganrun.training.run import data_changes
 
 CPU = torch.device("cpu")
 IMAGES = DataSpec((1, 1, 2), (-1.0, 1.0))
@@ -154,7 +157,7 @@ def test_equal_sides_have_the_cache_of_a_square(tmp_path: Path) -> None:
     [
         ("[8,12,3]", "data.size=[8, 12, 3]: must be a whole number or 2 values"),
         ("[8,a]", "must be a whole number or 2 values"),
-        ("[0,8]", "size must be at least 1"),
+        ("[0,8]", "size must lie between 1 and 4096"),
         ("[8,21]", "8x21 only if the longer side is a multiple of 2"),
         ("[8,520]", "DCGAN makes images with sides of 8 to 256"),
     ],
@@ -285,3 +288,47 @@ def test_pages_of_a_memory_map_are_released_while_batches_stay_the_same(tmp_path
         for a, b in zip(mapped[i], copied[i], strict=True):
             assert torch.equal(a, b)
     assert len(released) == 2  # each time after three batches of four images
+
+
+@pytest.mark.slow
+def test_other_labels_and_other_held_out_images_are_other_data(here: Here, tmp_path: Path) -> None:
+    """Their number, mean and deviation can be those from before."""
+    for k in range(40):
+        Image.fromarray(np.full((9, 9), 5 * k, np.uint8)).save(ensured(tmp_path / f"d/{'ab'[k % 2]}/{k}.png"))
+    line = ["data=folder", "data.root=d", "data.size=8", "data.valid=0.3", "condition=concat", "train.steps=2",
+            "train.batch_size=4", "train.diagnose=false", "train.sample_every=0", "metric=none"]  # fmt: skip
+    assert here(*line, "run_dir=r")[0] == 0
+    assert here("resume", "run_dir=r", "train.steps=3")[0] == 0
+    (tmp_path / "d/a/0.png").rename(tmp_path / "d/b/x0.png")
+    code, _, err = here("resume", "run_dir=r", "train.steps=4")
+    assert code == 2
+    assert "r: its run was trained on other data: labels (" in err
+    (tmp_path / "d/b/x0.png").rename(tmp_path / "d/a/0.png")
+    assert here("resume", "run_dir=r", "train.steps=4")[0] == 0
+    valid = {image.tobytes() for image in folder("d", size=8, valid=0.3, test=0).valid.x.numpy()}
+    next(path for path in sorted(Path("d").glob("*/*.png")) if encoded(path) in valid).unlink()
+    code, _, err = here("evaluate", "run_dir=r", "metric=neighbors", "metric.neighbors.num=64")
+    assert code == 2
+    assert f"valid ({len(valid)} examples with mean " in err
+
+
+def test_runs_that_do_not_know_these_facts_go_on() -> None:
+    run = run_of("data=digits", "data.num=100")
+    facts = run.data_facts()
+    assert {"labels", "valid", "test"} <= facts.keys()
+    early = {key: value for key, value in facts.items() if key not in ("labels", "valid", "test")}
+    assert data_changes(run, {"data": early}) == []
+    assert data_changes(run, {"data": facts}) == []
+    changed = {**facts, "test": "0 examples"}
+    assert data_changes(run, {"data": changed}) == [f"test (0 examples there, {facts['test']} now)"]
+
+
+def ensured(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def encoded(path: Path) -> bytes:
+    found = decode(path, Decoding.of(8, "center", 3))
+    assert isinstance(found, np.ndarray)
+    return found.tobytes()
