@@ -49,7 +49,7 @@ def test_grid_has_a_row_for_each_walk(samples: Path, here) -> None:
     found = gray(path)
     assert found.shape == (2 * 10 + 2, 4 * 10 + 2)
     assert here("sample", "run_dir=r", "num=1", "seed=5", "labels=0")[0] == 0
-    first = np.load(samples / "sample_step_00000002_seed_5.npz")["samples"][0, ..., 0]
+    first = np.load(samples / "sample_step_00000002_seed_5_labels_0.npz")["samples"][0, ..., 0]
     assert np.abs(found[2:10, 2:10].astype(int) - first).max() <= 1
 
 

@@ -121,7 +121,7 @@ def test_all_formats_have_the_same_samples_and_labels(here, tmp_path: Path) -> N
         code, out, _ = here("sample", "run_dir=r", "num=70", "labels=[3,8,1]", f"format={form}", f"out={form}")
         assert code == 0
         assert out.count("\n") == 1 + (form != "grid")
-    stem = "sample_step_00000006_seed_0"
+    stem = "sample_step_00000006_seed_0_labels_3_8_1"
     found = arrays_of(tmp_path / "npz" / f"{stem}.npz")
     assert found["samples"].shape == (70, 8, 8, 1)
     assert found["labels"].tolist() == ([3, 8, 1] * 24)[:70]
@@ -205,3 +205,13 @@ def test_more_samples_take_no_more_memory(form: str, more: int, digits_run: Path
         return int(found)
 
     assert peak(more) < peak(1_000) + 2
+
+
+def test_samples_of_other_settings_have_other_names(here, tmp_path: Path) -> None:
+    """So that none of them replaces the others."""
+    assert here(*DIGITS, *NARROW, "condition=concat", "train.ema=0.9", "run_dir=r")[0] == 0
+    for line in ([], ["labels=[3]"], ["labels=[5]"], ["ema=false"], ["ema=false", "labels=5"]):
+        assert here("sample", "run_dir=r", "num=2", "out=s", *line)[0] == 0
+    ends = ("", "_labels_3", "_labels_5", "_labels_5_raw", "_raw")
+    found = sorted(path.stem for path in (tmp_path / "s").glob("*.npz"))
+    assert found == [f"sample_step_00000006_seed_0{end}" for end in ends]
