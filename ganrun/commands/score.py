@@ -119,9 +119,9 @@ def check_replaceable(file: Path, options: ScoreOptions) -> None:
     """Raise ValueError for a file that is part of the input, or that `ganrun score` has not written."""
     given = Path(options.input).expanduser().resolve()
     if file.resolve() == given or given in file.resolve().parents:
-        raise ValueError(f"out={options.out}: {file} would be in the input; choose another path.")
+        raise ValueError(f"{file}: would be in the input; choose another path, as in out=scores.csv.")
     if file.exists() and not (file.is_file() and is_own(file)):
-        raise ValueError(f"out={options.out}: {file} exists, and was not written by ganrun score; choose another path.")
+        raise ValueError(f"{file}: was not written by ganrun score; choose another path, as in out=scores.csv.")
 
 
 def is_own(file: Path) -> bool:

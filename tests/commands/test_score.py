@@ -156,11 +156,11 @@ def test_files_of_others_are_not_replaced_and_own_ones_are(runs: Path, here: Her
     image.save("photo.png")
     line = ["score", f"run_dir={runs}/heights", "methods=[logit]", "num_valid=50", "device=cpu"]
     for given, out, reason in (
-        ("people.csv", "people.csv", "people.csv would be in the input"),
-        ("people.csv", "./folder/../people.csv", "would be in the input"),
-        ("folder", "folder/scores.csv", "folder/scores.csv would be in the input"),
-        ("people.csv", "other.csv", "other.csv exists, and was not written by ganrun score"),
-        ("people.csv", "photo.csv", "photo.png exists, and was not written by ganrun score"),
+        ("people.csv", "people.csv", "people.csv: would be in the input"),
+        ("people.csv", "./folder/../people.csv", ": would be in the input"),
+        ("folder", "folder/scores.csv", "folder/scores.csv: would be in the input"),
+        ("people.csv", "other.csv", "other.csv: was not written by ganrun score"),
+        ("people.csv", "photo.csv", "photo.png: was not written by ganrun score"),
         ("people.csv", "scores.txt", "must end in .csv"),
     ):
         code, printed, err = here(*line, f"input={given}", f"out={out}")
