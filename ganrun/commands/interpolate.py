@@ -10,7 +10,8 @@ import numpy as np
 from torch import Tensor
 
 from ganrun.checks import check_arguments
-from ganrun.config import Config, slug
+from ganrun.commands.sample import stem_of
+from ganrun.config import Config
 from ganrun.figures.animation import ffmpeg, save_gif, save_mp4
 from ganrun.figures.grid import grid, save_png
 from ganrun.records.run_dir import RunDir
@@ -64,7 +65,8 @@ def main(config: Config, name: str = "") -> int:
     if loaded.condition.uses_labels and not mixes_classes(loaded.G):
         log.info("classes change halfway: this generator does not declare that it can mix them (mixes_classes).")
     images = loaded.spec.encode(walks.flatten(0, 1)).unflatten(0, walks.shape[:2])
-    write(images, out / stem_of(options, loaded), options)
+    start = f"interpolate_step_{loaded.step:08d}_seeds_{'_'.join(map(str, options.seeds))}"
+    write(images, out / stem_of(start, options, loaded), options)
     return 0
 
 
@@ -77,19 +79,6 @@ def check(options: InterpolateOptions) -> None:
         raise ValueError("format=mp4: needs ffmpeg, which is not on the PATH; use format=gif.")
     if not options.formats:
         raise ValueError("format=[]: name at least one of png, gif and mp4.")
-
-
-def stem_of(options: InterpolateOptions, loaded: LoadedRun) -> str:
-    """The name of the files, without their ending."""
-    parts = [f"interpolate_step_{loaded.step:08d}_seeds_{'_'.join(map(str, options.seeds))}"]
-    if options.labels is not None:
-        labels = options.labels if isinstance(options.labels, list | tuple) else [options.labels]
-        parts.append(f"labels_{'_'.join(map(str, labels))}")
-    if options.truncation is not None:
-        parts.append(f"truncation_{options.truncation:g}")
-    if not options.ema and loaded.G_ema is not None:
-        parts.append("raw")
-    return slug("_".join(parts))
 
 
 def write(images: Tensor, path: Path, options: InterpolateOptions) -> None:

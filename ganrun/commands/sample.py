@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from ganrun.training.load import LoadedRun
 from ganrun.training.pictures import COLUMNS, NUM_IN_GRID, ROWS
 from ganrun.training.runtime import choose_device
 from ganrun.training.sampling import Sampler
+
+if TYPE_CHECKING:
+    from ganrun.commands.interpolate import InterpolateOptions
 
 log = logging.getLogger("ganrun")
 
@@ -60,15 +63,15 @@ def main(config: Config, name: str = "") -> int:
     out = Path(options.out).expanduser() if options.out else run_dir.samples
     run_dir.check_links()
     out.mkdir(parents=True, exist_ok=True)
-    stem = stem_of(options, loaded)
+    stem = stem_of(f"sample_step_{loaded.step:08d}_seed_{options.seed}", options, loaded)
     with closing(Counter("samples", options.num)) as counter:
         Writer(sampler, options.num, loaded.spec, counter).write(out, stem, form)
     return 0
 
 
-def stem_of(options: SampleOptions, loaded: LoadedRun) -> str:
-    """The name of the files, without their ending: sample_step_00000600_seed_0, and what differs from the defaults."""
-    parts = [f"sample_step_{loaded.step:08d}_seed_{options.seed}"]
+def stem_of(start: str, options: "SampleOptions | InterpolateOptions", loaded: LoadedRun) -> str:
+    """The name of files without their ending: `start`, and each setting that differs from its default."""
+    parts = [start]
     if options.labels is not None:
         labels = options.labels if isinstance(options.labels, list | tuple) else [options.labels]
         parts.append(f"labels_{'_'.join(map(str, labels))}")

@@ -163,6 +163,10 @@ SLIPS = [
     ("train.steps = 3", "=: has no key; settings are key=value, without spaces."),
     ("sample =3", "=3: has no key; settings are key=value, without spaces."),
     ("train help", "help: cannot be parsed; settings are key=value.\n"),
+    (
+        "data=digits metric=fidelity features.epochs=2",
+        "features.epochs=2: no feature network is chosen; choose one, as in features=classifier features.epochs=2.",
+    ),
     ("trust=[größe]", "trust=[größe]: cannot be parsed; settings are key=value, with other letters"),
     ("größe=3", "größe=3: cannot be parsed; settings are key=value, with ASCII letters in the key."),
     ("hydra.verbose=3", "hydra.verbose=3: must be true, false, or a list of loggers, as in [ganrun].\n"),
